@@ -1,0 +1,41 @@
+"""The strictness that every spec shares: unknown keys refused, errors that name field and fix."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class SpecError(ValueError):
+    """A spec that cannot run; the message names each field, its value and what is wrong."""
+
+
+class Spec(BaseModel):
+    """A frozen pydantic model that refuses unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def parse(cls, data: dict[str, Any] | str) -> Self:
+        """Validates a mapping or a JSON document.
+
+        Raises:
+            SpecError: with one line for each field that is wrong.
+        """
+        try:
+            return (
+                cls.model_validate_json(data) if isinstance(data, str) else cls.model_validate(data)
+            )
+        except ValidationError as error:
+            lines = [_explain(cls, detail) for detail in error.errors(include_url=False)]
+            raise SpecError(f"{cls.__name__}: " + "; ".join(lines)) from None
+
+
+def _explain(cls: type[BaseModel], detail: Any) -> str:
+    field = ".".join(map(str, detail["loc"])) or "(whole)"
+    if detail["type"] == "extra_forbidden":
+        return f"{field}: unknown field; it has {', '.join(cls.model_fields)}"
+    if detail["type"] == "missing":
+        return f"{field}: required and missing"
+    return f"{field}={detail['input']!r}: {detail['msg']}"

@@ -1,0 +1,42 @@
+"""The output's columns, a contract: added to, never renamed."""
+
+import pyarrow as pa
+
+MASK = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
+DETECTION = pa.struct(
+    [
+        ("label", pa.string()),
+        ("y_min", pa.float32()),
+        ("x_min", pa.float32()),
+        ("y_max", pa.float32()),
+        ("x_max", pa.float32()),
+        ("score", pa.float32()),
+        ("mask", MASK),
+    ]
+)
+SCHEMA_VERSION = "1"
+ANNOTATIONS = pa.schema(
+    [
+        ("source_uri", pa.string()),
+        ("source_sha256", pa.string()),
+        ("frame_index", pa.int64()),
+        ("timestamp_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("task", pa.string()),
+        ("prompt", pa.string()),
+        ("text", pa.string()),
+        ("detections", pa.list_(DETECTION)),
+        ("logprob", pa.float32()),
+        ("token_count", pa.int32()),
+        ("finished", pa.bool_()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("metadata", pa.string()),
+    ],
+    metadata={"paliflow.schema_version": SCHEMA_VERSION},
+)
+"""One row per (image or frame, prompt); see `docs/output.md`."""
+
+PLAN = pa.schema([("uri", pa.string())])
+"""The inputs of a run in order; row group k holds shard k."""

@@ -1,0 +1,35 @@
+"""`RunSummary`: what `_manifest.json` holds and what a job reports when it ends."""
+
+from datetime import datetime
+
+from paliflow.configs.annotate import AnnotateSpec
+from paliflow.configs.base import Spec
+
+SPEC_VARIABLE = "PALIFLOW_SPEC"
+"""The environment variable that carries a spec, as JSON, to `python -m paliflow.jobs`."""
+SUMMARY_PREFIX = "paliflow-summary: "
+"""What precedes the summary's JSON on the last line that `python -m paliflow.jobs` prints."""
+
+
+class RunSummary(Spec):
+    """A finished run. Written last: a run without it is unfinished."""
+
+    run_id: str
+    location: str
+    """The folder of this run: `<output>/run_id=<run_id>`."""
+    spec: AnnotateSpec
+    inputs: int
+    rows: int
+    ok: int
+    errors: int
+    shards: int
+    checkpoint: str
+    """Where the weights came from."""
+    checkpoint_sha256: str
+    started: datetime
+    finished: datetime
+    seconds: float
+    """Wall time of the job that finished the run."""
+    images_per_second: float
+    """Inputs done by that job over its wall time, start-up included."""
+    versions: dict[str, str]

@@ -1,0 +1,122 @@
+"""PaliGemma's computation: image tokens and text through one decoder under a prefix mask."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from paliflow.model.config import PaliGemmaConfig
+from paliflow.model.gemma import Cache, Decoder
+from paliflow.model.vision import VisionTower
+
+# Axes: B batch, F frame, N image tokens of all frames, T text, S = N + T, D width, V vocabulary.
+
+
+def attention_mask(mask_ar: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """Who sees whom: i sees j iff cumsum(mask_ar)[j] <= cumsum(mask_ar)[i].
+
+    `0 0 0 1 1` is a prefix of three that sees itself whole, and a causal suffix of two;
+    `1 1 1` is causal; `0 1 0` are two blocks, the second seeing both.
+
+    Args:
+        mask_ar: int32 [B, S]; 1 where a token starts a new block that earlier ones cannot see.
+        valid: bool [B, S]; positions that are False neither see nor are seen.
+
+    Returns:
+        bool [B, S, S].
+    """
+    order = jnp.cumsum(mask_ar, axis=1)
+    mask = order[:, None, :] <= order[:, :, None]
+    return mask if valid is None else mask & valid[:, None, :] & valid[:, :, None]
+
+
+class Network(nn.Module):
+    """PaliGemma as a Flax module; its parameter tree is big_vision's.
+
+    `dtype` is that of the matrix products; None means the dtype the weights are stored in.
+    """
+
+    config: PaliGemmaConfig
+    dtype: DTypeLike | None = None
+    remat: bool = False
+
+    def setup(self) -> None:
+        """Declares the reference's names: img, llm."""
+        self.img = VisionTower(self.config.vision, self.config.text.width, self.remat)
+        self.llm = Decoder(self.config.text, self.remat)
+
+    def _dtype(self) -> DTypeLike:
+        return self.dtype or self.llm.embedder.table.dtype
+
+    def encode_images(self, images: jax.Array) -> jax.Array:
+        """float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1] to what enters the decoder.
+
+        Returns:
+            [B, N, D]; the tokens of frame after frame, with nothing between them.
+        """
+        frames = images.reshape(-1, *images.shape[-3:])
+        tokens = self.img(frames, self._dtype())
+        return tokens.reshape(images.shape[0], -1, tokens.shape[-1])
+
+    def __call__(self, images: jax.Array, text: jax.Array, mask_ar: jax.Array) -> jax.Array:
+        """Teacher-forced logits, as big_vision trains: pads are not masked, being last and causal.
+
+        Args:
+            images: as `encode_images`.
+            text, mask_ar: int32 [B, T]; 0 in mask_ar for the prefix, 1 for suffix and pads.
+
+        Returns:
+            float32 [B, T, V]; at t, the logits of token t + 1.
+        """
+        image_tokens = self.encode_images(images)
+        batch, length, _ = image_tokens.shape
+        x = jnp.concatenate([image_tokens, self.llm.embedder.encode(text, self._dtype())], axis=1)
+        positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+        ar = jnp.concatenate([jnp.zeros((batch, length), mask_ar.dtype), mask_ar], axis=1)
+        x, _ = self.llm(x, positions, attention_mask(ar))
+        return self.llm.embedder.logits(x[:, length:])
+
+    def prefill(
+        self, image_tokens: jax.Array, prompt: jax.Array, prompt_mask: jax.Array
+    ) -> tuple[jax.Array, Cache]:
+        """Reads image and prompt, all seeing all.
+
+        Args:
+            image_tokens: [B, N, D].
+            prompt: int32 [B, T], padded on the right.
+            prompt_mask: bool [B, T], True where `prompt` holds a token; at least one in each row.
+
+        Returns:
+            float32 [B, V] logits of the first token to generate, and the cache of S positions.
+        """
+        text = self.llm.embedder.encode(prompt, self._dtype())
+        x = jnp.concatenate([image_tokens.astype(text.dtype), text], axis=1)
+        image_mask = jnp.ones(image_tokens.shape[:2], bool)
+        valid = jnp.concatenate([image_mask, prompt_mask], axis=1)
+        positions = jnp.cumsum(valid, axis=1) - 1
+        x, cache = self.llm(x, positions, attention_mask(jnp.zeros_like(positions), valid))
+        last = jnp.take_along_axis(x, positions[:, -1][:, None, None], axis=1)
+        return self.llm.embedder.logits(last)[:, 0], cache
+
+    def decode(
+        self,
+        token: jax.Array,
+        position: jax.Array,
+        visible: jax.Array,
+        cache: Cache,
+        index: jax.Array,
+    ) -> tuple[jax.Array, Cache]:
+        """Reads one more token.
+
+        Args:
+            token, position: int32 [B].
+            visible: bool [B, S], the slots of the cache that the token sees, its own included.
+            cache: of S slots.
+            index: int32 scalar, the slot the token takes.
+
+        Returns:
+            float32 [B, V] logits of the next token, and the cache.
+        """
+        x = self.llm.embedder.encode(token[:, None], self._dtype())
+        x, cache = self.llm(x, position[:, None], visible[:, None, :], cache, index)
+        return self.llm.embedder.logits(x)[:, 0], cache

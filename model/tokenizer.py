@@ -1,0 +1,99 @@
+"""Text to token ids and back, with PaliGemma's <loc> and <seg> pieces and its prompt format."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+LOC_PIECES = tuple(f"<loc{i:04d}>" for i in range(1024))
+SEG_PIECES = tuple(f"<seg{i:03d}>" for i in range(128))
+
+
+def add_extra_pieces(model: bytes) -> bytes:
+    """Appends the <loc> and <seg> pieces to a sentencepiece model that lacks them.
+
+    They follow the vocabulary in this order, as user-defined pieces, as in big_vision's
+    `paligemma_tokenizer.model`; a model that has them is returned as it is.
+    """
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    present = {piece.piece for piece in proto.pieces}
+    missing = [piece for piece in LOC_PIECES + SEG_PIECES if piece not in present]
+    if not missing:
+        return model
+    for piece in missing:
+        kind = sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED
+        proto.pieces.add(piece=piece, score=0.0, type=kind)
+    return proto.SerializeToString()
+
+
+class Tokenizer:
+    """A sentencepiece model plus what PaliGemma's prompts need."""
+
+    def __init__(self, model: bytes) -> None:
+        """Reads a serialized sentencepiece model, adding <loc> and <seg> if it lacks them."""
+        processor = sentencepiece.SentencePieceProcessor()
+        processor.LoadFromSerializedProto(add_extra_pieces(model))
+        self._processor = processor
+        self.bos_id = self._special("<bos>", processor.bos_id())
+        self.eos_id = self._special("<eos>", processor.eos_id())
+        self.pad_id = self._special("<pad>", processor.pad_id())
+        self.newline_ids = tuple(self.encode("\n"))
+        if not self.newline_ids or processor.unk_id() in self.newline_ids:
+            raise ValueError("the tokenizer cannot write '\\n', which ends every prompt")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Tokenizer":
+        """Reads `paligemma_tokenizer.model`, `gemma_tokenizer.model` or a like file."""
+        return cls(Path(path).read_bytes())
+
+    def _special(self, piece: str, declared: int) -> int:
+        if declared >= 0:
+            return declared
+        found: int = self._processor.piece_to_id(piece)
+        if found == self._processor.unk_id():
+            raise ValueError(f"the tokenizer has no {piece} piece")
+        return found
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces, <loc> and <seg> included."""
+        return int(self._processor.vocab_size())
+
+    @cached_property
+    def loc_ids(self) -> tuple[int, ...]:
+        """Ids of <loc0000> to <loc1023>."""
+        return tuple(self._processor.piece_to_id(list(LOC_PIECES)))
+
+    @cached_property
+    def seg_ids(self) -> tuple[int, ...]:
+        """Ids of <seg000> to <seg127>."""
+        return tuple(self._processor.piece_to_id(list(SEG_PIECES)))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, with nothing added before or after."""
+        return list(self._processor.encode(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; <loc> and <seg> are written out, other control pieces are dropped."""
+        return str(self._processor.decode([int(i) for i in ids]))
+
+    def encode_prompt(self, prompt: str, max_length: int, *, truncate: bool = False) -> list[int]:
+        r"""BOS, the prompt, and "\n" tokenized by itself, so that it never merges.
+
+        Args:
+            prompt: what the model is asked, e.g. `caption en`.
+            max_length: tokens at most.
+            truncate: shorten a prompt that is too long, keeping BOS and newline, instead of
+                raising.
+
+        Raises:
+            ValueError: the prompt takes more than `max_length` tokens.
+        """
+        ids = self.encode(prompt)
+        room = max_length - 1 - len(self.newline_ids)
+        if room < 0 or (len(ids) > room and not truncate):
+            total = len(ids) + 1 + len(self.newline_ids)
+            raise ValueError(f"prompt of {total} tokens is longer than {max_length}: {prompt!r}")
+        return [self.bos_id, *ids[:room], *self.newline_ids]

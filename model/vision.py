@@ -1,0 +1,118 @@
+"""The SigLIP vision tower: images in, tokens of the decoder's width out."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from paliflow.model.config import VisionConfig
+from paliflow.model.layers import Affine, LayerNorm, attend
+
+# Axes: B batch, N image token, D width, M mlp_dim, H head, h head_dim, P rows of patches,
+# Q columns of patches, p row in a patch, q column in a patch, C colour channel.
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of all tokens to all tokens, with biases."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, D] to [B, N, D]."""
+        width = x.shape[-1]
+        head_dim = width // self.num_heads
+        shape = (width, self.num_heads, head_dim)
+        query, key, value = (
+            Affine("BND,DHh->BNHh", shape, name=name)(x) for name in ("query", "key", "value")
+        )
+        mixed = attend(query * head_dim**-0.5, key, value, mask=None, softcap=None)
+        return Affine("BNHh,HhD->BND", (*shape[1:], width), fan_in=2, name="out")(mixed)
+
+
+class Mlp(nn.Module):
+    """Two layers around a tanh-approximated GELU."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, D] to [B, N, D]."""
+        width = x.shape[-1]
+        y = Affine("BND,DM->BNM", (width, self.hidden), name="Dense_0")(x)
+        y = jax.nn.gelu(y, approximate=True)
+        return Affine("BNM,MD->BND", (self.hidden, width), name="Dense_1")(y)
+
+
+class EncoderBlock(nn.Module):
+    """One pre-norm transformer layer, with the reference's parameter names."""
+
+    config: VisionConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
+        """[B, N, D] to [B, N, D]; the None is what `nn.scan` collects."""
+        attention = SelfAttention(self.config.num_heads, name="MultiHeadDotProductAttention_0")
+        x = x + attention(LayerNorm(name="LayerNorm_0")(x))
+        x = x + Mlp(self.config.mlp_dim, name="MlpBlock_0")(LayerNorm(name="LayerNorm_1")(x))
+        return x, None
+
+
+class Encoder(nn.Module):
+    """All layers, their parameters stacked on a leading axis, and the final norm."""
+
+    config: VisionConfig
+    remat: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, D] to [B, N, D]."""
+        block = nn.remat(EncoderBlock, prevent_cse=False) if self.remat else EncoderBlock
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.config.depth,
+            unroll=self.config.depth,
+        )
+        x, _ = layers(self.config, name="encoderblock")(x)
+        return LayerNorm(name="encoder_norm")(x)
+
+
+class VisionTower(nn.Module):
+    """SigLIP without pooling, every token projected to the decoder's width.
+
+    `remat` recomputes each layer in the backward pass instead of keeping its activations.
+    """
+
+    config: VisionConfig
+    output_width: int
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array, dtype: DTypeLike) -> jax.Array:
+        """Encodes images; patches and positions in float32, the layers in `dtype`.
+
+        Args:
+            images: float32 [B, image_size, image_size, 3] in [-1, 1].
+            dtype: of the matrix products and of the result.
+
+        Returns:
+            [B, N, output_width], row-major over the grid of patches.
+        """
+        c = self.config
+        side = c.image_size // c.patch_size
+        patches = images.astype(jnp.float32).reshape(
+            images.shape[0], side, c.patch_size, side, c.patch_size, 3
+        )
+        embed = Affine(
+            "BPpQqC,pqCD->BPQD",
+            (c.patch_size, c.patch_size, 3, c.width),
+            fan_in=3,
+            name="embedding",
+        )
+        x = embed(patches).reshape(images.shape[0], c.num_patches, c.width)
+        init = nn.initializers.normal(c.width**-0.5)
+        x = x + self.param("pos_embedding", init, (1, c.num_patches, c.width)).astype(jnp.float32)
+        x = Encoder(c, self.remat, name="Transformer")(x.astype(dtype))
+        return Affine("BNM,MD->BND", (c.width, self.output_width), name="head")(x)

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import exp
+
+import numpy as np
+
+from paliflow.model.mask_decoder import MaskDecoder, Rle, paste_mask
 
 BINS = 1023
-_LOC = r"<loc(\d{4})>"
-_OBJECT = re.compile(
-    rf"{_LOC}{_LOC}{_LOC}{_LOC}"  # y_min x_min y_max x_max
-    r"(?P<codes>(?:<seg\d{3}>){16})?"
-    r"(?P<label>[^<>;]*)"
-)
+"""A coordinate v of extent e is bin `round(v / e * 1023)`, and bin n is `n / 1023 * e`."""
+_CODES_PER_MASK = 16
+_CODEBOOK_SIZE = 128
+_OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>)*)([^<>;]*)")
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,88 @@ class Detection:
     x_max: float
     codes: tuple[int, ...] | None = None
     """The 16 mask codes in [0, 128), row by row, if there is a mask."""
+    mask: Rle | None = field(default=None, compare=False)
+    """The mask in the image, if there are codes and a decoder."""
+    score: float | None = field(default=None, compare=False)
+    """In [0, 1]; see `score_detections`."""
+    span: tuple[int, int] = field(default=(0, 0), compare=False)
+    """Where it stands in the text it was parsed from, in characters."""
+
+
+def parse_detections(
+    text: str, width: int, height: int, mask_decoder: MaskDecoder | None = None
+) -> list[Detection]:
+    """Finds the objects in a model's answer; never raises, whatever the model wrote.
+
+    An object is four <loc> tokens (y_min x_min y_max x_max), then 16 <seg> tokens for a mask, then
+    a label. One whose box has no area or whose bins do not exist is left out; a mask of any other
+    number of codes is left out and its box kept.
+
+    Args:
+        text: as generated.
+        width, height: of the original image, in pixels.
+        mask_decoder: turns codes into masks; without it `mask` stays None.
+    """
+    found = []
+    for match in _OBJECT.finditer(text):
+        y_min, x_min, y_max, x_max = bins = [int(n) for n in re.findall(r"\d+", match[1])]
+        if max(bins) > BINS or y_max <= y_min or x_max <= x_min:
+            continue
+        codes = tuple(int(n) for n in re.findall(r"\d+", match[2]))
+        valid = len(codes) == _CODES_PER_MASK and max(codes) < _CODEBOOK_SIZE
+        detection = Detection(
+            match[3].strip(),
+            y_min / BINS * height,
+            x_min / BINS * width,
+            y_max / BINS * height,
+            x_max / BINS * width,
+            codes if valid else None,
+            span=match.span(),
+        )
+        found.append(detection)
+    return found if mask_decoder is None else _with_masks(found, width, height, mask_decoder)
+
+
+def _with_masks(
+    detections: list[Detection], width: int, height: int, decoder: MaskDecoder
+) -> list[Detection]:
+    result = []
+    for d in detections:
+        if d.codes is not None:
+            # One at a time: a single compiled shape, and the decoder is tiny.
+            mask = np.asarray(decoder(np.array([d.codes]))[0])
+            box = (d.y_min, d.x_min, d.y_max, d.x_max)
+            d = replace(d, mask=paste_mask(mask, box, width, height))
+        result.append(d)
+    return result
+
+
+def score_detections(
+    detections: Sequence[Detection], offsets: Sequence[int], logprobs: Sequence[float]
+) -> list[Detection]:
+    """Scores each detection by the geometric mean of its tokens' probabilities.
+
+    Args:
+        detections: from `parse_detections` of the text.
+        offsets: the character at which each token starts, and the text's length at the end.
+        logprobs: of each token.
+    """
+    scored = []
+    for d in detections:
+        own = [
+            logprob
+            for start, end, logprob in zip(offsets[:-1], offsets[1:], logprobs, strict=True)
+            if start < d.span[1] and end > d.span[0]
+        ]
+        scored.append(replace(d, score=exp(sum(own) / len(own)) if own else None))
+    return scored
 
 
 def format_detections(detections: Sequence[Detection], width: int, height: int) -> str:
     """Writes detections as the model is taught to: boxes as y x y x, joined by ` ; `.
 
-    A coordinate v of extent e becomes `clip(round(v / e * 1023), 0, 1023)`, as in big_vision.
+    Bins are `clip(round(v / extent * 1023), 0, 1023)`, as in big_vision. The inverse of
+    `parse_detections` up to the rounding of boxes to bins.
     """
     return " ; ".join(_format_one(d, width, height) for d in detections)
 

@@ -1,5 +1,7 @@
 """PaliGemma's computation: image tokens and text through one decoder under a prefix mask."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -28,6 +30,11 @@ def attention_mask(mask_ar: jax.Array, valid: jax.Array | None = None) -> jax.Ar
     order = jnp.cumsum(mask_ar, axis=1)
     mask = order[:, None, :] <= order[:, :, None]
     return mask if valid is None else mask & valid[:, None, :] & valid[:, :, None]
+
+
+def apply(network: "Network", params: Any, method: str, *args: Any) -> Any:
+    """Calls a method of the network with its parameters, without the top-level `params` key."""
+    return network.apply({"params": params}, *args, method=method)
 
 
 class Network(nn.Module):

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
+
+# Generated code, invisible to type checkers.
+_ModelProto: Any = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
 
 LOC_PIECES = tuple(f"<loc{i:04d}>" for i in range(1024))
 SEG_PIECES = tuple(f"<seg{i:03d}>" for i in range(128))
@@ -17,15 +21,16 @@ def add_extra_pieces(model: bytes) -> bytes:
     They follow the vocabulary in this order, as user-defined pieces, as in big_vision's
     `paligemma_tokenizer.model`; a model that has them is returned as it is.
     """
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = _ModelProto.FromString(model)
     present = {piece.piece for piece in proto.pieces}
     missing = [piece for piece in LOC_PIECES + SEG_PIECES if piece not in present]
     if not missing:
         return model
     for piece in missing:
-        kind = sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED
+        kind = _ModelProto.SentencePiece.USER_DEFINED
         proto.pieces.add(piece=piece, score=0.0, type=kind)
-    return proto.SerializeToString()
+    baked: bytes = proto.SerializeToString()
+    return baked
 
 
 class Tokenizer:
@@ -78,6 +83,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; <loc> and <seg> are written out, other control pieces are dropped."""
         return str(self._processor.decode([int(i) for i in ids]))
+
+    def offsets(self, ids: Sequence[int]) -> list[int]:
+        """Where each token's text starts in `decode(ids)`, and its length at the end."""
+        return [len(self.decode(ids[:end])) for end in range(len(ids) + 1)]
 
     def encode_prompt(self, prompt: str, max_length: int, *, truncate: bool = False) -> list[int]:
         r"""BOS, the prompt, and "\n" tokenized by itself, so that it never merges.

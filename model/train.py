@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct, traverse_util
 from jax.typing import ArrayLike
-from numpy.typing import NDArray
 
-from paliflow.model.network import Network
+from paliflow.model.network import Network, apply
 
 # Axes: B batch, T text, V vocabulary.
 
@@ -23,9 +21,9 @@ class Batch(NamedTuple):
     """What one step learns from; see `examples.Texts` for the masks."""
 
     images: ArrayLike  # float32 [B, H, W, 3] or [B, F, H, W, 3]
-    text: jax.Array | NDArray[np.int32]  # [B, T]
-    mask_ar: jax.Array | NDArray[np.int32]  # [B, T]
-    mask_loss: jax.Array | NDArray[np.int32]  # [B, T]
+    text: ArrayLike  # int32 [B, T]
+    mask_ar: ArrayLike  # int32 [B, T]
+    mask_loss: ArrayLike  # int32 [B, T]
 
 
 @struct.dataclass
@@ -115,10 +113,9 @@ def make_train_step(
     """
 
     def loss_of(params: Params, batch: Batch) -> jax.Array:
-        logits = network.apply(
-            {"params": params}, batch.images, batch.text[:, :-1], batch.mask_ar[:, :-1]
-        )
-        return suffix_loss(logits, batch.text[:, 1:], batch.mask_loss[:, 1:], label_smoothing)
+        text, mask_ar, mask_loss = (jnp.asarray(x) for x in batch[1:])
+        logits = apply(network, params, "__call__", batch.images, text[:, :-1], mask_ar[:, :-1])
+        return suffix_loss(logits, text[:, 1:], mask_loss[:, 1:], label_smoothing)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         loss, grads = jax.value_and_grad(loss_of)(state.params, batch)

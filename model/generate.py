@@ -1,0 +1,103 @@
+"""Generation: one prefill, then one `while_loop` that stops when every row has ended."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from paliflow.model.gemma import Cache
+from paliflow.model.network import Network, apply
+from paliflow.model.sampling import Sampler
+
+# Axes: B batch, N image token, T prompt, M new token, S slot of the cache, V vocabulary.
+
+
+class Generation(NamedTuple):
+    """What was generated, row by row."""
+
+    tokens: jax.Array  # int32 [B, M]; the end token included, 0 after it
+    logprobs: jax.Array  # float32 [B, M]; log-probability of each token, untempered; 0 after
+    lengths: jax.Array  # int32 [B]; tokens generated, the end token included
+    finished: jax.Array  # bool [B]; whether the row ended by itself
+
+
+class _State(NamedTuple):
+    step: jax.Array  # int32; tokens generated so far
+    last: jax.Array  # int32 [B]; the newest token
+    cache: Cache
+    result: Generation
+
+
+@partial(jax.jit, static_argnames=("network", "max_new_tokens", "sampler", "eos_id"))
+def generate(
+    network: Network,
+    params: Any,
+    image_tokens: jax.Array,
+    prompt: jax.Array,
+    prompt_mask: jax.Array,
+    seed: jax.Array | int,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    eos_id: int | None,
+) -> Generation:
+    """Continues each prompt.
+
+    Prompts stay padded on the right: every row's t-th new token takes slot N + T + t of the cache,
+    while its position follows the row's own prompt, so ragged prompts need no realignment.
+
+    Args:
+        network, params: the model; params without the top-level `params` key.
+        image_tokens: [B, N, D].
+        prompt: int32 [B, T], padded on the right.
+        prompt_mask: bool [B, T]; True where `prompt` holds a token.
+        seed: int32 scalar.
+        max_new_tokens: M, at least 1.
+        sampler: chooses each token.
+        eos_id: ends a row; None never ends one early.
+    """
+    key = jax.random.key(seed)
+    rows = jnp.arange(prompt.shape[0])
+    logits, cache = apply(network, params, "prefill", image_tokens, prompt, prompt_mask)
+    seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
+    start = seen.shape[1]
+    grow = ((0, 0), (0, 0), (0, max_new_tokens - 1), (0, 0), (0, 0))
+    cache = jax.tree.map(lambda x: jnp.pad(x, grow), cache)
+    seen = jnp.pad(seen, ((0, 0), (0, max_new_tokens - 1)))
+    slots = jnp.arange(seen.shape[1])
+
+    def append(step: jax.Array, logits: jax.Array, result: Generation) -> tuple[Any, Generation]:
+        token = sampler(logits, jax.random.fold_in(key, step))
+        logprob = jax.nn.log_softmax(logits)[rows, token]
+        going = ~result.finished
+        token = jnp.where(going, token, 0)
+        return token, Generation(
+            result.tokens.at[:, step].set(token),
+            result.logprobs.at[:, step].set(jnp.where(going, logprob, 0.0)),
+            result.lengths + going,
+            result.finished | (token == eos_id) if eos_id is not None else result.finished,
+        )
+
+    def going_on(state: _State) -> jax.Array:
+        return (state.step < max_new_tokens) & ~state.result.finished.all()
+
+    def advance(state: _State) -> _State:
+        index = start + state.step - 1
+        position = seen.sum(axis=1) + state.step - 1
+        visible = seen | ((slots >= start) & (slots <= index))
+        logits, cache = apply(
+            network, params, "decode", state.last, position, visible, state.cache, index
+        )
+        token, result = append(state.step, logits, state.result)
+        return _State(state.step + 1, token, cache, result)
+
+    shape = (prompt.shape[0], max_new_tokens)
+    empty = Generation(
+        jnp.zeros(shape, jnp.int32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros(shape[:1], jnp.int32),
+        jnp.zeros(shape[:1], bool),
+    )
+    token, first = append(jnp.int32(0), logits, empty)
+    return jax.lax.while_loop(going_on, advance, _State(jnp.int32(1), token, cache, first)).result

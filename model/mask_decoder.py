@@ -1,0 +1,113 @@
+"""The mask decoder: 16 <seg> codes to a 64 x 64 mask, and that into its box as COCO RLE."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from paliflow.model.files import local_copy
+from paliflow.model.weights import CheckpointError
+
+_RESBLOCKS = ("decoder.2.net", "decoder.3.net")
+_UPSAMPLES = ("decoder.4", "decoder.6", "decoder.8", "decoder.10")
+_CONVOLUTIONS = (
+    "decoder.0",
+    *(f"{block}.{layer}" for block in _RESBLOCKS for layer in (0, 2, 4)),
+    *_UPSAMPLES,
+    "decoder.12",
+)
+_CODEBOOK = "_vq_vae._embedding"
+
+
+class Rle(TypedDict):
+    """A COCO run-length encoding."""
+
+    size: list[int]  # height, width
+    counts: str
+
+
+@dataclass(frozen=True)
+class MaskDecoder:
+    """The decoder half of PaliGemma's VQ-VAE (big_vision `vae-oid.npz`)."""
+
+    params: dict[str, jax.Array]
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> "MaskDecoder":
+        """Reads `vae-oid.npz` or a like file, local or `gs://`; computes in float32.
+
+        Raises:
+            CheckpointError: arrays are missing.
+        """
+        wanted = [_CODEBOOK, *(f"{c}.{p}" for c in _CONVOLUTIONS for p in ("weight", "bias"))]
+        with local_copy(path) as local, np.load(local, allow_pickle=False) as arrays:
+            if missing := [name for name in wanted if name not in arrays]:
+                raise CheckpointError(f"{path} is not a mask decoder, missing: {missing}")
+            return cls({name: jnp.asarray(arrays[name], jnp.float32) for name in wanted})
+
+    def __call__(self, codes: ArrayLike) -> jax.Array:
+        """int32 [B, 16], row by row of a 4 x 4 grid, to float32 [B, 64, 64] in about [-1, 1]."""
+        masks: jax.Array = _decode(self.params, jnp.asarray(codes))
+        return masks
+
+
+def _convolve(params: dict[str, jax.Array], name: str, x: jax.Array, **options: Any) -> jax.Array:
+    y = lax.conv_general_dilated(
+        x,
+        params[f"{name}.weight"],
+        dimension_numbers=("NHWC", "OIHW", "NHWC"),
+        precision="highest",
+        **{"window_strides": (1, 1), "padding": "SAME"} | options,
+    )
+    return y + params[f"{name}.bias"]
+
+
+def _upsample(params: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
+    """A transposed convolution, 4 x 4, stride 2: the published weight is [in, out, 4, 4]."""
+    flipped = params[f"{name}.weight"].transpose(1, 0, 2, 3)[..., ::-1, ::-1]
+    flipped_params = {f"{name}.weight": flipped, f"{name}.bias": params[f"{name}.bias"]}
+    return _convolve(flipped_params, name, x, padding=((2, 2), (2, 2)), lhs_dilation=(2, 2))
+
+
+@jax.jit
+def _decode(params: dict[str, jax.Array], codes: jax.Array) -> jax.Array:
+    x = params[_CODEBOOK][codes].reshape(codes.shape[0], 4, 4, -1)
+    x = jax.nn.relu(_convolve(params, "decoder.0", x))
+    for block in _RESBLOCKS:
+        y = jax.nn.relu(_convolve(params, f"{block}.0", x))
+        y = jax.nn.relu(_convolve(params, f"{block}.2", y))
+        x = x + _convolve(params, f"{block}.4", y)
+    for name in _UPSAMPLES:
+        x = jax.nn.relu(_upsample(params, name, x))
+    return _convolve(params, "decoder.12", x)[..., 0]
+
+
+def paste_mask(
+    mask: NDArray[np.float32], box: tuple[float, float, float, float], width: int, height: int
+) -> Rle:
+    """Pastes a decoded mask into its box and encodes the image-sized result.
+
+    As big_vision's RefCOCO evaluator: the box is truncated to pixels, the mask is resized
+    bilinearly, and a pixel belongs to it where the value is above 0.
+
+    Args:
+        mask: float32 [64, 64].
+        box: y_min, x_min, y_max, x_max in pixels.
+        width, height: of the image.
+    """
+    y_min, x_min, y_max, x_max = (int(value) for value in box)
+    whole = np.zeros((height, width), np.uint8, order="F")
+    if y_max > y_min and x_max > x_min:
+        size = (x_max - x_min, y_max - y_min)
+        resized = Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR)
+        whole[y_min:y_max, x_min:x_max] = np.asarray(resized) > 0
+    rle = coco_mask.encode(whole)
+    return Rle(size=[height, width], counts=rle["counts"].decode("ascii"))

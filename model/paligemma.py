@@ -1,0 +1,145 @@
+"""`PaliGemma`: a configuration and its weights, ready to encode, score and generate."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from paliflow.model.config import PaliGemmaConfig
+from paliflow.model.files import local_copy
+from paliflow.model.generate import Generation, generate
+from paliflow.model.huggingface import read_huggingface
+from paliflow.model.network import Network, apply
+from paliflow.model.npz import read_npz
+from paliflow.model.orbax import read_orbax
+from paliflow.model.sampling import Greedy, Sampler
+from paliflow.model.weights import infer_config, load_params
+
+# Axes: B batch, F frame, N image tokens of all frames, T text, M new token, V vocabulary.
+
+
+@dataclass(frozen=True)
+class PaliGemma:
+    """PaliGemma 1 or 2. Matrix products run in the dtype of the weights."""
+
+    config: PaliGemmaConfig
+    params: dict[str, Any]
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, dtype: DTypeLike = "bfloat16", **config_overrides: Any
+    ) -> "PaliGemma":
+        """Loads weights and reads the configuration off them.
+
+        Args:
+            path: a big_vision `.npz`, a Hugging Face folder, or an Orbax folder; local or `gs://`.
+            dtype: to hold the weights and compute in.
+            config_overrides: what shapes cannot tell, by its name in `TextConfig`, e.g.
+                `query_pre_attn_scalar=256`; or `image_size` in pixels, which resizes the position
+                embedding.
+
+        Raises:
+            FileNotFoundError: nothing is at `path`.
+            CheckpointError: not a PaliGemma, or parameters are missing, unexpected or misshapen.
+        """
+        with local_copy(path) as local:
+            described: dict[str, Any] = {}
+            if local.is_file():
+                leaves = read_npz(local)
+            elif any(local.glob("*.safetensors")):
+                leaves, described = read_huggingface(local)
+            else:
+                leaves = read_orbax(local)
+            shapes = {name: leaf.shape for name, leaf in leaves.items()}
+            config = infer_config(shapes, **described | config_overrides)
+            return cls(config, load_params(leaves, config, dtype))
+
+    @property
+    def network(self) -> Network:
+        """The Flax module that these weights belong to."""
+        return Network(self.config)
+
+    def encode_images(self, images: ArrayLike) -> jax.Array:
+        """Runs the vision tower once, for any number of prompts.
+
+        Args:
+            images: float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1], at the config's image_size.
+
+        Returns:
+            [B, N, D], what enters the language model.
+        """
+        tokens: jax.Array = _encode_images(self.network, self.params, jnp.asarray(images))
+        return tokens
+
+    def logits(self, images: ArrayLike, text: ArrayLike, mask_ar: ArrayLike) -> jax.Array:
+        """Teacher-forced logits, as big_vision's training path computes them.
+
+        Args:
+            images: as `encode_images`.
+            text, mask_ar: int32 [B, T]; mask_ar is 0 for the prefix, 1 for suffix and padding.
+
+        Returns:
+            float32 [B, T, V]; at t, those of token t + 1.
+        """
+        arrays = (jnp.asarray(x) for x in (images, text, mask_ar))
+        logits: jax.Array = _logits(self.network, self.params, *arrays)
+        return logits
+
+    def generate(
+        self, images: ArrayLike, prompt: ArrayLike, prompt_mask: ArrayLike, **options: Any
+    ) -> Generation:
+        """Encodes images and continues prompts; options as `generate_from_tokens`."""
+        return self.generate_from_tokens(self.encode_images(images), prompt, prompt_mask, **options)
+
+    def generate_from_tokens(
+        self,
+        image_tokens: jax.Array,
+        prompt: ArrayLike,
+        prompt_mask: ArrayLike,
+        *,
+        max_new_tokens: int,
+        sampler: Sampler = Greedy(),  # noqa: B008, frozen
+        seed: int = 0,
+        eos_id: int | None = 1,
+    ) -> Generation:
+        """Continues each prompt.
+
+        Args:
+            image_tokens: [B, N, D], from `encode_images`.
+            prompt: int32 [B, T], padded on the right.
+            prompt_mask: bool [B, T]; True where `prompt` holds a token.
+            max_new_tokens: M.
+            sampler: how each token is chosen.
+            seed: decides every random choice.
+            eos_id: the token that ends a row; None never stops early.
+        """
+        generation: Generation = generate(
+            self.network,
+            self.params,
+            image_tokens,
+            jnp.asarray(prompt, jnp.int32),
+            jnp.asarray(prompt_mask, bool),
+            seed,
+            max_new_tokens=max_new_tokens,
+            sampler=sampler,
+            eos_id=eos_id,
+        )
+        return generation
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode_images(network: Network, params: Any, images: jax.Array) -> jax.Array:
+    tokens: jax.Array = apply(network, params, "encode_images", images)
+    return tokens
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(
+    network: Network, params: Any, images: jax.Array, text: jax.Array, mask_ar: jax.Array
+) -> jax.Array:
+    logits: jax.Array = apply(network, params, "__call__", images, text, mask_ar)
+    return logits

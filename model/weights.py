@@ -1,0 +1,143 @@
+"""Weights as named leaves: what the shapes say of the configuration, and loud loading."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
+
+from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
+from paliflow.model.network import Network
+
+Array = NDArray[Any]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not a PaliGemma; the message lists what is wrong with it."""
+
+
+class Leaf(NamedTuple):
+    """One parameter in a file, read when asked for."""
+
+    shape: tuple[int, ...]
+    read: Callable[[np.dtype[Any]], Array]
+    """Reads it, converted to a dtype."""
+
+
+_BLOCK = "img/Transformer/encoderblock"
+_ATTENTION = f"{_BLOCK}/MultiHeadDotProductAttention_0"
+_GEMMA_27B = (4608, 32)  # width and heads: the one model whose query scale is not head_dim^-0.5
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]], **overrides: Any) -> PaliGemmaConfig:
+    """Reads the configuration off the parameters' shapes.
+
+    What shapes cannot tell has these defaults: attention logits are capped at 50 where there are
+    post-norms, as in Gemma 2; the query is scaled by head_dim^-0.5, by 1/12 in the 27B model.
+
+    Args:
+        shapes: by big_vision's parameter path.
+        overrides: any field of `TextConfig` by name, or `image_size` in pixels.
+
+    Raises:
+        CheckpointError: a parameter that the configuration is read from is missing.
+        TypeError: an override that is not one.
+    """
+    try:
+        patch, _, _, vision_width = shapes["img/embedding/kernel"]
+        depth, _, vision_heads, _ = shapes[f"{_ATTENTION}/query/kernel"]
+        vision = VisionConfig(
+            width=vision_width,
+            depth=depth,
+            mlp_dim=shapes[f"{_BLOCK}/MlpBlock_0/Dense_0/kernel"][-1],
+            num_heads=vision_heads,
+            patch_size=patch,
+            num_patches=shapes["img/pos_embedding"][1],
+        )
+        vocab_size, width = shapes["llm/embedder/input_embedding"]
+        depth, heads, _, head_dim = shapes["llm/layers/attn/q_einsum/w"]
+        post_norms = "llm/layers/post_attention_norm/scale" in shapes
+        text = TextConfig(
+            vocab_size=vocab_size,
+            width=width,
+            depth=depth,
+            mlp_dim=shapes["llm/layers/mlp/linear"][1],
+            num_heads=heads,
+            num_kv_heads=shapes["llm/layers/attn/kv_einsum/w"][2],
+            head_dim=head_dim,
+            query_pre_attn_scalar=width // heads if (width, heads) == _GEMMA_27B else head_dim,
+            attn_logits_softcap=50.0 if post_norms else None,
+            post_norms=post_norms,
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"not a PaliGemma checkpoint, missing or odd: {error}; "
+            f"it has {len(shapes)} parameters, e.g. {sorted(shapes)[:3]}"
+        ) from None
+    if (image_size := overrides.pop("image_size", None)) is not None:
+        if image_size % patch:
+            raise TypeError(f"image_size={image_size} is not a multiple of the patch size {patch}")
+        vision = replace(vision, num_patches=(image_size // patch) ** 2)
+    if unknown := overrides.keys() - {field.name for field in fields(TextConfig)}:
+        known = ", ".join(["image_size", *(field.name for field in fields(TextConfig))])
+        raise TypeError(f"no such override: {', '.join(sorted(unknown))}; there are {known}")
+    return PaliGemmaConfig(vision, replace(text, **overrides))
+
+
+def expected_shapes(config: PaliGemmaConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter, by big_vision's path; nothing is allocated."""
+    images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
+    text = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    params = jax.eval_shape(Network(config).init, jax.random.key(0), images, text, text)["params"]
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
+
+
+def load_params(
+    leaves: Mapping[str, Leaf], config: PaliGemmaConfig, dtype: DTypeLike
+) -> dict[str, Any]:
+    """Reads every leaf, the largest first, so that the peak stays near the final size.
+
+    A position embedding of another resolution is resized; anything else must fit.
+
+    Raises:
+        CheckpointError: parameters are missing, unexpected or misshapen; all are listed.
+    """
+    expected = expected_shapes(config)
+    position = "img/pos_embedding"
+    problems = [f"- missing {p} {expected[p]}" for p in sorted(expected.keys() - leaves.keys())]
+    problems += [
+        f"- unexpected {p} {leaves[p].shape}" for p in sorted(leaves.keys() - expected.keys())
+    ]
+    problems += [
+        f"- misshapen {p}: {leaves[p].shape} in the file, {shape} expected"
+        for p, shape in sorted(expected.items())
+        if p in leaves and leaves[p].shape != shape and p != position
+    ]
+    if problems:
+        raise CheckpointError("parameters do not fit:\n" + "\n".join(problems))
+    params: dict[str, jax.Array] = {}
+    for path in sorted(expected, key=lambda p: -np.prod(expected[p])):
+        array = leaves[path].read(np.dtype(dtype))
+        if path == position and array.shape != expected[path]:
+            array = resize_positions(array, expected[path][1])
+        params[path] = jax.device_put(array)
+    tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
+    return tree
+
+
+def resize_positions(embedding: Array, num_patches: int) -> Array:
+    """Resamples a position embedding [1, N, D] to another square grid, as the reference does.
+
+    Corner-aligned bilinear, without antialiasing (big_vision `models/vit.py`, `resample_posemb`).
+    """
+    from scipy.ndimage import zoom
+
+    old, new = round(embedding.shape[1] ** 0.5), round(num_patches**0.5)
+    grid = embedding.astype(np.float32).reshape(old, old, -1)
+    resized: Array = zoom(grid, (new / old, new / old, 1), order=1)
+    return resized.reshape(1, num_patches, -1).astype(embedding.dtype)

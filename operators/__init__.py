@@ -1,0 +1,25 @@
+"""Airflow's side: `AnnotateOperator` schedules a job, `RayJobHook` and `RayJobTrigger` carry it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paliflow.operators.annotate import AnnotateOperator
+    from paliflow.operators.hook import RayJobHook
+    from paliflow.operators.trigger import RayJobTrigger
+
+__all__ = ["AnnotateOperator", "RayJobHook", "RayJobTrigger"]
+
+_MODULES = {
+    "AnnotateOperator": "paliflow.operators.annotate",
+    "RayJobHook": "paliflow.operators.hook",
+    "RayJobTrigger": "paliflow.operators.trigger",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Airflow imports this package for its metadata while it is itself half imported, so
+    # nothing that imports Airflow may be imported before it is asked for.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

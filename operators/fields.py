@@ -1,0 +1,71 @@
+"""A spec's fields as an operator's keyword arguments, checked when the DAG is parsed."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from paliflow.configs.base import Spec, SpecError
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def takes_fields_of(spec: type[Spec], *, optional: frozenset[str]) -> Callable[[Init], Init]:
+    """Declares a spec's fields as keyword arguments of an `__init__` that ends in `**kwargs`.
+
+    Airflow reads the signature to apply `default_args`, to check `.partial()` and `.expand()`
+    and to name arguments that are missing; `optional` are fields the operator can fill itself.
+    """
+    fields = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=field.annotation,
+            default=inspect.Parameter.empty
+            if field.is_required() and name not in optional
+            else field.get_default(call_default_factory=True)
+            if not field.is_required()
+            else None,
+        )
+        for name, field in spec.model_fields.items()
+    ]
+
+    def declare(init: Init) -> Init:
+        signature = inspect.signature(init)
+        *own, rest = signature.parameters.values()
+        init.__signature__ = signature.replace(parameters=[*own, *fields, rest])  # type: ignore[attr-defined]
+        return init
+
+    return declare
+
+
+def check_fields(spec: type[Spec], fields: Mapping[str, Any]) -> None:
+    """Validates those of a spec's fields whose values are known before a DAG run.
+
+    Raises:
+        SpecError: naming each field, its value and what is wrong with it.
+    """
+    try:
+        spec.model_validate(fields)
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, detail['loc']))}={detail['input']!r}: {detail['msg']}"
+            for detail in error.errors(include_url=False)
+            if detail["loc"]
+            and detail["loc"][0] in fields
+            and not rendered_later(fields[str(detail["loc"][0])])
+        ]
+        if wrong:
+            raise SpecError(f"{spec.__name__}: " + "; ".join(wrong)) from None
+
+
+def rendered_later(value: object) -> bool:
+    """Whether Airflow replaces the value at run time: Jinja, XCom, DAG parameters."""
+    if isinstance(value, str):
+        return any(mark in value for mark in ("{{", "{%", "{#"))
+    if isinstance(value, Mapping):
+        return any(map(rendered_later, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(rendered_later, value))
+    return hasattr(value, "iter_references")

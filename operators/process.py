@@ -1,0 +1,49 @@
+"""A job as a child process of the task, with Ray started inside it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+
+from paliflow.configs.base import Spec
+from paliflow.configs.summary import SPEC_VARIABLE
+from paliflow.operators.outcome import TAIL_LINES, _Logger, relay
+
+GRACE_S = 3.0
+"""Between SIGTERM and SIGKILL; Airflow itself kills a task 5 s after it asked it to end."""
+
+
+def start(spec: Spec) -> subprocess.Popen[str]:
+    """Starts `python -m paliflow.jobs` as the leader of a process group."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "paliflow.jobs"],
+        env={**os.environ, SPEC_VARIABLE: spec.model_dump_json(), "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def follow(process: subprocess.Popen[str], log: _Logger) -> tuple[list[str], int]:
+    """Relays the output until the process ends; its last lines and its exit code."""
+    assert process.stdout
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    for line in process.stdout:
+        tail.append(line.rstrip("\n"))
+        relay([tail[-1]], log)
+    return list(tail), process.wait()
+
+
+def terminate(process: subprocess.Popen[str]) -> None:
+    """Ends the whole process group: SIGTERM, then SIGKILL for whoever is left."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)

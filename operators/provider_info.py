@@ -1,0 +1,50 @@
+"""What Airflow is told about this provider: its hook, trigger, operator and connection form."""
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Provider metadata, as `airflow/provider_info.schema.json` describes it.
+
+    Airflow calls this while it is being imported itself, so nothing here imports Airflow.
+    """
+    return {
+        "package-name": "paliflow",
+        "name": "Paliflow",
+        "description": "Batch vision: PaliGemma on Ray, images in, Parquet out.",
+        "integrations": [{"integration-name": "Ray", "external-doc-url": "https://docs.ray.io/"}],
+        "operators": [
+            {"integration-name": "Ray", "python-modules": ["paliflow.operators.annotate"]}
+        ],
+        "hooks": [{"integration-name": "Ray", "python-modules": ["paliflow.operators.hook"]}],
+        "triggers": [{"integration-name": "Ray", "python-modules": ["paliflow.operators.trigger"]}],
+        "connection-types": [
+            {
+                "connection-type": "ray",
+                "hook-name": "Ray",
+                "hook-class-name": "paliflow.operators.hook.RayJobHook",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "extra"],
+                    "relabeling": {"password": "Token", "schema": "Scheme"},
+                    "placeholders": {
+                        "host": "raycluster-head-svc, or https://ray.example.com/prefix",
+                        "port": "8265",
+                        "schema": "http",
+                        "password": "sent as a Bearer token; empty if the cluster wants none",
+                    },
+                },
+                "conn-fields": {
+                    "headers": {
+                        "label": "Headers",
+                        "description": "Sent with every request, e.g. for a proxy: a JSON object.",
+                        "schema": {"type": ["object", "null"]},
+                    },
+                    "verify": {
+                        "label": "Verify TLS",
+                        "description": "true, false, or the path of a certificate bundle.",
+                        "schema": {"type": ["boolean", "string", "null"], "default": True},
+                    },
+                },
+            }
+        ],
+    }

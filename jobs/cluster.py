@@ -1,0 +1,69 @@
+"""The Ray cluster: joined if there is one, started inside this process if not."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import SpecError
+
+_CORES_OF_A_CPU_ACTOR = 2.0
+"""XLA spreads one batch over all cores, so a second model on the same few gains nothing."""
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Joins the cluster at `address` or, inside a Ray job, the job's; else starts one here.
+
+    Raises:
+        SpecError: nothing answers at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    local: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+    try:
+        ray.init(where, **quiet, **local)
+    except ConnectionError as error:
+        raise SpecError(f"ray_address={where!r}: no Ray cluster answers there: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def actor_options(spec: AnnotateSpec) -> dict[str, Any]:
+    """Ray's options for one annotator."""
+    resources = dict(spec.accelerators_per_actor)
+    return {
+        "num_cpus": spec.cpus_per_actor,
+        "num_gpus": resources.pop("GPU", 0),
+        "resources": resources,
+        "max_restarts": 0,  # the driver replaces the dead, because it knows which shard they held
+    }
+
+
+def actor_count(spec: AnnotateSpec, shards: int) -> int:
+    """How many annotators to start: as many as fit into the cluster, at most one a shard.
+
+    Raises:
+        SpecError: not even one fits.
+    """
+    if spec.actors:
+        return min(spec.actors, shards)
+    total = ray.cluster_resources()
+    wanted = {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
+    fitting = min(int(total.get(name, 0) // amount) for name, amount in wanted.items())
+    if not fitting:
+        has = {name: total.get(name, 0) for name in wanted}
+        raise SpecError(
+            f"accelerators_per_actor, cpus_per_actor: one actor takes {wanted}, the whole cluster "
+            f"has {has}; ask for less, or set `actors` to wait until it grows"
+        )
+    if not spec.accelerators_per_actor:
+        fitting = max(1, min(fitting, int(total["CPU"] // _CORES_OF_A_CPU_ACTOR)))
+    return min(fitting, shards)

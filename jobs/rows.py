@@ -1,0 +1,55 @@
+"""Output rows: what was read and what was answered, by the columns of the schema."""
+
+from dataclasses import asdict
+from typing import Any
+
+from paliflow.jobs.reading import Input
+from paliflow.model import Detection
+
+_TASKS = {"cap": "caption", "describe": "caption"} | {
+    task: task for task in ("caption", "answer", "ocr", "detect", "segment", "question")
+}
+
+
+def task_of(prompt: str) -> str:
+    """The task that a prompt's first word names, `custom` if none."""
+    words = prompt.split(maxsplit=1)
+    return _TASKS.get(words[0], "custom") if words else "custom"
+
+
+def error_row(source: Input, prompt: str) -> dict[str, Any]:
+    """The row of a prompt that could not be asked."""
+    return {**_question(source, prompt), "status": "error", "error": source.error}
+
+
+def answer_row(
+    source: Input,
+    prompt: str,
+    text: str,
+    detections: list[Detection] | None,
+    *,
+    logprob: float,
+    token_count: int,
+    finished: bool,
+) -> dict[str, Any]:
+    """The row of an answer; `detections` is None where none were asked for."""
+    return {
+        **_question(source, prompt),
+        "text": text,
+        "detections": detections and [asdict(detection) for detection in detections],
+        "logprob": logprob,
+        "token_count": token_count,
+        "finished": finished,
+        "status": "ok",
+    }
+
+
+def _question(source: Input, prompt: str) -> dict[str, Any]:
+    return {
+        "source_uri": source.uri,
+        "source_sha256": source.sha256,
+        "width": source.width,
+        "height": source.height,
+        "task": task_of(prompt),
+        "prompt": prompt,
+    }

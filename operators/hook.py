@@ -8,9 +8,10 @@ from airflow.sdk.exceptions import AirflowException
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 TIMEOUT_S = 30.0
+_TOKEN_HINT = "the connection's password has to be the cluster's token"
 _HINTS = {
-    401: "the connection's password has to be the cluster's token",
-    403: "the connection's token is not allowed to do this",
+    401: _TOKEN_HINT,
+    403: _TOKEN_HINT,
     404: "the cluster does not know it: a head that restarted forgets its jobs, and a wrong host,"
     " port or path prefix has no Jobs API",
 }

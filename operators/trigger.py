@@ -80,7 +80,8 @@ class RayJobTrigger(BaseTrigger):
                 if ended:
                     return {
                         "status": job["status"],
-                        "message": job["message"],
+                        # Ray appends the log, which has been relayed.
+                        "message": job["message"].partition(", last available logs")[0],
                         "exit_code": job["driver_exit_code"],
                         "tail": text.splitlines()[-TAIL_LINES:],
                     }

@@ -1,0 +1,36 @@
+"""Airflow accepts the provider's metadata and finds what it names."""
+
+import json
+from importlib import import_module
+from importlib.resources import files
+
+import jsonschema  # type: ignore[import-untyped]
+from airflow.providers_manager import ProvidersManager
+from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+from paliflow.operators import RayJobHook
+from paliflow.operators.provider_info import get_provider_info
+
+
+def test_the_metadata_fits_airflows_schema() -> None:
+    schema = json.loads((files("airflow") / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_every_module_it_names_exists() -> None:
+    info = get_provider_info()
+    for kind in ("operators", "hooks", "triggers"):
+        for name in info[kind][0]["python-modules"]:
+            assert import_module(name).__name__ == name
+
+
+def test_airflow_finds_the_hook_by_its_connection_type() -> None:
+    hook = ProvidersManagerTaskRuntime().hooks["ray"]  # type: ignore[no-untyped-call]
+    assert hook
+    assert hook.hook_class_name == f"{RayJobHook.__module__}.{RayJobHook.__name__}"
+    assert hook.connection_id_attribute_name == "ray_conn_id"
+
+
+def test_the_connection_form_has_the_fields_of_its_extra() -> None:
+    manager = ProvidersManager()  # type: ignore[no-untyped-call]
+    assert {"extra__ray__headers", "extra__ray__verify"} <= set(manager.connection_form_widgets)

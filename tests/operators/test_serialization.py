@@ -1,0 +1,46 @@
+"""What goes through Airflow's database comes back."""
+
+from airflow.sdk import DAG, Asset, AssetAlias
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.triggers.base import BaseTrigger
+
+from paliflow.operators import AnnotateOperator, RayJobTrigger
+
+
+def test_a_dag_with_the_operator_survives_serialization() -> None:
+    with DAG("serialized", params={"input": "in"}) as dag:
+        literal = AnnotateOperator(
+            task_id="literal",
+            input=dag.param("input"),
+            output="gs://bucket/out",
+            prompts=("ocr", "caption en"),
+            ray_conn_id="ray_head",
+            runtime_env={"env_vars": {"A": "b"}},
+            outlets=[Asset("gs://bucket/other")],
+        )
+        templated = AnnotateOperator(
+            task_id="templated", input="in", output="/out/{{ ds }}", prompts="ocr"
+        )
+        AnnotateOperator.partial(task_id="mapped", output="/out", prompts=["ocr"]).expand(
+            input=["a", "b"]
+        )
+    assert [asset.name for asset in literal.outlets] == ["gs://bucket/other", "gs://bucket/out"]
+    assert templated.outlets == [AssetAlias("serialized.templated")]
+
+    data = DagSerialization.to_dict(dag)
+    DagSerialization.validate_schema(data)
+    back = DagSerialization.from_dict(data)
+    task = back.task_dict["literal"]
+    assert task.spec["prompts"] == ["ocr", "caption en"]
+    assert vars(task)["ray_conn_id"] == "ray_head"
+    assert vars(task)["runtime_env"] == {"env_vars": {"A": "b"}}
+    assert set(back.task_dict) == {"literal", "templated", "mapped"}
+
+
+def test_a_trigger_is_rebuilt_from_what_it_serializes() -> None:
+    trigger: BaseTrigger = RayJobTrigger(
+        ray_conn_id="ray_head", submission_id="job", poll_interval=5.0, deadline=9.0
+    )
+    path, arguments = trigger.serialize()
+    assert path == f"{RayJobTrigger.__module__}.{RayJobTrigger.__name__}"
+    assert RayJobTrigger(**arguments).serialize() == (path, arguments)

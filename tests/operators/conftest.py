@@ -1,4 +1,4 @@
-"""Airflow's own database, and the connection to a real Ray head."""
+"""A private AIRFLOW_HOME, and the connection to a real Ray head."""
 
 import os
 
@@ -6,13 +6,6 @@ import pytest
 
 from paliflow.tests.operators import airflow_home  # noqa: F401
 from paliflow.tests.operators.ray_head import TOKEN, ray_head
-
-
-@pytest.fixture(scope="session")
-def airflow_db() -> None:
-    from airflow.utils.db import initdb
-
-    initdb()
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def test_a_dag_with_the_operator_survives_serialization() -> None:
     DagSerialization.validate_schema(data)
     back = DagSerialization.from_dict(data)
     task = back.task_dict["literal"]
-    assert task.spec["prompts"] == ["ocr", "caption en"]
+    assert vars(task)["spec"]["prompts"] == ["ocr", "caption en"]
     assert vars(task)["ray_conn_id"] == "ray_head"
     assert vars(task)["runtime_env"] == {"env_vars": {"A": "b"}}
     assert set(back.task_dict) == {"literal", "templated", "mapped"}

@@ -1,0 +1,3 @@
+"""A private AIRFLOW_HOME."""
+
+from paliflow.tests.operators import airflow_home  # noqa: F401

@@ -1,0 +1,42 @@
+"""The shipped DAGs parse without a warning; `annotate_images` runs as it is."""
+
+import json
+import warnings
+from pathlib import Path
+
+import duckdb
+from airflow.dag_processing.dagbag import DagBag
+
+import paliflow.dags
+from paliflow.tests.operators import dag_run
+
+FOLDER = Path(str(paliflow.dags.__file__)).parent
+
+
+def shipped() -> DagBag:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        return DagBag(FOLDER)
+
+
+def test_every_shipped_dag_is_imported_without_a_deprecation_warning() -> None:
+    bag = shipped()
+    assert bag.import_errors == {}
+    modules = {path.stem for path in FOLDER.glob("[a-z]*.py")}
+    assert {Path(dag.fileloc).stem for dag in bag.dags.values()} == modules
+
+
+def test_annotate_images_turns_the_sample_into_parquet(tmp_path: Path) -> None:
+    dag = shipped().dags["annotate_images"]
+    run = dag_run.run(dag, output=str(tmp_path))
+    (task,) = run.get_task_instances()
+    assert task.state == "success"
+
+    summary = task.xcom_pull(task_ids="annotate")
+    json.dumps(summary)
+    images = set(json.loads((FOLDER / "sample" / "ground_truth.json").read_text()))
+    prompts = dag.params["prompts"]
+    assert (summary["inputs"], summary["errors"]) == (len(images), 0)
+    rows = duckdb.sql(f"select source_uri, prompt from '{tmp_path}/run_id=*/part-*.parquet'")
+    found = rows.fetchall()
+    assert len(found) == len(set(found)) == len(images) * len(prompts)

@@ -7,13 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from itertools import count, islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paliflow.configs import AnnotateSpec, Sampling
 from paliflow.configs.base import SpecError
+from paliflow.jobs.driver import Done
 from paliflow.jobs.plan import read_shard
 from paliflow.jobs.reading import Input, read_input
 from paliflow.jobs.rows import answer_row, error_row, task_of
@@ -42,14 +43,6 @@ _READERS = 8
 _BATCHES_AHEAD = 2
 _PROMPT_BUCKET = 8
 """Prompts are padded to a multiple of this many tokens, so that runs share compiled programs."""
-
-
-class Done(NamedTuple):
-    """What became of a shard."""
-
-    inputs: int
-    errors: int
-    """Inputs that could not be read."""
 
 
 class Annotator:

@@ -2,17 +2,23 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-
-from paliflow.jobs.annotator import Done
 
 MAX_DEATHS = 3
 """A shard that has lost this many actors, or as many in a row that die while loading, ends the
 run."""
 _TICK_S = 1.0
+
+
+class Done(NamedTuple):
+    """What became of a shard."""
+
+    inputs: int
+    errors: int
+    """Inputs that could not be read."""
 
 
 def drive(

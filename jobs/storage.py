@@ -63,7 +63,8 @@ def list_files(folder: str) -> Iterator[str]:
     Names that are not UTF-8 come with their odd bytes written as backslash escapes.
     """
     if folder.startswith("gs://"):
-        yield from _list_objects(folder, prefix=f"{folder}/")
+        bucket, _, name = folder.removeprefix("gs://").partition("/")
+        yield from _list_objects(bucket, prefix=f"{name}/" if name else "")
     else:
         yield from _walk(folder, frozenset())
 
@@ -72,7 +73,7 @@ def match(pattern: str) -> Iterator[str]:
     """Every file that matches a glob, where `**` crosses folders, in the order of their names."""
     if pattern.startswith("gs://"):
         bucket, _, name = pattern.removeprefix("gs://").partition("/")
-        yield from _list_objects(f"gs://{bucket}", match_glob=name)
+        yield from _list_objects(bucket, match_glob=name)
     else:
         found = glob.iglob(pattern, recursive=True)  # noqa: PTH207 -- Path.glob refuses absolutes
         yield from (_text(path) for path in sorted(found) if not Path(path).is_dir())
@@ -91,13 +92,14 @@ def commit_if_absent(uri: str, content: BinaryIO) -> bool:
     Returns:
         False if it was there first; then nothing has changed.
     """
+    size = content.seek(0, os.SEEK_END)
     content.seek(0)
     if uri.startswith("gs://"):
         from google.api_core.exceptions import PreconditionFailed
 
         with _gs_errors(uri):
             try:
-                _blob(uri).upload_from_file(content, if_generation_match=0)
+                _blob(uri).upload_from_file(content, size=size, if_generation_match=0)
             except PreconditionFailed:
                 return False
             return True
@@ -145,9 +147,8 @@ def _text(path: str) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _list_objects(folder: str, **query: str) -> Iterator[str]:
-    bucket = folder.removeprefix("gs://").partition("/")[0]
-    with _gs_errors(folder):
+def _list_objects(bucket: str, **query: str) -> Iterator[str]:
+    with _gs_errors(f"gs://{bucket}"):
         fields = "items(name),nextPageToken"
         for blob in _client().list_blobs(bucket, fields=fields, **query):
             if not blob.name.endswith("/"):  # what folders created in the console leave

@@ -1,0 +1,240 @@
+"""A run: every input times every prompt is one row, whatever happens on the way."""
+
+import io
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.base import SpecError
+from paliflow.configs.schema import ANNOTATIONS
+from paliflow.jobs import run, storage
+from paliflow.jobs.annotator import Annotator
+from paliflow.jobs.driver import Done
+from paliflow.tests.jobs.conftest import SpecFactory
+from paliflow.tests.jobs.files import encode, write_mixed
+
+INPUTS = 200
+PROMPTS = ["caption en", "detect digit"]
+
+
+def annotate(spec: AnnotateSpec) -> RunSummary:
+    return run.annotate(spec, Console())
+
+
+def read_rows(location: str | Path) -> list[dict[str, Any]]:
+    parts = sorted(Path(location).glob("part-*.parquet"))
+    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs") / "images"
+    write_mixed(folder, INPUTS)
+    (folder / "notes.txt").write_text("not an input")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(
+    cluster: str, checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunSummary:
+    """A run over the mixed folder in four shards, sampled so that seeds matter."""
+    spec = {
+        "input": str(images),
+        "output": str(tmp_path_factory.mktemp("outputs") / "output"),
+        "prompts": PROMPTS,
+        "run_id": "test",
+        "checkpoint": str(checkpoint),
+        "sampling": {"temperature": 1.0},
+        "max_new_tokens": 6,
+        "shard_size": 56,
+        "batch_size": 16,
+    }
+    return annotate(AnnotateSpec.parse(spec))
+
+
+@pytest.fixture
+def unfinished(finished: RunSummary, tmp_path: Path) -> AnnotateSpec:
+    """A copy of that run that lacks its manifest and the parts of shards 1 and 2."""
+    shutil.copytree(finished.spec.output, tmp_path / "output")
+    for name in ("_manifest.json", "part-00001.parquet", "part-00002.parquet"):
+        (tmp_path / "output" / "run_id=test" / name).unlink()
+    return finished.spec.model_copy(update={"output": str(tmp_path / "output")})
+
+
+def test_every_input_and_prompt_is_one_row(finished: RunSummary, images: Path) -> None:
+    rows = read_rows(finished.location)
+    inputs = {str(path) for path in images.rglob("*.[jP]*") if path.is_file()}
+    assert len(inputs) == INPUTS
+    expected = sorted((uri, prompt) for uri in inputs for prompt in PROMPTS)
+    assert sorted((row["source_uri"], row["prompt"]) for row in rows) == expected
+    assert (finished.inputs, finished.rows, finished.shards) == (INPUTS, 2 * INPUTS, 4)
+    assert (finished.ok, finished.errors) == (240, 160)
+
+
+def test_broken_files_are_error_rows_that_say_why(finished: RunSummary) -> None:
+    rows = [row for row in read_rows(finished.location) if row["status"] == "error"]
+    reasons = {row["error"].split(":")[0] for row in rows}
+    assert reasons == {
+        "truncated or broken image",
+        "empty file",
+        "not an image",
+        "too many pixels",
+    }
+    for row in rows:
+        assert row["text"] is row["width"] is row["logprob"] is row["detections"] is None
+        assert len(row["source_sha256"]) == 64
+
+
+def test_good_files_are_answered(finished: RunSummary) -> None:
+    rows = [row for row in read_rows(finished.location) if row["status"] == "ok"]
+    for row in rows:
+        assert row["error"] is None
+        assert (row["width"], row["height"]) == (40, 30)
+        assert 1 <= row["token_count"] <= 6
+        assert row["finished"] or row["token_count"] == 6
+        assert row["logprob"] < 0
+        assert row["task"] == row["prompt"].split()[0]
+        assert (row["detections"] is None) == (row["task"] == "caption")
+    assert len({row["text"] for row in rows}) > 10
+
+
+def test_parts_say_what_made_them(finished: RunSummary) -> None:
+    for shard in range(finished.shards):
+        schema = pq.read_schema(f"{finished.location}/part-{shard:05d}.parquet")
+        assert schema.equals(ANNOTATIONS, check_metadata=False)
+        said = schema.metadata
+        assert said[b"paliflow.schema_version"] == b"1"
+        assert said[b"paliflow.shard"] == str(shard).encode()
+        assert said[b"paliflow.checkpoint_sha256"].decode() == finished.checkpoint_sha256
+        assert AnnotateSpec.parse(said[b"paliflow.spec"].decode()) == finished.spec
+
+
+def test_common_readers_need_nothing_but_the_path(finished: RunSummary) -> None:
+    output = finished.spec.output
+    frame = pd.read_parquet(output)
+    assert len(frame) == 2 * INPUTS
+    assert set(frame["run_id"]) == {"test"}
+    assert pyarrow.dataset.dataset(output).count_rows() == 2 * INPUTS
+    query = f"select status, count(*) from '{output}/*/part-*.parquet' group by 1 order by 1"
+    assert duckdb.sql(query).fetchall() == [("error", 160), ("ok", 240)]
+
+
+def test_a_finished_run_returns_its_summary_and_says_so(
+    finished: RunSummary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert annotate(finished.spec) == finished
+    assert "run test is finished already" in capsys.readouterr().out
+
+
+def test_a_resumed_run_does_only_what_is_missing(
+    finished: RunSummary, unfinished: AnnotateSpec
+) -> None:
+    location = Path(unfinished.output, "run_id=test")
+    before = {path.name: path.stat().st_mtime_ns for path in location.glob("part-*")}
+    summary = annotate(unfinished)
+    after = {path.name: path.stat().st_mtime_ns for path in location.glob("part-*")}
+    assert before.items() < after.items()
+    assert read_rows(location) == read_rows(finished.location)
+    counts = {"inputs", "rows", "ok", "errors", "shards", "checkpoint_sha256"}
+    assert summary.model_dump(include=counts) == finished.model_dump(include=counts)
+
+
+class Mortal(Annotator):
+    """Is killed once before it works on shard 1, and once after it has committed shard 2."""
+
+    def annotate(self, shard: int) -> Done:
+        if shard == 1:
+            self._die_once("before")
+        done = super().annotate(shard)
+        if shard == 2:
+            self._die_once("after")
+        return done
+
+    def _die_once(self, when: str) -> None:
+        try:
+            Path(self._spec.output, when).touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_actors_change_no_row(
+    finished: RunSummary, unfinished: AnnotateSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "Annotator", Mortal)
+    assert annotate(unfinished).rows == finished.rows
+    assert Path(unfinished.output, "before").exists()
+    assert Path(unfinished.output, "after").exists()
+    assert read_rows(Path(unfinished.output, "run_id=test")) == read_rows(finished.location)
+
+
+def test_a_folder_that_changes_after_planning_does_not_change_the_run(
+    cluster: str, make_spec: SpecFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "abc":
+        (tmp_path / "images" / f"{name}.png").write_bytes(encode("RGB", "PNG"))
+    spec = make_spec(input=str(tmp_path / "images"), shard_size=2)
+    annotate(spec)
+    location = tmp_path / "output" / "run_id=test"
+    (location / "_manifest.json").unlink()
+    (location / "part-00001.parquet").unlink()
+    (tmp_path / "images" / "c.png").unlink()
+    (tmp_path / "images" / "0.png").write_bytes(encode("RGB", "PNG"))
+    summary = annotate(spec)
+    assert (summary.inputs, summary.rows, summary.errors) == (3, 6, 2)
+    rows = read_rows(location)
+    assert [Path(row["source_uri"]).stem for row in rows] == ["a", "a", "b", "b", "c", "c"]
+    assert [row["error"] for row in rows[4:]] == ["not found", "not found"]
+
+
+def test_a_run_from_bucket_to_bucket(cluster: str, make_spec: SpecFactory, tmp_path: Path) -> None:
+    write_mixed(tmp_path / "images", 20)
+    for path in (tmp_path / "images").rglob("*.*"):
+        uri = f"gs://images/run/{path.relative_to(tmp_path / 'images')}"
+        storage.commit_if_absent(uri, io.BytesIO(path.read_bytes()))
+    spec = make_spec(input="gs://images/run", output="gs://images/output", shard_size=15)
+    summary = annotate(spec)
+    assert summary.location == "gs://images/output/run_id=test"
+    assert (summary.inputs, summary.rows, summary.errors) == (20, 40, 16)
+    with storage.open_binary(f"{summary.location}/part-00001.parquet") as file:
+        assert pq.read_table(file).num_rows == 10
+    assert annotate(spec) == summary
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"checkpoint": "nowhere.npz"}, "nowhere"),
+        ({"tokenizer": "nowhere.model"}, "nowhere.model"),
+        ({"prompts": ["caption " * 600]}, "longer than 512"),
+        ({"accelerators_per_actor": {"TPU": 4}}, "the whole cluster has"),
+        ({"input": "nowhere"}, "no such file|No such file"),
+    ],
+)
+def test_what_the_user_must_change_is_said(
+    cluster: str, make_spec: SpecFactory, images: Path, fields: dict[str, Any], complaint: str
+) -> None:
+    spec = make_spec(**({"input": str(images / "000.jpg")} | fields))
+    with pytest.raises(SpecError, match=complaint):
+        annotate(spec)
+
+
+def test_parts_of_another_spec_are_not_sealed(
+    finished: RunSummary, unfinished: AnnotateSpec
+) -> None:
+    other = unfinished.model_copy(update={"prompts": ("ocr",)})
+    with pytest.raises(RuntimeError, match="has 112 rows"):
+        annotate(other)
+    assert not Path(unfinished.output, "run_id=test", "_manifest.json").exists()

@@ -1,0 +1,158 @@
+"""CIDEr-D, BLEU and ROUGE-L of captions, equal to pycocoevalcap 1.2's."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from paliflow.metrics.ptb import tokenize
+
+_Id = TypeVar("_Id")
+_Pair = tuple[list[str], str]  # tokenised references and hypothesis of one item
+_ORDERS = (1, 2, 3, 4)
+_SIGMA = 6.0  # of CIDEr-D's length penalty, in bigrams
+_BETA = 1.2  # weight of recall in ROUGE-L
+
+
+def cider(references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]) -> float:
+    """Mean CIDEr-D over all items, 0 to 10 (papers print it times 100).
+
+    Takes raw captions by item id and tokenises them. Document frequencies come from the
+    references, so the score depends on the whole set, and of a single item it is 0.
+
+    Source: Vedantam et al. 2015, https://arxiv.org/abs/1411.5726.
+    Raises ValueError if there are no items, their ids differ, or one has no references.
+    """
+    scores = cider_per_item(references, hypotheses)
+    return sum(scores.values()) / len(scores)
+
+
+def cider_per_item(
+    references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]
+) -> dict[_Id, float]:
+    """The CIDEr-D score of each item, in the order of `references`; see `cider`."""
+    pairs = _tokenized(references, hypotheses)
+    document_frequency = Counter(
+        ngram
+        for texts, _ in pairs.values()
+        for ngram in {ngram for text in texts for n in _ORDERS for ngram in _ngrams(text, n)}
+    )
+
+    def weigh(text: str, n: int) -> dict[tuple[str, ...], float]:
+        return {
+            ngram: count * math.log(len(pairs) / max(1, document_frequency[ngram]))
+            for ngram, count in _ngrams(text, n).items()
+        }
+
+    def similarity(hypothesis: str, reference: str) -> float:
+        excess = _ngrams(hypothesis, 2).total() - _ngrams(reference, 2).total()
+        cosines = (_clipped_cosine(weigh(hypothesis, n), weigh(reference, n)) for n in _ORDERS)
+        return sum(cosines) / len(_ORDERS) * math.exp(-(excess**2) / (2 * _SIGMA**2))
+
+    return {
+        key: 10 * sum(similarity(hypothesis, text) for text in texts) / len(texts)
+        for key, (texts, hypothesis) in pairs.items()
+    }
+
+
+def bleu(references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]) -> list[float]:
+    """BLEU-1 to BLEU-4 of the whole set, each 0 to 1, brevity against the closest reference.
+
+    Takes raw captions by item id and tokenises them.
+
+    Source: Papineni et al. 2002, https://aclanthology.org/P02-1040.
+    Raises ValueError if there are no items, their ids differ, or one has no references.
+    """
+    correct, guessed = Counter[int](), Counter[int]()
+    length = reference_length = 0
+    for texts, hypothesis in _tokenized(references, hypotheses).values():
+        words = len(hypothesis.split())
+        length += words
+        reference_length += min(
+            (len(text.split()) for text in texts), key=lambda n: (abs(n - words), n)
+        )
+        for n in _ORDERS:
+            candidates = _ngrams(hypothesis, n)
+            most = Counter[tuple[str, ...]]()
+            for text in texts:
+                most |= _ngrams(text, n)
+            correct[n] += (candidates & most).total()
+            guessed[n] += candidates.total()
+    # The reference implementation's guards against division by zero, kept to give its numbers.
+    small, tiny = 1e-9, 1e-15
+    shortfall = (reference_length + small) / (length + tiny)
+    brevity = math.exp(min(0.0, 1 - shortfall))
+    precisions = [(correct[n] + tiny) / (guessed[n] + small) for n in _ORDERS]
+    return [brevity * math.prod(precisions[:n]) ** (1 / n) for n in _ORDERS]
+
+
+def rouge_l(references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]) -> float:
+    """Mean ROUGE-L over all items, 0 to 1: best precision and best recall over the references.
+
+    Takes raw captions by item id and tokenises them.
+
+    Source: Lin 2004, https://aclanthology.org/W04-1013.
+    Raises ValueError if there are no items, their ids differ, or one has no references.
+    """
+    pairs = _tokenized(references, hypotheses)
+    return sum(_rouge_l(texts, hypothesis) for texts, hypothesis in pairs.values()) / len(pairs)
+
+
+def _rouge_l(texts: list[str], hypothesis: str) -> float:
+    words = hypothesis.split(" ")
+    common = [(_common_subsequence(words, ref), len(ref)) for ref in (t.split(" ") for t in texts)]
+    precision = max(length for length, _ in common) / len(words)
+    recall = max(length / reference_length for length, reference_length in common)
+    if not precision:
+        return 0.0
+    return (1 + _BETA**2) * precision * recall / (recall + _BETA**2 * precision)
+
+
+def _common_subsequence(a: list[str], b: list[str]) -> int:
+    """Length of the longest common subsequence."""
+    row = [0] * (len(b) + 1)
+    for x in a:
+        above, row = row, [0]
+        for j, y in enumerate(b):
+            row.append(above[j] + 1 if x == y else max(above[j + 1], row[j]))
+    return row[-1]
+
+
+def _ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:
+    words = text.split()
+    return Counter(zip(*(words[i:] for i in range(n)), strict=False))
+
+
+def _clipped_cosine(
+    hypothesis: dict[tuple[str, ...], float], reference: dict[tuple[str, ...], float]
+) -> float:
+    """Cosine of two n-gram vectors, no component of the hypothesis above the reference's."""
+    product = sum(
+        min(weight, reference[ngram]) * reference[ngram]
+        for ngram, weight in hypothesis.items()
+        if ngram in reference
+    )
+    if not product:
+        return 0.0
+    return product / (math.hypot(*hypothesis.values()) * math.hypot(*reference.values()))
+
+
+def _tokenized(
+    references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]
+) -> dict[_Id, _Pair]:
+    if not references:
+        raise ValueError("references is empty: give at least one item to score")
+    if differing := references.keys() ^ hypotheses.keys():
+        raise ValueError(
+            f"references and hypotheses must have the same ids; {len(differing)} are in only one "
+            f"of them: {', '.join(sorted(map(repr, differing))[:5])}"
+        )
+    for key, texts in references.items():
+        if isinstance(texts, str) or not texts:
+            raise ValueError(
+                f"references[{key!r}] is {texts!r}: give a list with at least one caption"
+            )
+    return {
+        key: ([tokenize(text) for text in texts], tokenize(hypotheses[key]))
+        for key, texts in references.items()
+    }

@@ -7,20 +7,16 @@ from rich.console import Console
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
-from paliflow.jobs.cli import user_errors
+from paliflow.jobs.cli import annotate_on_ray, user_errors
 
 
 def main() -> None:
     """Prints progress, then the summary as the last line; exit codes as the command line's."""
-    from paliflow.jobs.cluster import connected
-    from paliflow.jobs.run import annotate
-
     with user_errors():
         if SPEC_VARIABLE not in os.environ:
             raise SpecError(f"set the environment variable {SPEC_VARIABLE} to a spec's JSON")
         spec = AnnotateSpec.parse(os.environ[SPEC_VARIABLE])
-        with connected(None):
-            summary = annotate(spec, Console(force_terminal=False))
+        summary = annotate_on_ray(spec, None, Console(force_terminal=False))
     print(SUMMARY_PREFIX + summary.model_dump_json(), flush=True)
 
 

@@ -34,6 +34,15 @@ def user_errors() -> Iterator[None]:
         sys.exit(2)
 
 
+def annotate_on_ray(spec: AnnotateSpec, address: str | None, console: Console) -> RunSummary:
+    """Connects to Ray and annotates; JAX and Ray are imported no sooner, for a quick `--help`."""
+    from paliflow.jobs import run
+    from paliflow.jobs.cluster import connected
+
+    with connected(address):
+        return run.annotate(spec, console)
+
+
 @app.callback()
 def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
@@ -75,9 +84,6 @@ def annotate(
 
     The same command with the same --run-id resumes a run that was interrupted.
     """
-    from paliflow.jobs.cluster import connected
-    from paliflow.jobs.run import annotate as run
-
     spec = AnnotateSpec.parse(
         {
             "input": source,
@@ -96,8 +102,7 @@ def annotate(
         }
     )
     console = Console()
-    with connected(ray_address):
-        summary = run(spec, console)
+    summary = annotate_on_ray(spec, ray_address, console)
     console.print(_preview(summary))
     print(
         f"{summary.rows} rows, {summary.errors} of them errors, from {summary.inputs} images in "

@@ -1,7 +1,7 @@
 """One Ray cluster, one GCS server, one small real checkpoint for all tests of jobs."""
 
-import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,15 @@ def gcs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cluster(gcs: None) -> Iterator[str]:
-    """The address of a Ray cluster with two cores."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    context = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield context.address_info["address"]
-    ray.shutdown()
+def cluster(gcs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Ray cluster with two cores, whose actors share what they compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -56,17 +59,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_spec(checkpoint: Path, tmp_path: Path) -> SpecFactory:
-    """Specs that run fast; any field may be given."""
+    """Makes specs like `small_spec` that write below `tmp_path`."""
+    return partial(small_spec, checkpoint, tmp_path / "output")
 
-    def make(**fields: Any) -> AnnotateSpec:
-        defaults = {
-            "output": str(tmp_path / "output"),
-            "prompts": ["caption en", "detect digit"],
-            "run_id": "test",
-            "checkpoint": str(checkpoint),
-            "max_new_tokens": 6,
-            "batch_size": 8,
-        }
-        return AnnotateSpec.parse(defaults | fields)
 
-    return make
+def small_spec(checkpoint: Path, output: Path, /, **fields: Any) -> AnnotateSpec:
+    """A spec that runs fast, sampled so that seeds matter; any field may be given."""
+    defaults = {
+        "output": str(output),
+        "prompts": ["caption en", "detect digit"],
+        "run_id": "test",
+        "checkpoint": str(checkpoint),
+        "sampling": {"temperature": 1.0},
+        "max_new_tokens": 6,
+    }
+    return AnnotateSpec.parse(defaults | fields)

@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def read(path: Path, content: bytes | None = None, max_pixels: int = 100_000_000
     return read_input(str(path), 56, max_pixels)
 
 
-ANIMATION = {"save_all": True, "append_images": [Image.new("P", (40, 30), 7)]}
+ANIMATION: dict[str, Any] = {"save_all": True, "append_images": [Image.new("P", (40, 30), 7)]}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_broken_file_has_a_digest_and_a_reason(
     assert result.error is not None
     assert result.error.startswith(error)
     assert result.sha256 == hashlib.sha256(content).hexdigest()
-    assert result.pixels is result.width is result.height is None
+    assert (result.pixels, result.width, result.height) == (None, None, None)
 
 
 def test_max_pixels_is_the_limit(tmp_path: Path) -> None:

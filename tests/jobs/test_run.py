@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -20,11 +20,12 @@ from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import run, storage
 from paliflow.jobs.annotator import Annotator
 from paliflow.jobs.driver import Done
-from paliflow.tests.jobs.conftest import SpecFactory
+from paliflow.jobs.plan import write_plan
+from paliflow.jobs.sources import image_uris
+from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import encode, write_mixed
 
 INPUTS = 200
-PROMPTS = ["caption en", "detect digit"]
 
 
 def annotate(spec: AnnotateSpec) -> RunSummary:
@@ -49,18 +50,8 @@ def finished(
     cluster: str, checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> RunSummary:
     """A run over the mixed folder in four shards, sampled so that seeds matter."""
-    spec = {
-        "input": str(images),
-        "output": str(tmp_path_factory.mktemp("outputs") / "output"),
-        "prompts": PROMPTS,
-        "run_id": "test",
-        "checkpoint": str(checkpoint),
-        "sampling": {"temperature": 1.0},
-        "max_new_tokens": 6,
-        "shard_size": 56,
-        "batch_size": 16,
-    }
-    return annotate(AnnotateSpec.parse(spec))
+    output = tmp_path_factory.mktemp("outputs") / "output"
+    return annotate(small_spec(checkpoint, output, input=str(images), shard_size=56))
 
 
 @pytest.fixture
@@ -76,7 +67,7 @@ def test_every_input_and_prompt_is_one_row(finished: RunSummary, images: Path) -
     rows = read_rows(finished.location)
     inputs = {str(path) for path in images.rglob("*.[jP]*") if path.is_file()}
     assert len(inputs) == INPUTS
-    expected = sorted((uri, prompt) for uri in inputs for prompt in PROMPTS)
+    expected = sorted((uri, prompt) for uri in inputs for prompt in finished.spec.prompts)
     assert sorted((row["source_uri"], row["prompt"]) for row in rows) == expected
     assert (finished.inputs, finished.rows, finished.shards) == (INPUTS, 2 * INPUTS, 4)
     assert (finished.ok, finished.errors) == (240, 160)
@@ -127,7 +118,7 @@ def test_common_readers_need_nothing_but_the_path(finished: RunSummary) -> None:
     assert set(frame["run_id"]) == {"test"}
     assert pyarrow.dataset.dataset(output).count_rows() == 2 * INPUTS
     query = f"select status, count(*) from '{output}/*/part-*.parquet' group by 1 order by 1"
-    assert duckdb.sql(query).fetchall() == [("error", 160), ("ok", 240)]
+    assert duckdb.connect().execute(query).fetchall() == [("error", 160), ("ok", 240)]
 
 
 def test_a_finished_run_returns_its_summary_and_says_so(
@@ -185,11 +176,9 @@ def test_a_folder_that_changes_after_planning_does_not_change_the_run(
     (tmp_path / "images").mkdir()
     for name in "abc":
         (tmp_path / "images" / f"{name}.png").write_bytes(encode("RGB", "PNG"))
-    spec = make_spec(input=str(tmp_path / "images"), shard_size=2)
-    annotate(spec)
+    spec = make_spec(input=str(tmp_path / "images"))
     location = tmp_path / "output" / "run_id=test"
-    (location / "_manifest.json").unlink()
-    (location / "part-00001.parquet").unlink()
+    write_plan(str(location), image_uris(spec.input, spec.image_column), shard_size=2)
     (tmp_path / "images" / "c.png").unlink()
     (tmp_path / "images" / "0.png").write_bytes(encode("RGB", "PNG"))
     summary = annotate(spec)
@@ -217,7 +206,6 @@ def test_a_run_from_bucket_to_bucket(cluster: str, make_spec: SpecFactory, tmp_p
     ("fields", "complaint"),
     [
         ({"checkpoint": "nowhere.npz"}, "nowhere"),
-        ({"tokenizer": "nowhere.model"}, "nowhere.model"),
         ({"prompts": ["caption " * 600]}, "longer than 512"),
         ({"accelerators_per_actor": {"TPU": 4}}, "the whole cluster has"),
         ({"input": "nowhere"}, "no such file|No such file"),
@@ -231,10 +219,11 @@ def test_what_the_user_must_change_is_said(
         annotate(spec)
 
 
-def test_parts_of_another_spec_are_not_sealed(
-    finished: RunSummary, unfinished: AnnotateSpec
-) -> None:
-    other = unfinished.model_copy(update={"prompts": ("ocr",)})
-    with pytest.raises(RuntimeError, match="has 112 rows"):
-        annotate(other)
-    assert not Path(unfinished.output, "run_id=test", "_manifest.json").exists()
+def test_parts_of_another_spec_are_not_sealed(finished: RunSummary, tmp_path: Path) -> None:
+    shutil.copytree(finished.spec.output, tmp_path / "output")
+    manifest = tmp_path / "output" / "run_id=test" / "_manifest.json"
+    manifest.unlink()
+    other = {"output": str(tmp_path / "output"), "prompts": ("ocr",)}
+    with pytest.raises(RuntimeError, match=r"part 0 .* has 112 rows"):
+        annotate(finished.spec.model_copy(update=other))
+    assert not manifest.exists()

@@ -4,6 +4,7 @@ import posixpath
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from itertools import count, islice
@@ -54,32 +55,27 @@ class Annotator:
         self._run = run
 
     def load(self) -> None:
-        """Loads the weights, and tokenizes the prompts.
+        """Loads the weights and tokenizes the prompts.
 
         Raises:
             SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, or a
                 prompt is too long.
         """
         spec = self._spec
-        checkpoint = checkpoint_of(spec)
-        overrides = {"query_pre_attn_scalar": spec.query_pre_attn_scalar}
-        try:
-            with local_copy(_tokenizer_of(spec)) as path:
-                self._tokenizer = Tokenizer.from_file(path)
+        tokenizer, checkpoint = _tokenizer_of(spec), checkpoint_of(spec)
+        with _loading("tokenizer", tokenizer), local_copy(tokenizer) as path:
+            self._tokenizer = Tokenizer.from_file(path)
+        with _loading("max_prompt_tokens", spec.max_prompt_tokens):
             encode = self._tokenizer.encode_prompt
             self._prompts = [encode(prompt, spec.max_prompt_tokens) for prompt in spec.prompts]
-            with local_copy(checkpoint) as path:
-                sha256 = checkpoint_sha256(path)
-                self._model = PaliGemma.from_checkpoint(
-                    path, dtype=spec.dtype, **{k: v for k, v in overrides.items() if v is not None}
-                )
-            self._mask_decoder = (
-                None
-                if spec.mask_decoder is None
-                else MaskDecoder.from_checkpoint(spec.mask_decoder)
-            )
-        except (FileNotFoundError, PermissionError, ValueError) as error:
-            raise SpecError(f"cannot load checkpoint={checkpoint!r}: {error}") from error
+        overrides = spec.model_dump(include={"query_pre_attn_scalar"}, exclude_none=True)
+        with _loading("checkpoint", checkpoint), local_copy(checkpoint) as path:
+            sha256 = checkpoint_sha256(path)
+            self._model = PaliGemma.from_checkpoint(path, dtype=spec.dtype, **overrides)
+        self._mask_decoder = None
+        if spec.mask_decoder:
+            with _loading("mask_decoder", spec.mask_decoder):
+                self._mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
         longest = max(map(len, self._prompts))
         self._prompt_length = -(-longest // _PROMPT_BUCKET) * _PROMPT_BUCKET
         self._about = {
@@ -153,6 +149,14 @@ class Annotator:
             token_count=length,
             finished=finished,
         )
+
+
+@contextmanager
+def _loading(field: str, value: object) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, ValueError) as error:
+        raise SpecError(f"{field}={value!r}: {error}") from error
 
 
 def checkpoint_of(spec: AnnotateSpec) -> str:

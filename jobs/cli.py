@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import typer
@@ -48,34 +48,35 @@ def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
 
 
-def _help(field: str) -> str:
-    return AnnotateSpec.model_fields[field].description or ""
+def _option(field: str, *names: str, note: str = "") -> Any:
+    """An option that says of itself what the spec says of its field."""
+    info = AnnotateSpec.model_fields[field]
+    shown = False if info.is_required() or not info.default else str(info.default)
+    return typer.Option(*names, help=f"{info.description}{note}", show_default=shown)
 
 
 @app.command()
 def annotate(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help=_help("input"))],
-    output: Annotated[str, typer.Option(help=_help("output"))],
-    prompt: Annotated[list[str], typer.Option(help=_help("prompts") + " Repeat for several.")],
-    checkpoint: Annotated[str | None, typer.Option(help=_help("checkpoint"))] = None,
-    tokenizer: Annotated[str | None, typer.Option(help=_help("tokenizer"))] = None,
-    mask_decoder: Annotated[str | None, typer.Option(help=_help("mask_decoder"))] = None,
-    run_id: Annotated[
-        str | None, typer.Option(help=_help("run_id") + " The time, if not given.")
+    context: typer.Context,
+    input: Annotated[str, typer.Argument(help=AnnotateSpec.model_fields["input"].description)],
+    output: Annotated[str, _option("output")],
+    prompts: Annotated[list[str], _option("prompts", "--prompt", note=" Repeat for several.")],
+    run_id: Annotated[str | None, _option("run_id", note=" The time, if not given.")] = None,
+    checkpoint: Annotated[str | None, _option("checkpoint")] = None,
+    tokenizer: Annotated[str | None, _option("tokenizer")] = None,
+    mask_decoder: Annotated[str | None, _option("mask_decoder")] = None,
+    dtype: Annotated[str | None, _option("dtype")] = None,
+    image_column: Annotated[str | None, _option("image_column")] = None,
+    max_new_tokens: Annotated[int | None, _option("max_new_tokens")] = None,
+    shard_size: Annotated[int | None, _option("shard_size")] = None,
+    batch_size: Annotated[int | None, _option("batch_size")] = None,
+    actors: Annotated[int | None, _option("actors")] = None,
+    accelerator: Annotated[
+        list[str] | None, typer.Option(help="What one actor takes: TPU=4 or GPU=1.")
     ] = None,
-    image_column: Annotated[str, typer.Option(help=_help("image_column"))] = "image",
-    max_new_tokens: Annotated[int, typer.Option(help=_help("max_new_tokens"))] = 64,
-    dtype: Annotated[
-        Literal["bfloat16", "float32"], typer.Option(help=_help("dtype"))
-    ] = "bfloat16",
-    shard_size: Annotated[int, typer.Option(help=_help("shard_size"))] = 256,
-    batch_size: Annotated[int, typer.Option(help=_help("batch_size"))] = 16,
-    actors: Annotated[int | None, typer.Option(help=_help("actors"))] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(
-            help="A Ray cluster, e.g. `auto` or `ray://head:10001`; one here if not given."
-        ),
+        typer.Option(help="A Ray cluster's head:port, or `auto`; one here if not given."),
     ] = None,
 ) -> None:
     """Asks every prompt about every image and writes the answers to Parquet.
@@ -84,23 +85,15 @@ def annotate(
 
     The same command with the same --run-id resumes a run that was interrupted.
     """
-    spec = AnnotateSpec.parse(
-        {
-            "input": source,
-            "output": output,
-            "prompts": prompt,
-            "run_id": run_id or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
-            "checkpoint": checkpoint,
-            "tokenizer": tokenizer,
-            "mask_decoder": mask_decoder,
-            "image_column": image_column,
-            "max_new_tokens": max_new_tokens,
-            "dtype": dtype,
-            "shard_size": shard_size,
-            "batch_size": batch_size,
-            "actors": actors,
-        }
-    )
+    given = {
+        field: value
+        for field, value in context.params.items()
+        if field in AnnotateSpec.model_fields and value is not None
+    }
+    given.setdefault("run_id", datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))
+    taken = (item.partition("=") for item in accelerator or [])
+    given["accelerators_per_actor"] = {name: count for name, _, count in taken}
+    spec = AnnotateSpec.parse(given)
     console = Console()
     summary = annotate_on_ray(spec, ray_address, console)
     console.print(_preview(summary))

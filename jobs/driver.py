@@ -59,7 +59,8 @@ def drive(
                 try:
                     done = ray.get(ref)
                 except RayTaskError as error:
-                    raise error.cause from None
+                    ray.kill(actor)
+                    raise error.cause from error
                 except RayError as error:
                     ray.kill(actor)
                     deaths[shard] += 1

@@ -87,11 +87,11 @@ def annotate(spec: AnnotateSpec, console: Console) -> RunSummary:
 
 def _with_absolute_paths(spec: AnnotateSpec) -> AnnotateSpec:
     """Actors run in other folders, and a resumed run may be started from another."""
-    paths = {"input", "output", "checkpoint", "tokenizer", "mask_decoder"}
-    given = spec.model_dump(include=paths, exclude_none=True)
-    try:
-        return spec.model_copy(
-            update={field: storage.absolute(path) for field, path in given.items()}
-        )
-    except ValueError as error:
-        raise SpecError(str(error)) from None
+    fields = {"input", "output", "checkpoint", "tokenizer", "mask_decoder"}
+    paths = spec.model_dump(include=fields, exclude_none=True)
+    for field, path in paths.items():
+        try:
+            paths[field] = storage.absolute(path)
+        except ValueError as error:
+            raise SpecError(f"{field}: {error}") from None
+    return spec.model_copy(update=paths)

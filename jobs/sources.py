@@ -71,7 +71,7 @@ def _manifest_uris(uri: str, column: str) -> Iterator[str]:
         with storage.open_binary(uri) as file:
             for value in _COLUMN_READERS[_suffix(uri)](file, column):
                 yield _resolve(str(value or ""), folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise SpecError(f"input={uri!r}, image_column={column!r}: {error}") from error
 
 

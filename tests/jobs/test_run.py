@@ -205,8 +205,9 @@ def test_a_run_from_bucket_to_bucket(cluster: str, make_spec: SpecFactory, tmp_p
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"checkpoint": "nowhere.npz"}, "nowhere"),
-        ({"prompts": ["caption " * 600]}, "longer than 512"),
+        ({"tokenizer": "nowhere.model"}, "^tokenizer='.*nowhere.model'"),
+        ({"prompts": ["caption " * 600]}, "^max_prompt_tokens=512.* longer than 512"),
+        ({"output": "s3://bucket/folder"}, "^output: 's3://bucket/folder'"),
         ({"accelerators_per_actor": {"TPU": 4}}, "the whole cluster has"),
         ({"input": "nowhere"}, "no such file|No such file"),
     ],

@@ -44,12 +44,11 @@ def test_help_teaches_without_starting_anything(tmp_path: Path) -> None:
 
 
 def test_relative_paths_a_table_and_the_place_of_the_rows(
-    cluster: str, checkpoint: Path, images: Path, tmp_path: Path
+    cluster: str, images: Path, tmp_path: Path
 ) -> None:
     result = execute(
         *(*PALIFLOW, "annotate", "images", "--output", "annotations", "--prompt", "ocr"),
-        *("--checkpoint", os.path.relpath(checkpoint, tmp_path), "--max-new-tokens", "6"),
-        *("--run-id", "first", "--ray-address", cluster),
+        *("--max-new-tokens", "6", "--run-id", "first", "--ray-address", cluster),
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr

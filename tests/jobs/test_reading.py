@@ -58,6 +58,7 @@ def test_an_image_on_its_side_has_its_upright_size(tmp_path: Path) -> None:
     assert (result.width, result.height) == (30, 40)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     ("content", "error"),
     [

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from paliflow.benchmarks.digits import scenes
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.schema import ANNOTATIONS
@@ -46,12 +48,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(
-    cluster: str, checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
-) -> RunSummary:
+def finished(cluster: str, images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
     """A run over the mixed folder in four shards, sampled so that seeds matter."""
     output = tmp_path_factory.mktemp("outputs") / "output"
-    return annotate(small_spec(checkpoint, output, input=str(images), shard_size=56))
+    return annotate(small_spec(output, input=str(images), shard_size=56))
 
 
 @pytest.fixture
@@ -94,10 +94,35 @@ def test_good_files_are_answered(finished: RunSummary) -> None:
         assert (row["width"], row["height"]) == (40, 30)
         assert 1 <= row["token_count"] <= 6
         assert row["finished"] or row["token_count"] == 6
-        assert row["logprob"] < 0
+        assert row["logprob"] <= 0
         assert row["task"] == row["prompt"].split()[0]
         assert (row["detections"] is None) == (row["task"] == "caption")
     assert len({row["text"] for row in rows}) > 10
+
+
+def test_the_bundled_checkpoint_reads_handwriting(
+    cluster: str, make_spec: SpecFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(7)
+    drawn = [scenes.compose(rng, "test", scale=2) for _ in range(16)]
+    for number, scene in enumerate(drawn):
+        scene.image.save(tmp_path / "images" / f"{number:02d}.png")
+    prompts = ["answer en how many digits are there?", "detect digit"]
+    summary = annotate(
+        make_spec(input=str(tmp_path / "images"), prompts=prompts, sampling={}, max_new_tokens=24)
+    )
+    rows = read_rows(summary.location)
+    counts = [row["text"] for row in rows[::2]]
+    assert sum(a == str(len(b.digits)) for a, b in zip(counts, drawn, strict=True)) >= 13
+    for row, scene in zip(rows[1::2], drawn, strict=True):
+        assert row["text"].startswith("<loc")
+        for found in row["detections"]:
+            assert found["label"] == "digit"
+            assert 0 < found["score"] <= 1
+            assert 0 <= found["x_min"] < found["x_max"] <= scene.image.width
+    boxes = [len(row["detections"]) for row in rows[1::2]]
+    assert sum(a == len(b.digits) for a, b in zip(boxes, drawn, strict=True)) >= 13
 
 
 def test_parts_say_what_made_them(finished: RunSummary) -> None:

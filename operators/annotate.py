@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
@@ -77,7 +77,8 @@ class AnnotateOperator(BaseOperator):
             if rendered_later(spec["output"])
             else Asset(asset_uri(spec["output"]))
         )
-        self.outlets = [*self.outlets, self._outlet]
+        if self._outlet not in self.outlets:
+            self.outlets = [*self.outlets, self._outlet]
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Runs the job; returns its summary, now or in `execute_complete`."""
@@ -88,8 +89,7 @@ class AnnotateOperator(BaseOperator):
         if not self.ray_conn_id:
             child = process.start(spec)
             self._stop = partial(process.terminate, child)
-            tail, exit_code = process.follow(child, self.log)
-            return self._finish(context, tail, exit_code, f"The job exited with {exit_code}")
+            return self.execute_complete(context, process.follow(child, self.log))
 
         ti = context["ti"]
         limit = self.execution_timeout
@@ -102,19 +102,22 @@ class AnnotateOperator(BaseOperator):
         )
         self._stop = partial(_run_in_thread, trigger.on_kill)
         asyncio.run(self._submit(trigger, spec, ti))
-        self.log.info("Ray job %s does run %s", trigger.submission_id, spec.run_id)
+        self.log.info("Submitted Ray job %s for run %s", trigger.submission_id, spec.run_id)
         if self.deferrable:
             self.defer(trigger=trigger, method_name="execute_complete")
         return self.execute_complete(context, asyncio.run(_event_of(trigger)))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Concludes from the trigger's event. The trigger has logged the job's lines already."""
-        return self._finish(
-            context,
-            event.get("tail", []),
-            event.get("exit_code"),
-            f"The Ray job is {event['status']}: {event['message']}",
-        )
+        """The summary of a job that ended, whose lines have been relayed already."""
+        summary = conclude(event)
+        extra = {key: summary[key] for key in ("run_id", "location", "rows", "errors")}
+        asset_event = context["outlet_events"][self._outlet]
+        if isinstance(self._outlet, AssetAlias):
+            asset_event.add(Asset(asset_uri(self.spec["output"])), extra=extra)
+        else:
+            asset_event.extra = extra
+        self.log.info("%(rows)d rows, %(errors)d of them errors, in %(location)s", summary)
+        return summary
 
     def on_kill(self) -> None:
         """Ends the child process, or the Ray job if a worker is waiting for it."""
@@ -146,19 +149,6 @@ class AnnotateOperator(BaseOperator):
         given = self.spec.get("run_id")
         return given or default_run_id(ti.dag_id, ti.task_id, ti.run_id, ti.map_index)
 
-    def _finish(
-        self, context: Context, tail: list[str], exit_code: int | None, what: str
-    ) -> dict[str, Any]:
-        summary = conclude(tail, exit_code, what)
-        extra = {key: summary[key] for key in ("run_id", "location", "rows", "errors")}
-        event = context["outlet_events"][self._outlet]
-        if isinstance(self._outlet, AssetAlias):
-            event.add(Asset(asset_uri(self.spec["output"])), extra=extra)
-        else:
-            event.extra = extra
-        self.log.info("%(rows)d rows, %(errors)d of them errors, in %(location)s", summary)
-        return summary
-
 
 def default_run_id(dag_id: str, task_id: str, run_id: str, map_index: int | None) -> str:
     """A valid `AnnotateSpec.run_id`, the same for every try and for no other task instance."""
@@ -177,10 +167,8 @@ def asset_uri(output: str) -> str:
 
 
 async def _event_of(trigger: RayJobTrigger) -> dict[str, Any]:
-    async for event in trigger.run():
-        payload: dict[str, Any] = event.payload
-        return payload
-    raise AirflowException("the trigger ended without an event")
+    payload: dict[str, Any] = (await anext(trigger.run())).payload
+    return payload
 
 
 def _run_in_thread(coroutine: Callable[[], Any]) -> None:

@@ -13,32 +13,56 @@ USER_ERROR = 2
 TAIL_LINES = 30
 
 
-class _Logger(Protocol):
+class Logger(Protocol):
     def info(self, message: str, /, *args: Any) -> Any: ...
 
 
-def relay(lines: Iterable[str], log: _Logger) -> None:
+def relay(lines: Iterable[str], log: Logger) -> None:
     """Writes a job's lines to the task log, all but the summary, which is for `conclude`."""
     for line in lines:
         if line.strip() and not line.startswith(SUMMARY_PREFIX):
             log.info("%s", line)
 
 
-def conclude(tail: Sequence[str], exit_code: int | None, what: str) -> dict[str, Any]:
-    """The summary among a job's last lines: plain JSON, without the spec.
+def outcome(
+    status: str, message: str, exit_code: int | None = None, lines: Sequence[str] = ()
+) -> dict[str, Any]:
+    """How a job ended, as plain JSON small enough for a trigger's event.
 
-    It is not validated against `RunSummary`: the cluster may run a newer Paliflow.
+    Args:
+        status: Ray's, or why there is none.
+        message: what there is to add.
+        exit_code: None if the job never ran or was lost.
+        lines: its output; the summary among them is parsed and loses its spec. It is not
+            validated against `RunSummary`, because a cluster may run a newer Paliflow.
+    """
+    summary = None
+    for line in lines:
+        if line.startswith(SUMMARY_PREFIX):
+            summary = json.loads(line.removeprefix(SUMMARY_PREFIX))
+            summary.pop("spec", None)
+    tail = [] if summary else list(lines[-TAIL_LINES:])
+    return {
+        "status": status,
+        "message": message,
+        "exit_code": exit_code,
+        "summary": summary,
+        "tail": tail,
+    }
+
+
+def conclude(ended: dict[str, Any]) -> dict[str, Any]:
+    """The summary in what `outcome` made of a job that succeeded.
 
     Raises:
         AirflowFailException: for exit code 2; retrying would not help.
-        AirflowException: for any other failure, `what` and the job's last lines.
+        AirflowException: for any other failure, with the job's last lines.
     """
-    if exit_code == 0:
-        for line in reversed(tail):
-            if line.startswith(SUMMARY_PREFIX):
-                summary: dict[str, Any] = json.loads(line.removeprefix(SUMMARY_PREFIX))
-                summary.pop("spec", None)
-                return summary
-    exception = AirflowFailException if exit_code == USER_ERROR else AirflowException
-    problem = "and printed no summary" if exit_code == 0 else "its last lines:"
-    raise exception("\n".join([f"{what}; {problem}", *tail]))
+    if ended["exit_code"] == 0 and ended["summary"]:
+        summary: dict[str, Any] = ended["summary"]
+        return summary
+    lines = [f"The job is {ended['status']}: {ended['message']}"]
+    if ended["exit_code"] == 0:
+        lines.append(f"It printed no line that starts with {SUMMARY_PREFIX!r}")
+    exception = AirflowFailException if ended["exit_code"] == USER_ERROR else AirflowException
+    raise exception("\n".join([*lines, *ended["tail"]]))

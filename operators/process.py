@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from typing import Any
 
 from paliflow.configs.base import Spec
 from paliflow.configs.summary import SPEC_VARIABLE
-from paliflow.operators.outcome import TAIL_LINES, _Logger, relay
+from paliflow.operators.outcome import TAIL_LINES, Logger, outcome, relay
 
 GRACE_S = 3.0
 """Between SIGTERM and SIGKILL; Airflow itself kills a task 5 s after it asked it to end."""
@@ -28,14 +29,15 @@ def start(spec: Spec) -> subprocess.Popen[str]:
     )
 
 
-def follow(process: subprocess.Popen[str], log: _Logger) -> tuple[list[str], int]:
-    """Relays the output until the process ends; its last lines and its exit code."""
+def follow(process: subprocess.Popen[str], log: Logger) -> dict[str, Any]:
+    """Relays the output until the process ends; its `outcome`."""
     assert process.stdout
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     for line in process.stdout:
         tail.append(line.rstrip("\n"))
         relay([tail[-1]], log)
-    return list(tail), process.wait()
+    code = process.wait()
+    return outcome("SUCCEEDED" if code == 0 else "FAILED", f"exit code {code}", code, [*tail])
 
 
 def terminate(process: subprocess.Popen[str]) -> None:

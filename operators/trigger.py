@@ -8,14 +8,14 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from paliflow.operators.hook import TERMINAL, RayJobError, RayJobHook
-from paliflow.operators.outcome import TAIL_LINES, relay
+from paliflow.operators.outcome import outcome, relay
 
 MAX_FAILURES = 10
 """Polls that may fail in a row before the job is given up as lost."""
 
 
 class RayJobTrigger(BaseTrigger):
-    """Polls a Ray job until it ends; the one event has its status, exit code and last lines.
+    """Polls a Ray job until it ends; the one event is its `outcome`.
 
     New lines of the job go to the trigger's log as they come, which Airflow shows within the
     task's. After the trigger moves to another triggerer they start over from the first.
@@ -71,23 +71,20 @@ class RayJobTrigger(BaseTrigger):
                 failures += 1
                 self.log.warning("Poll %d of at most %d failed: %s", failures, MAX_FAILURES, error)
                 if failures == MAX_FAILURES:
-                    return {"status": "UNREACHABLE", "message": str(error)}
+                    return outcome("UNREACHABLE", str(error))
             else:
                 ended = job["status"] in TERMINAL
                 complete = len(text) if ended else text.rfind("\n") + 1
                 relay(text[seen:complete].splitlines(), self.log)
                 seen = complete
                 if ended:
-                    return {
-                        "status": job["status"],
-                        # Ray appends the log, which has been relayed.
-                        "message": job["message"].partition(", last available logs")[0],
-                        "exit_code": job["driver_exit_code"],
-                        "tail": text.splitlines()[-TAIL_LINES:],
-                    }
+                    # Ray appends the log to its message; it has been relayed.
+                    message = job["message"].partition(", last available logs")[0]
+                    exit_code = job["driver_exit_code"]
+                    return outcome(job["status"], message, exit_code, text.splitlines())
             if self.deadline and time.time() > self.deadline:
                 await self.on_kill()
-                return {"status": "TIMEOUT", "message": "stopped at the task's execution_timeout"}
+                return outcome("TIMEOUT", "stopped at the task's execution_timeout")
             await asyncio.sleep(self.poll_interval)
 
     async def on_kill(self) -> None:

@@ -37,6 +37,6 @@ def test_annotate_images_turns_the_sample_into_parquet(tmp_path: Path) -> None:
     images = set(json.loads((FOLDER / "sample" / "ground_truth.json").read_text()))
     prompts = dag.params["prompts"]
     assert (summary["inputs"], summary["errors"]) == (len(images), 0)
-    rows = duckdb.sql(f"select source_uri, prompt from '{tmp_path}/run_id=*/part-*.parquet'")
-    found = rows.fetchall()
+    select = f"select source_uri, prompt from '{tmp_path}/run_id=*/part-*.parquet'"
+    found = duckdb.execute(select).fetchall()
     assert len(found) == len(set(found)) == len(images) * len(prompts)

@@ -1,6 +1,7 @@
 """A real Ray head with dashboard and token, started once for all tests that need a cluster."""
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
@@ -15,14 +16,15 @@ from pathlib import Path
 import httpx
 
 TOKEN = "a-token-for-tests-that-is-long-enough"
+# Never the same port twice: Ray binds some of its own long after it answers.
+_PORTS = iter(range(7000 + os.getpid() % 2000, 10000))
 
 
 @functools.cache
 def ray_head() -> int:
     """The port of its dashboard. Two CPUs, in its own session and folder; ended at exit."""
     folder = tempfile.mkdtemp(prefix="ray-")
-    ports = iter(free_ports(6))
-    dashboard = next(ports)
+    dashboard = free_port()
     log = Path(folder, "start.log")
     with log.open("wb") as output:
         head = subprocess.Popen(
@@ -30,11 +32,11 @@ def ray_head() -> int:
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
                 *("--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder),
                 *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"),
-                *("--dashboard-port", str(dashboard), "--port", str(next(ports))),
-                *("--dashboard-agent-listen-port", str(next(ports))),
-                *("--dashboard-agent-grpc-port", str(next(ports))),
-                *("--metrics-export-port", str(next(ports))),
-                *("--ray-client-server-port", str(next(ports))),
+                *("--dashboard-port", str(dashboard), "--port", str(free_port())),
+                *("--dashboard-agent-listen-port", str(free_port())),
+                *("--dashboard-agent-grpc-port", str(free_port())),
+                *("--metrics-export-port", str(free_port())),
+                *("--ray-client-server-port", str(free_port())),
                 *("--min-worker-port", "0", "--max-worker-port", "0"),
             ],
             env={
@@ -68,19 +70,13 @@ def ray_head() -> int:
         time.sleep(0.5)
 
 
-def free_ports(count: int) -> list[int]:
-    """Free TCP ports below 10000, where Ray's workers never look for theirs."""
-    found: list[int] = []
-    for port in range(7000 + os.getpid() % 2000, 9999):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError("no free ports")
+def free_port() -> int:
+    """A free TCP port below 10000, where Ray's workers never look for theirs."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise RuntimeError("no free port")
 
 
 def end_session(leader: subprocess.Popen[bytes], grace_s: float = 10.0) -> None:

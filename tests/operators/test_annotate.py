@@ -1,9 +1,10 @@
 """The operator with the real job, as a child process and on a Ray cluster."""
 
+import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 from airflow.sdk import DAG
 from PIL import Image
@@ -15,7 +16,10 @@ from paliflow.tests.operators import dag_run
 
 @pytest.mark.parametrize("where", ["child process", "ray cluster"])
 def test_a_job_that_only_the_user_can_mend_is_not_retried(
-    where: str, tmp_path: Path, request: pytest.FixtureRequest
+    where: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     on_ray: dict[str, Any] = {}
     if where == "ray cluster":
@@ -26,7 +30,7 @@ def test_a_job_that_only_the_user_can_mend_is_not_retried(
             input="{{ params.nowhere }}",
             output=str(tmp_path / "out"),
             prompts="ocr",
-            params={"nowhere": str(tmp_path / "nowhere")},
+            params={"nowhere": str(tmp_path / "$HOME")},
             retries=2,
             retry_delay=0.1,
             poll_interval=0.5,
@@ -35,6 +39,7 @@ def test_a_job_that_only_the_user_can_mend_is_not_retried(
     (task,) = dag_run.run(dag).get_task_instances()
     assert task.state == "failed"
     assert task.try_number == 1
+    assert f"input='{tmp_path}/$HOME': [Errno 2] No such file" in capfd.readouterr().out
 
 
 def test_ending_a_task_ends_everything_it_started(tmp_path: Path) -> None:
@@ -43,11 +48,11 @@ def test_ending_a_task_ends_everything_it_started(tmp_path: Path) -> None:
         input=str(tmp_path), output=str(tmp_path / "out"), prompts=("ocr",), run_id="killed"
     )
     child = process.start(spec)
-    assert child.stdout
-    while "1 images in 1 shards" not in (line := child.stdout.readline()):
-        assert line, "it ended before it began"
-    family = psutil.Process(child.pid).children(recursive=True)
-    assert any("raylet" in member.name() for member in family)
+    family: list[psutil.Process] = []
+    while not any("raylet" in member.name() for member in family):
+        assert child.poll() is None, "it ended before Ray ran"
+        time.sleep(0.2)
+        family = psutil.Process(child.pid).children(recursive=True)
     process.terminate(child)
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []

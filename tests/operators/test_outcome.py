@@ -1,0 +1,40 @@
+"""What a job's exit code and last lines become."""
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from paliflow.configs.summary import SUMMARY_PREFIX
+from paliflow.operators.outcome import TAIL_LINES, conclude, outcome, relay
+
+SUMMARY = SUMMARY_PREFIX + '{"rows": 4, "spec": {"prompts": ["ocr"]}}'
+
+
+def test_a_summary_is_found_among_later_lines_and_loses_its_spec() -> None:
+    lines = ["working", SUMMARY, *["a library's goodbye"] * 100]
+    assert conclude(outcome("SUCCEEDED", "", 0, lines)) == {"rows": 4}
+
+
+def test_success_without_a_summary_is_a_failure() -> None:
+    with pytest.raises(AirflowException, match="no line that starts with 'paliflow-summary"):
+        conclude(outcome("SUCCEEDED", "", 0, ["working"]))
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "final"), [(2, True), (1, False), (-9, False), (None, False)]
+)
+def test_only_exit_code_2_is_not_retried(exit_code: int | None, final: bool) -> None:
+    lines = [f"line {n}" for n in range(TAIL_LINES + 1)]
+    with pytest.raises(AirflowException, match="FAILED: why\nline 1\n") as failure:
+        conclude(outcome("FAILED", "why", exit_code, lines))
+    assert isinstance(failure.value, AirflowFailException) == final
+
+
+def test_the_summary_line_and_blank_lines_are_not_relayed() -> None:
+    class Log:
+        lines: tuple[object, ...] = ()
+
+        def info(self, message: str, /, *args: object) -> None:
+            self.lines += args
+
+    relay(["one", "", SUMMARY, "two"], log := Log())
+    assert log.lines == ("one", "two")

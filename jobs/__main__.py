@@ -7,7 +7,7 @@ from rich.console import Console
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
-from paliflow.jobs.cli import annotate_on_ray, user_errors
+from paliflow.jobs.cli import user_errors
 
 
 def main() -> None:
@@ -16,7 +16,9 @@ def main() -> None:
         if SPEC_VARIABLE not in os.environ:
             raise SpecError(f"set the environment variable {SPEC_VARIABLE} to a spec's JSON")
         spec = AnnotateSpec.parse(os.environ[SPEC_VARIABLE])
-        summary = annotate_on_ray(spec, None, Console(force_terminal=False))
+        from paliflow.jobs import run  # here, because a bad spec need not wait for JAX and Ray
+
+        summary = run.annotate(spec, Console(force_terminal=False))
     print(SUMMARY_PREFIX + summary.model_dump_json(), flush=True)
 
 

@@ -34,15 +34,6 @@ def user_errors() -> Iterator[None]:
         sys.exit(2)
 
 
-def annotate_on_ray(spec: AnnotateSpec, address: str | None, console: Console) -> RunSummary:
-    """Connects to Ray and annotates; JAX and Ray are imported no sooner, for a quick `--help`."""
-    from paliflow.jobs import run
-    from paliflow.jobs.cluster import connected
-
-    with connected(address):
-        return run.annotate(spec, console)
-
-
 @app.callback()
 def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
@@ -94,8 +85,10 @@ def annotate(
     taken = (item.partition("=") for item in accelerator or [])
     given["accelerators_per_actor"] = {name: count for name, _, count in taken}
     spec = AnnotateSpec.parse(given)
+    from paliflow.jobs import run  # here, because JAX and Ray would make --help wait
+
     console = Console()
-    summary = annotate_on_ray(spec, ray_address, console)
+    summary = run.annotate(spec, console, ray_address)
     console.print(_preview(summary))
     print(
         f"{summary.rows} rows, {summary.errors} of them errors, from {summary.inputs} images in "

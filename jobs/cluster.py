@@ -19,9 +19,14 @@ _CORES_OF_A_CPU_ACTOR = 2.0
 def connected(address: str | None) -> Iterator[None]:
     """Joins the cluster at `address` or, inside a Ray job, the job's; else starts one here.
 
+    Where this process is connected already, it stays so.
+
     Raises:
         SpecError: nothing answers at `address`.
     """
+    if ray.is_initialized():
+        yield
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

@@ -14,7 +14,7 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
 from paliflow.jobs.annotator import Annotator, checkpoint_of
-from paliflow.jobs.cluster import actor_count, actor_options
+from paliflow.jobs.cluster import actor_count, actor_options, connected
 from paliflow.jobs.driver import drive
 from paliflow.jobs.plan import plan_uri, shard_sizes, write_plan
 from paliflow.jobs.progress import Progress
@@ -22,12 +22,13 @@ from paliflow.jobs.sink import present_parts, read_part
 from paliflow.jobs.sources import image_uris
 
 
-def annotate(spec: AnnotateSpec, console: Console) -> RunSummary:
-    """Does what a run lacks and seals it with its manifest; Ray must be connected.
+def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = None) -> RunSummary:
+    """Does what a run lacks and seals it with its manifest; Ray starts only if something lacks.
 
     Args:
         spec: relative paths in it are relative to this process's folder.
         console: where progress goes.
+        ray_address: as in `connected`.
 
     Raises:
         SpecError: the user must change something: the input, the checkpoint, a prompt.
@@ -50,7 +51,7 @@ def annotate(spec: AnnotateSpec, console: Console) -> RunSummary:
     already = sum(sizes[shard] for shard in present)
     if missing:
         start = partial(ray.remote(Annotator).options(**actor_options(spec)).remote, spec, run)
-        with Progress(sum(sizes), already, console) as progress:
+        with connected(ray_address), Progress(sum(sizes), already, console) as progress:
             actors = actor_count(spec, len(missing))
             drive(start, missing, actors, lambda done: progress.add(done.inputs, done.errors))
     seconds = time.monotonic() - clock

@@ -36,8 +36,8 @@ def scans(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return (data.images[chosen] / 16 * 255).astype(np.uint8), data.target[chosen]
 
 
-def compose(rng: Generator, split: str, scale: int) -> Scene:
-    """Draws one to three digits, dark on light, at `scale` pixels per grid cell."""
+def compose(rng: Generator, split: str, scale: int, max_digits: int = MAX_DIGITS) -> Scene:
+    """Draws one to `max_digits` digits, dark on light, at `scale` pixels per grid cell."""
     images, labels = scans(split)
     canvas = _background(rng, GRID * scale)
     tint = (
@@ -45,7 +45,8 @@ def compose(rng: Generator, split: str, scale: int) -> Scene:
     )
     colour = tuple(int(c) for c in tint)
     found: list[Detection] = []
-    for _ in range(rng.choice(MAX_DIGITS, p=(0.25, 0.35, 0.4)) + 1):
+    shares = np.array([0.25, 0.35, 0.4][:max_digits])
+    for _ in range(rng.choice(max_digits, p=shares / shares.sum()) + 1):
         pick = rng.integers(len(labels))
         ink = _ink(rng, images[pick])
         for _ in range(20):

@@ -3,12 +3,15 @@
 import io
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import sentencepiece
+from numpy.typing import NDArray
 
 from paliflow.benchmarks.digits import scenes
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
@@ -18,6 +21,7 @@ from paliflow.model.network import Network
 from paliflow.model.tokenizer import LOC_PIECES, Tokenizer, add_extra_pieces
 from paliflow.model.train import (
     Batch,
+    Params,
     TrainState,
     init_state,
     learning_schedule,
@@ -26,6 +30,10 @@ from paliflow.model.train import (
 )
 
 TEXT_LENGTH = 29
+READING_STEPS = 2500
+"""Steps at the start in which a scene holds one digit and the only prompt is `ocr`: digits are
+told apart several times sooner than in the full mixture."""
+READING_LENGTH = 8
 
 
 def make_tokenizer(seed: int = 0, sentences: int = 4000) -> bytes:
@@ -82,16 +90,18 @@ def make_config(vocab_size: int) -> PaliGemmaConfig:
     )
 
 
-def make_batch(tokenizer: Tokenizer, image_size: int, seed: tuple[int, int], size: int) -> Batch:
-    """One batch of fresh scenes, each with one prompt; the seed decides all of it."""
-    rng = np.random.default_rng(seed)
+def make_batch(tokenizer: Tokenizer, image_size: int, *, seed: int, step: int, size: int) -> Batch:
+    """One batch of fresh scenes, each with one prompt; seed and step decide all of it."""
+    rng = np.random.default_rng((seed, step))
+    reading = step < READING_STEPS
     images, pairs = [], []
     for _ in range(size):
-        scene = scenes.compose(rng, "train", scale=2)
-        prompt = scenes.draw_prompt(rng, scene)
+        scene = scenes.compose(rng, "train", 2, 1 if reading else scenes.MAX_DIGITS)
+        prompt = "ocr" if reading else scenes.draw_prompt(rng, scene)
         images.append(preprocess(scene.image, image_size))
         pairs.append((prompt, scenes.answer(scene, prompt)))
-    return Batch(np.stack(images), *encode_examples(tokenizer, pairs, TEXT_LENGTH))
+    length = READING_LENGTH if reading else TEXT_LENGTH
+    return Batch(np.stack(images), *encode_examples(tokenizer, pairs, length))
 
 
 def batches(
@@ -99,15 +109,48 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches of steps `first` to `last`, composed one ahead in another thread."""
     with ThreadPoolExecutor(1) as pool:
-        ahead = [
-            pool.submit(make_batch, tokenizer, image_size, (seed, step), size)
-            for step in range(first, min(first + 2, last))
-        ]
+
+        def submit(step: int) -> Future[Batch]:
+            return pool.submit(make_batch, tokenizer, image_size, seed=seed, step=step, size=size)
+
+        ahead = [submit(step) for step in range(first, min(first + 2, last))]
         for step in range(first, last):
-            batch = ahead.pop(0).result()
             if step + 2 < last:
-                ahead.append(pool.submit(make_batch, tokenizer, image_size, (seed, step + 2), size))
-            yield batch
+                ahead.append(submit(step + 2))
+            yield ahead.pop(0).result()
+
+
+def grid_positions(side: int, width: int) -> NDArray[np.float32]:
+    """Sines and cosines of row and column, [1, side * side, width]: where training starts.
+
+    A patch finds its neighbours from the first step on; from random positions, learning that
+    takes longer than the rest.
+    """
+    frequency = np.geomspace(np.pi / 2, np.pi / 2 / side, width // 4)
+    rows, columns = np.mgrid[:side, :side].reshape(2, -1, 1) * frequency
+    waves = np.concatenate([np.sin(rows), np.cos(rows), np.sin(columns), np.cos(columns)], axis=-1)
+    return (waves[None] / 2).astype(np.float32)
+
+
+def _fresh_state(
+    network: Network, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    state = init_state(network, optimizer, seed)
+    vision = network.config.vision
+    positions = grid_positions(vision.image_size // vision.patch_size, vision.width)
+    image = {**state.params["img"], "pos_embedding": jnp.asarray(positions)}
+    return state.replace(params={**state.params, "img": image})
+
+
+def restore_params(directory: Path, tokenizer: Tokenizer) -> Params:
+    """The parameters of the newest checkpoint in `directory`."""
+    network = Network(make_config(tokenizer.vocab_size))
+    empty = init_state(network, make_optimizer(0.0, learning_schedule(100)), seed=0)
+    with ocp.CheckpointManager(directory.absolute()) as manager:
+        state: TrainState = manager.restore(
+            manager.latest_step(), args=ocp.args.StandardRestore(empty)
+        )
+    return state.params
 
 
 def train(
@@ -122,8 +165,8 @@ def train(
 ) -> TrainState:
     """Trains to `steps`, or goes on from the newest checkpoint in `directory`."""
     network = Network(make_config(tokenizer.vocab_size))
-    optimizer = make_optimizer(learning_rate, learning_schedule(steps))
-    state = init_state(network, optimizer, seed)
+    optimizer = make_optimizer(learning_rate, learning_schedule(steps, warmup=0.03))
+    state = _fresh_state(network, optimizer, seed)
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
     with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
         if (newest := manager.latest_step()) is not None:

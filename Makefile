@@ -1,0 +1,53 @@
+# `make demo` and `make test` need Python 3.11 to 3.13 and make; they set up the rest in .venv.
+PYTHON ?= python3
+export RAY_USAGE_STATS_ENABLED = 0
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+FOLDERS := configs model metrics jobs operators dags benchmarks tests
+
+.PHONY: demo test slow lint format measure picture clean
+
+demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
+	$(BIN)/python -m paliflow.benchmarks.demo
+
+test: $(INSTALLED)  ## The tests that every change must pass
+	$(BIN)/python -m pytest
+
+slow: $(INSTALLED)  ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED) .mypy  ## ruff and strict mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p paliflow
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of held-out scans
+	$(BIN)/python -m paliflow.benchmarks.digits measure
+
+picture: demo  ## Draws docs/annotated.png from the demo
+	$(BIN)/python -m paliflow.benchmarks.picture .demo/output docs/annotated.png
+
+# mypy follows no package-dir mapping: links make the folders look installed.
+.mypy: Makefile
+	mkdir -p .mypy/paliflow
+	for folder in $(FOLDERS); do ln -sfn ../../$$folder .mypy/paliflow/$$folder; done
+	touch .mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "Python 3.11 to 3.13, or PYTHON=..."'
+	if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else \
+		$(PYTHON) -m venv .venv && \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	fi
+	touch $@
+
+clean:
+	rm -rf .venv .mypy .mypy_cache .ruff_cache .pytest_cache .demo

@@ -1,0 +1,39 @@
+"""Small real models: the reference weights, and what the original implementations computed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paliflow.model import PaliGemma
+
+REFERENCE = Path(__file__).parent.parent / "data" / "reference"
+OVERRIDES: dict[str, dict[str, Any]] = {"pg2_27b": {"query_pre_attn_scalar": 16}}
+BIG_VISION = ("pg1", "pg2", "pg2_27b")
+HUGGING_FACE = ("hf_pg1", "hf_pg2")
+
+
+def load_reference(name: str, **overrides: Any) -> PaliGemma:
+    """One of the reference models, in float32."""
+    path = REFERENCE / name if name in HUGGING_FACE else REFERENCE / f"{name}.weights.npz"
+    return PaliGemma.from_checkpoint(path, dtype="float32", **OVERRIDES.get(name, {}) | overrides)
+
+
+def expected(name: str) -> dict[str, Any]:
+    """The original implementation's inputs and outputs."""
+    inner = f"{name}/expected.npz" if name in HUGGING_FACE else f"{name}.expected.npz"
+    return dict(np.load(REFERENCE / inner))
+
+
+@pytest.fixture(scope="session", params=BIG_VISION)
+def big_vision(request: pytest.FixtureRequest) -> tuple[PaliGemma, dict[str, Any]]:
+    """Model and outputs of one of big_vision's references."""
+    return load_reference(request.param), expected(request.param)
+
+
+@pytest.fixture(scope="session", params=HUGGING_FACE)
+def hugging_face(request: pytest.FixtureRequest) -> tuple[PaliGemma, dict[str, Any]]:
+    """Model and outputs of one of transformers' references; its final softcap applied if any."""
+    overrides = {"final_logits_softcap": 30.0} if request.param == "hf_pg2" else {}
+    return load_reference(request.param, **overrides), expected(request.param)

@@ -1,0 +1,61 @@
+"""The layers of the design: what importing each folder must never bring in."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NEVER = {
+    "configs": {"airflow", "ray", "jax"},
+    "model": {"airflow", "ray"},
+    "metrics": {"airflow", "ray", "jax", "pyarrow", "pydantic", "paliflow.configs"},
+    "jobs": {"airflow"},
+    "operators": {"ray", "jax", "flax", "pyarrow", "paliflow.model", "paliflow.jobs"},
+}
+
+
+def _modules(folder: str) -> list[str]:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    names = [".".join(("paliflow", *f.relative_to(ROOT).with_suffix("").parts)) for f in files]
+    return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+
+
+@pytest.mark.parametrize("folder", NEVER)
+def test_importing_a_folder_never_imports_what_the_design_forbids(folder: str) -> None:
+    # configs.schema is the one module of configs that may import pyarrow; it is imported last.
+    modules = sorted(_modules(folder), key=lambda name: name.endswith("configs.schema"))
+    code = f"""
+import importlib, sys
+for name in {modules}:
+    importlib.import_module(name)
+    if name != "paliflow.configs.schema" and {folder == "configs"}:
+        assert "pyarrow" not in sys.modules, name + " imports pyarrow"
+print(sorted(set(sys.modules) & {NEVER[folder]}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_dags_import_operators_and_the_airflow_sdk_alone() -> None:
+    allowed = ("airflow.sdk", "paliflow.operators")
+    for path in (ROOT / "dags").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                standard = name.partition(".")[0] in sys.stdlib_module_names
+                assert standard or name.startswith(allowed), f"{path.name} imports {name}"
+
+
+def test_every_module_says_in_one_line_what_it_is() -> None:
+    for folder in (*NEVER, "dags", "benchmarks", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(path.read_text())
+            assert not tree.body or ast.get_docstring(tree), f"{path} has no docstring"

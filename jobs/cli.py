@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -98,6 +97,8 @@ def annotate(
 
 def _preview(summary: RunSummary, rows: int = 6) -> Table:
     """The first rows of a run's first part."""
+    import pyarrow.parquet as pq
+
     from paliflow.jobs import storage
     from paliflow.jobs.sink import part_uri
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,9 +32,12 @@ def connected(address: str | None) -> Iterator[None]:
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     local: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+    host, _, port = where.rpartition("://")[2].rpartition(":")
     try:
+        if port.isdigit():  # Ray itself tries for many minutes before it gives up
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(where, **quiet, **local)
-    except ConnectionError as error:
+    except OSError as error:
         raise SpecError(f"ray_address={where!r}: no Ray cluster answers there: {error}") from error
     try:
         yield

@@ -96,6 +96,16 @@ def test_a_job_that_the_user_must_change_exits_with_2_and_one_line(
     assert complaint in line
 
 
+def test_a_cluster_that_is_not_there_is_named_at_once(images: Path, tmp_path: Path) -> None:
+    result = execute(
+        *(*PALIFLOW, "annotate", "images", "--output", "out", "--prompt", "ocr"),
+        *("--ray-address", "127.0.0.1:1"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 2
+    assert "ray_address='127.0.0.1:1'" in result.stderr
+
+
 def test_a_job_without_a_spec_names_the_variable(tmp_path: Path) -> None:
     result = execute("-m", "paliflow.jobs", cwd=tmp_path)
     assert (result.returncode, SPEC_VARIABLE in result.stderr) == (2, True)

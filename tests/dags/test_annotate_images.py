@@ -34,9 +34,16 @@ def test_annotate_images_turns_the_sample_into_parquet(tmp_path: Path) -> None:
 
     summary = task.xcom_pull(task_ids="annotate")
     json.dumps(summary)
-    images = set(json.loads((FOLDER / "sample" / "ground_truth.json").read_text()))
-    prompts = dag.params["prompts"]
-    assert (summary["inputs"], summary["errors"]) == (len(images), 0)
-    select = f"select source_uri, prompt from '{tmp_path}/run_id=*/part-*.parquet'"
-    found = duckdb.execute(select).fetchall()
-    assert len(found) == len(set(found)) == len(images) * len(prompts)
+    scenes = set(json.loads((FOLDER / "sample" / "ground_truth.json").read_text()))
+    broken = {path.name for path in (FOLDER / "sample").glob("broken_*")}
+    prompts = list(dag.params["prompts"])
+    assert summary["inputs"] == len(scenes | broken)
+    assert summary["errors"] == len(broken) * len(prompts)
+
+    select = f"select source_uri, prompt, status from '{tmp_path}/run_id=*/part-*.parquet'"
+    rows = [(Path(uri).name, *rest) for uri, *rest in duckdb.execute(select).fetchall()]
+    assert sorted(rows) == sorted(
+        (image, prompt, "error" if image in broken else "ok")
+        for image in scenes | broken
+        for prompt in prompts
+    )

@@ -74,7 +74,7 @@ def airflow(tmp_path: Path) -> Iterator[httpx.Client]:
         )
     try:
         with httpx.Client(base_url=url, timeout=30) as client:
-            until(lambda: answers(client), 120, log)
+            until(lambda: answers(client), 240, log)
             token = client.get("/auth/token").raise_for_status().json()["access_token"]
             client.headers["Authorization"] = f"Bearer {token}"
             yield client

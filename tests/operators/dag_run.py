@@ -7,8 +7,11 @@ from typing import Any
 
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+from airflow.models.asset import AssetEvent
 from airflow.sdk import DAG
 from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from sqlalchemy import select
 
 
 def run(dag: DAG, **conf: Any) -> Any:
@@ -21,6 +24,13 @@ def run(dag: DAG, **conf: Any) -> Any:
     bag.bag_dag(dag)
     sync_bag_to_db(bag, "dags-folder", None)
     return dag.test(run_conf=conf)
+
+
+def asset_events(dag_id: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """For each of a DAG's tasks the URI and the extra of the asset event it caused."""
+    with create_session() as session:
+        events = session.scalars(select(AssetEvent).where(AssetEvent.source_dag_id == dag_id))
+        return {str(event.source_task_id): (event.asset.uri, dict(event.extra)) for event in events}
 
 
 @functools.cache

@@ -58,7 +58,7 @@ def ray_head() -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
     url = f"http://127.0.0.1:{dashboard}/api/jobs/"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while True:
         try:
             if httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"}).is_success:

@@ -1,6 +1,7 @@
 """The operator with the real job, as a child process and on a Ray cluster."""
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from airflow.sdk import DAG
 from PIL import Image
 
-from paliflow.configs import AnnotateSpec
+from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.operators import AnnotateOperator, process
 from paliflow.tests.operators import dag_run
 
@@ -40,6 +41,41 @@ def test_a_job_that_only_the_user_can_mend_is_not_retried(
     assert task.state == "failed"
     assert task.try_number == 1
     assert f"input='{tmp_path}/$HOME': [Errno 2] No such file" in capfd.readouterr().out
+
+
+def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) -> None:
+    location = tmp_path / "run_id=done"
+    location.mkdir()
+    fields: dict[str, Any] = {"input": "in", "prompts": ["ocr"], "run_id": "done"}
+    summary = RunSummary(
+        run_id="done",
+        location=str(location),
+        spec=AnnotateSpec(output=str(tmp_path), **fields),
+        inputs=3,
+        rows=3,
+        ok=2,
+        errors=1,
+        shards=1,
+        checkpoint="model.npz",
+        checkpoint_sha256="0" * 64,
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        finished=datetime(2026, 1, 1, tzinfo=UTC),
+        seconds=1.0,
+        images_per_second=3.0,
+        versions={},
+    )
+    (location / "_manifest.json").write_text(summary.model_dump_json())
+    with DAG("finished", params={"output": str(tmp_path)}) as dag:
+        AnnotateOperator(task_id="literal", output=str(tmp_path), **fields)
+        AnnotateOperator(task_id="templated", output="{{ params.output }}", **fields)
+
+    tasks = {task.task_id: task for task in dag_run.run(dag).get_task_instances()}
+    for name, task in tasks.items():
+        assert task.state == "success"
+        assert task.xcom_pull(task_ids=name) == summary.model_dump(mode="json", exclude={"spec"})
+    extra = {"run_id": "done", "location": str(location), "rows": 3, "errors": 1}
+    announced = (tmp_path.as_uri(), extra)
+    assert dag_run.asset_events("finished") == {"literal": announced, "templated": announced}
 
 
 def test_ending_a_task_ends_everything_it_started(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+Image.MAX_IMAGE_PIXELS = None  # `decode_image` takes the limit from the spec
+
 
 class ImageTooLarge(ValueError):  # noqa: N818
     """The image has more pixels than allowed."""

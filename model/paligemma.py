@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from paliflow.model.config import PaliGemmaConfig
@@ -17,6 +17,7 @@ from paliflow.model.network import Network, apply
 from paliflow.model.npz import read_npz
 from paliflow.model.orbax import read_orbax
 from paliflow.model.sampling import Greedy, Sampler
+from paliflow.model.sharding import local_mesh, split_rows
 from paliflow.model.weights import infer_config, load_params
 
 # Axes: B batch, F frame, N image tokens of all frames, T text, M new token, V vocabulary.
@@ -24,7 +25,11 @@ from paliflow.model.weights import infer_config, load_params
 
 @dataclass(frozen=True)
 class PaliGemma:
-    """PaliGemma 1 or 2. Matrix products run in the dtype of the weights."""
+    """PaliGemma 1 or 2. Matrix products run in the dtype of the weights.
+
+    All local devices work as one: each has the weights, and its share of a batch's rows where the
+    batch divides among them.
+    """
 
     config: PaliGemmaConfig
     params: dict[str, Any]
@@ -58,6 +63,11 @@ class PaliGemma:
             config = infer_config(shapes, **described | config_overrides)
             return cls(config, load_params(leaves, config, dtype))
 
+    @staticmethod
+    def _place(*arrays: ArrayLike) -> list[jax.Array]:
+        mesh = local_mesh()
+        return [split_rows(x, mesh) for x in arrays]
+
     @property
     def network(self) -> Network:
         """The Flax module that these weights belong to."""
@@ -72,7 +82,7 @@ class PaliGemma:
         Returns:
             [B, N, D], what enters the language model.
         """
-        tokens: jax.Array = _encode_images(self.network, self.params, jnp.asarray(images))
+        tokens: jax.Array = _encode_images(self.network, self.params, *self._place(images))
         return tokens
 
     def logits(self, images: ArrayLike, text: ArrayLike, mask_ar: ArrayLike) -> jax.Array:
@@ -85,7 +95,7 @@ class PaliGemma:
         Returns:
             float32 [B, T, V]; at t, those of token t + 1.
         """
-        arrays = (jnp.asarray(x) for x in (images, text, mask_ar))
+        arrays = self._place(images, text, mask_ar)
         logits: jax.Array = _logits(self.network, self.params, *arrays)
         return logits
 
@@ -117,12 +127,11 @@ class PaliGemma:
             seed: decides every random choice.
             eos_id: the token that ends a row; None never stops early.
         """
+        prompt = np.asarray(prompt, np.int32)
         generation: Generation = generate(
             self.network,
             self.params,
-            image_tokens,
-            jnp.asarray(prompt, jnp.int32),
-            jnp.asarray(prompt_mask, bool),
+            *self._place(image_tokens, prompt, np.asarray(prompt_mask, bool)),
             seed,
             max_new_tokens=max_new_tokens,
             sampler=sampler,

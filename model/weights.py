@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paliflow.model.network import Network
+from paliflow.model.sharding import local_mesh, replicated
 
 Array = NDArray[Any]
 
@@ -100,7 +101,7 @@ def expected_shapes(config: PaliGemmaConfig) -> dict[str, tuple[int, ...]]:
 def load_params(
     leaves: Mapping[str, Leaf], config: PaliGemmaConfig, dtype: DTypeLike
 ) -> dict[str, Any]:
-    """Reads every leaf, the largest first, so that the peak stays near the final size.
+    """Reads every leaf to all local devices, the largest first: the peak stays near the end size.
 
     A position embedding of another resolution is resized; anything else must fit.
 
@@ -120,12 +121,13 @@ def load_params(
     ]
     if problems:
         raise CheckpointError("parameters do not fit:\n" + "\n".join(problems))
+    place = replicated(local_mesh())
     params: dict[str, jax.Array] = {}
     for path in sorted(expected, key=lambda p: -np.prod(expected[p])):
         array = leaves[path].read(np.dtype(dtype))
         if path == position and array.shape != expected[path]:
             array = resize_positions(array, expected[path][1])
-        params[path] = jax.device_put(array)
+        params[path] = jax.device_put(array, place)
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree
 

@@ -19,4 +19,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_rows(x: ArrayLike, mesh: Mesh) -> jax.Array:
     """Spreads the leading axis over the devices; a batch that does not divide goes to them all."""
     whole = np.shape(x)[0] % mesh.size != 0
-    return jax.device_put(x, NamedSharding(mesh, PartitionSpec(None if whole else "data")))
+    spec = PartitionSpec(None if whole else "data")
+    placed: jax.Array = jax.device_put(x, NamedSharding(mesh, spec))
+    return placed

@@ -37,7 +37,7 @@ class RayJobTrigger(BaseTrigger):
         poll_interval: float,
         deadline: float | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.ray_conn_id = ray_conn_id
         self.submission_id = submission_id
         self.poll_interval = poll_interval
@@ -57,7 +57,7 @@ class RayJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields one event: `status` is Ray's, or `UNREACHABLE` or `TIMEOUT`."""
         async with RayJobHook(self.ray_conn_id) as ray:
-            yield TriggerEvent(await self._wait(ray))  # type: ignore[no-untyped-call]
+            yield TriggerEvent(await self._wait(ray))
 
     async def _wait(self, ray: RayJobHook) -> dict[str, Any]:
         seen = failures = 0

@@ -10,7 +10,7 @@ from jax import tree
 from rich.console import Console
 from rich.table import Table
 
-from paliflow.benchmarks.digits.measure import COUNT, PROMPTS, held_out_scenes, measure
+from paliflow.benchmarks.digits.measure import PROMPTS, held_out_scenes, measure
 from paliflow.benchmarks.digits.scenes import answer
 from paliflow.benchmarks.digits.training import make_tokenizer, restore_params, train
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
@@ -23,7 +23,7 @@ Work = Annotated[Path, typer.Option(help="Where the tokenizer and the checkpoint
 @app.command(name="train")
 def train_command(
     work: Work = Path("digits-training"),
-    steps: int = 14_000,
+    steps: int = 24_000,
     batch_size: int = 32,
     learning_rate: float = 1.5e-3,
     seed: int = 0,

@@ -61,12 +61,11 @@ def measure(model: PaliGemma, tokenizer: Tokenizer, count: int) -> dict[str, flo
     }
     for name, asked in queries.items():
         given = ask(model, tokenizer, asked)
-        wanted = [scenes.answer(scene, prompt) for scene, prompt in asked]
-        found = [
+        references, predictions = (
             [_boxes(text, *s.image.size) for text, (s, _) in zip(texts, asked, strict=True)]
-            for texts in (wanted, given)
-        ]
-        figures[f"{name} (F1 at IoU 0.5)"] = detection_f1(*found, iou=0.5)
+            for texts in ([scenes.answer(scene, prompt) for scene, prompt in asked], given)
+        )
+        figures[f"{name} (F1 at IoU 0.5)"] = detection_f1(references, predictions, iou=0.5)
     return figures
 
 
@@ -77,6 +76,8 @@ def agrees(prompt: str, given: str, wanted: str, width: int, height: int) -> boo
     return detection_f1([_boxes(wanted, width, height)], [_boxes(given, width, height)]) == 1
 
 
-def _boxes(text: str, width: int, height: int) -> list[tuple[str, tuple[float, ...]]]:
+def _boxes(
+    text: str, width: int, height: int
+) -> list[tuple[str, tuple[float, float, float, float]]]:
     found = parse_detections(text, width, height)
     return [(d.label, (d.y_min, d.x_min, d.y_max, d.x_max)) for d in found]

@@ -28,8 +28,9 @@ def detections(draw: st.DrawFn, width: int, height: int) -> Detection:
     y_min, y_max = sorted(draw(st.lists(bins, min_size=2, max_size=2, unique=True)))
     x_min, x_max = sorted(draw(st.lists(bins, min_size=2, max_size=2, unique=True)))
     codes = draw(st.none() | st.tuples(*[st.integers(0, 127)] * 16))
-    extents = (y_min, height), (x_min, width), (y_max, height), (x_max, width)
-    return Detection(draw(labels), *(n / 1023 * extent for n, extent in extents), codes=codes)
+    top, bottom = (n / 1023 * height for n in (y_min, y_max))
+    left, right = (n / 1023 * width for n in (x_min, x_max))
+    return Detection(draw(labels), top, left, bottom, right, codes)
 
 
 @given(st.lists(detections(640, 480), max_size=5))

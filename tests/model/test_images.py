@@ -35,7 +35,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 def test_sixteen_bit_greys_keep_their_range(dtype: type) -> None:
-    grey = np.linspace(0, 65535, 40 * 30).reshape(30, 40).astype(dtype)
+    grey: np.ndarray[Any, Any] = np.linspace(0, 65535, 40 * 30).reshape(30, 40).astype(dtype)
     form = "PNG" if dtype is np.uint16 else "TIFF"
     image = np.asarray(decode_image(_file(Image.fromarray(grey), form), LIMIT))
     np.testing.assert_allclose(image[..., 0], grey / 257, atol=1.01)

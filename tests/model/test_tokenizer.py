@@ -1,6 +1,7 @@
 """Prompts become the ids that PaliGemma was trained on, and ids become text again."""
 
 import io
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -14,31 +15,33 @@ from paliflow.model.tokenizer import LOC_PIECES, SEG_PIECES, add_extra_pieces
 TOKENIZER = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
 
 
-def _plain_model(**options: object) -> bytes:
+def _plain_model(**options: Any) -> bytes:
     """A tokenizer without <loc> and <seg>, laid out as Gemma's: pad, eos, bos, unk."""
     corpus = ["caption en", "answer en how many cats are there?", "a cat ; a dog", "\n"] * 30
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(corpus),
         model_writer=model,
-        **{
-            "model_type": "bpe",
-            "vocab_size": 330,
-            "byte_fallback": True,
-            "hard_vocab_limit": False,
-            "add_dummy_prefix": False,
-            "normalization_rule_name": "identity",
-            "remove_extra_whitespaces": False,
-            "pad_id": 0,
-            "eos_id": 1,
-            "bos_id": 2,
-            "unk_id": 3,
-            "user_defined_symbols": ["\n"],
-            "minloglevel": 2,
-        }
-        | options,
+        **_OPTIONS | options,
     )
     return model.getvalue()
+
+
+_OPTIONS: dict[str, Any] = {
+    "model_type": "bpe",
+    "vocab_size": 330,
+    "byte_fallback": True,
+    "hard_vocab_limit": False,
+    "add_dummy_prefix": False,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "pad_id": 0,
+    "eos_id": 1,
+    "bos_id": 2,
+    "unk_id": 3,
+    "user_defined_symbols": ["\n"],
+    "minloglevel": 2,
+}
 
 
 def test_missing_pieces_are_appended_after_the_vocabulary_loc_before_seg() -> None:

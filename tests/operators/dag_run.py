@@ -36,4 +36,4 @@ def asset_events(dag_id: str) -> dict[str, tuple[str, dict[str, Any]]]:
 @functools.cache
 def _database() -> None:
     initdb()
-    DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]
+    DagBundlesManager().sync_bundles_to_db()

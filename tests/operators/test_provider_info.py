@@ -25,12 +25,12 @@ def test_every_module_it_names_exists() -> None:
 
 
 def test_airflow_finds_the_hook_by_its_connection_type() -> None:
-    hook = ProvidersManagerTaskRuntime().hooks["ray"]  # type: ignore[no-untyped-call]
+    hook = ProvidersManagerTaskRuntime().hooks["ray"]
     assert hook
     assert hook.hook_class_name == f"{RayJobHook.__module__}.{RayJobHook.__name__}"
     assert hook.connection_id_attribute_name == "ray_conn_id"
 
 
 def test_the_connection_form_has_the_fields_of_its_extra() -> None:
-    manager = ProvidersManager()  # type: ignore[no-untyped-call]
+    manager = ProvidersManager()
     assert {"extra__ray__headers", "extra__ray__verify"} <= set(manager.connection_form_widgets)

@@ -37,7 +37,7 @@ class RayJobTrigger(BaseTrigger):
         poll_interval: float,
         deadline: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ray_conn_id = ray_conn_id
         self.submission_id = submission_id
         self.poll_interval = poll_interval

@@ -25,10 +25,11 @@ def draw_tile(path: str, rows: list[dict[str, Any]]) -> Image.Image:
         for d in row["detections"] or ():
             corner = d["x_min"] * x_scale, d["y_min"] * y_scale
             draw.rectangle((*corner, d["x_max"] * x_scale, d["y_max"] * y_scale), None, BOX, 2)
-            above = corner[0] + 2, max(corner[1] - 17, 0)
-            draw.text(above, f"{d['label']} {d['score']:.2f}", fill=BOX, font=font)
+            label, above = f"{d['label']} {d['score']:.2f}", (corner[0], max(corner[1] - 18, 0))
+            draw.rectangle(draw.textbbox(above, label, font), fill=PAPER)
+            draw.text(above, label, fill=BOX, font=font)
         if row["detections"] is None:
-            texts.append(f"{row['prompt'].removeprefix('answer en ')} → {row['text']}")
+            texts.append(f"{row['prompt'].removeprefix('answer en ')}: {row['text']}")
     for line, text in enumerate(texts[:3]):
         draw.text((6, TILE + 6 + 22 * line), text, fill=INK, font=font)
     return tile

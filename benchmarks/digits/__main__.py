@@ -27,8 +27,9 @@ def train_command(
     batch_size: int = 32,
     learning_rate: float = 1.5e-3,
     seed: int = 0,
+    start: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
 ) -> None:
-    """Trains from scratch, or goes on from the newest checkpoint in WORK."""
+    """Trains from scratch or START, or goes on from the newest checkpoint in WORK."""
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = work / "tokenizer.model"
     if not tokenizer.exists():
@@ -41,6 +42,7 @@ def train_command(
         learning_rate=learning_rate,
         seed=seed,
         save_every=500,
+        start=PaliGemma.from_checkpoint(start, dtype="float32") if start else None,
     )
 
 

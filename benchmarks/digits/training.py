@@ -16,6 +16,7 @@ from flax import traverse_util
 from numpy.typing import NDArray
 
 from paliflow.benchmarks.digits import scenes
+from paliflow.model import PaliGemma
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paliflow.model.examples import encode_examples
 from paliflow.model.images import preprocess
@@ -167,11 +168,18 @@ def train(
     learning_rate: float,
     seed: int,
     save_every: int,
+    start: PaliGemma | None = None,
 ) -> TrainState:
-    """Trains to `steps`, or goes on from the newest checkpoint in `directory`."""
+    """Trains to `steps`, or goes on from the newest checkpoint in `directory`.
+
+    `start` gives the first weights where there is no checkpoint yet; with them, reading a single
+    digit is skipped.
+    """
     network = Network(make_config(tokenizer.vocab_size))
     optimizer = make_optimizer(learning_rate, learning_schedule(steps, warmup=0.03))
     state = _fresh_state(network, optimizer, seed)
+    if start is not None:
+        state = replace(state, step=jnp.int32(SINGLE_STEPS), params=start.params)
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
     with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
         if (newest := manager.latest_step()) is not None:

@@ -33,11 +33,9 @@ from paliflow.model.train import (
 )
 
 TEXT_LENGTH = 29
-READING_LENGTH = 10
-SINGLE_STEPS = 1500
-READING_STEPS = 9000
-"""The first steps show one digit, those up to here any number, and ask to read them, nothing else:
-telling digits apart is what takes longest, and an image teaches it most that way."""
+SINGLE_STEPS, SINGLE_LENGTH = 3000, 8
+"""The first steps show one digit and ask to read it, nothing else: telling digits apart is what
+takes longest. Their order is learnt later, from boxes; reading alone does not teach it."""
 
 
 def make_tokenizer(seed: int = 0, sentences: int = 4000) -> bytes:
@@ -97,15 +95,14 @@ def make_config(vocab_size: int) -> PaliGemmaConfig:
 def make_batch(tokenizer: Tokenizer, image_size: int, *, seed: int, step: int, size: int) -> Batch:
     """One batch of fresh scenes, each with one prompt; seed and step decide all of it."""
     rng = np.random.default_rng((seed, step))
-    reading = step < READING_STEPS
-    digits = 1 if step < SINGLE_STEPS else scenes.MAX_DIGITS
+    single = step < SINGLE_STEPS
     images, pairs = [], []
     for _ in range(size):
-        scene = scenes.compose(rng, "train", 2, digits)
-        prompt = "ocr" if reading else scenes.draw_prompt(rng, scene)
+        scene = scenes.compose(rng, "train", 2, 1 if single else scenes.MAX_DIGITS)
+        prompt = "ocr" if single else scenes.draw_prompt(rng, scene)
         images.append(preprocess(scene.image, image_size))
         pairs.append((prompt, scenes.answer(scene, prompt)))
-    length = READING_LENGTH if reading else TEXT_LENGTH
+    length = SINGLE_LENGTH if single else TEXT_LENGTH
     return Batch(np.stack(images), *encode_examples(tokenizer, pairs, length))
 
 
@@ -172,8 +169,8 @@ def train(
 ) -> TrainState:
     """Trains to `steps`, or goes on from the newest checkpoint in `directory`.
 
-    `start` gives the first weights where there is no checkpoint yet; with them, reading a single
-    digit is skipped.
+    `start` gives the first weights where there is no checkpoint yet; with them, the steps of single
+    digits are skipped.
     """
     network = Network(make_config(tokenizer.vocab_size))
     optimizer = make_optimizer(learning_rate, learning_schedule(steps, warmup=0.03))

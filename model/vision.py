@@ -99,8 +99,17 @@ class VisionTower(nn.Module):
 
         Returns:
             [B, N, output_width], row-major over the grid of patches.
+
+        Raises:
+            ValueError: images of another size.
         """
         c = self.config
+        if images.shape[1:] != (c.image_size, c.image_size, 3):
+            raise ValueError(
+                f"images are {images.shape[1:]}, the checkpoint takes "
+                f"({c.image_size}, {c.image_size}, 3); `preprocess` makes them, and the override "
+                "image_size lets a checkpoint take another size"
+            )
         side = c.image_size // c.patch_size
         patches = images.astype(jnp.float32).reshape(
             images.shape[0], side, c.patch_size, side, c.patch_size, 3

@@ -135,3 +135,8 @@ def test_the_seed_decides_what_is_sampled() -> None:
 
     assert sample(1) == sample(1)
     assert sample(1) != sample(2)
+
+
+def test_images_of_another_size_are_refused_with_the_size_that_is_taken() -> None:
+    with pytest.raises(ValueError, match=r"images are \(28, 28, 3\), the checkpoint takes \(56"):
+        load_reference("pg1").encode_images(np.zeros((1, 28, 28, 3), np.float32))

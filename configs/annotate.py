@@ -29,16 +29,27 @@ class Sampling(Spec):
         return self
 
 
+HOW_FIELDS = frozenset(
+    {
+        "actors", "cpus_per_actor", "accelerators_per_actor", "stall_timeout", "max_error_fraction",
+        "max_errors", "compact", "report",
+    }
+)  # fmt: skip
+"""Fields that say how a run is done and not what it is: they may change when it is resumed."""
+
+
 class AnnotateSpec(Spec):
     """One annotation run: every input times every prompt becomes rows of Parquet."""
 
     input: str = Field(min_length=1)
-    """An image file, a folder (searched recursively), a glob, or a manifest (.parquet, .csv,
-    .jsonl) with one image path a row; local or `gs://`."""
+    """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .jsonl)
+    with one image path a row, or a WebDataset (.tar, or a glob of them); local, `gs://`, or any
+    scheme that fsspec knows (`s3://`, `https://`) where it is installed."""
     output: str = Field(min_length=1)
     """Folder or `gs://` prefix; rows go to `<output>/run_id=<run_id>/`."""
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
-    """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`."""
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
+    manifest's rows, `{name}` stands for a column: `answer en {question}`."""
     run_id: str
     """Names the run. The same id again does only what is missing."""
     checkpoint: str | None = None
@@ -61,10 +72,41 @@ class AnnotateSpec(Spec):
     """A prompt with more tokens is refused before anything runs."""
     image_column: str = "image"
     """The manifest's column of paths; relative paths are relative to the manifest."""
+    prompt_column: str | None = None
+    """The manifest's column with one more prompt for each row."""
+    id_column: str | None = None
+    """The manifest's column that becomes the output's `id`."""
+    metadata_columns: tuple[str, ...] = ()
+    """The manifest's columns that are carried through to `metadata`, as JSON."""
+    https_hosts: tuple[str, ...] = ()
+    """The hosts that `https://` images may come from; none if not given."""
+    only_new: bool = False
+    """Skip inputs that an earlier run of this output has answered, unchanged, with the same
+    prompts by the same checkpoint."""
     max_pixels: PositiveInt = 100_000_000
     """An image that announces more pixels becomes an error row, undecoded."""
+    read_timeout: PositiveFloat = 60.0
+    """Seconds that reading and decoding one input may take; then it becomes an error row."""
+    stall_timeout: PositiveFloat = 900.0
+    """Seconds without a finished batch after which an actor is killed and its shard given back;
+    the first batch includes compilation."""
+    max_error_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    """The run stops where more of its inputs than this fail (once a hundred are done)."""
+    max_errors: Annotated[int, Field(ge=0)] | None = None
+    """The run stops where more inputs than this fail."""
     shard_size: PositiveInt = 256
     """Inputs a shard: the unit of retry, and of one Parquet part."""
+    row_group_size: PositiveInt = 16_384
+    """Rows a Parquet row group."""
+    compression_level: int = Field(default=3, ge=1, le=22)
+    """Of zstd, in which the Parquet files are compressed."""
+    thumbnail: PositiveInt | None = None
+    """Keep each image in the output's `image_thumbnail`: a JPEG whose longer side has this many
+    pixels."""
+    compact: bool = False
+    """Rewrite the finished run into files of about 256 MB."""
+    report: bool = True
+    """Leave `_report.html` beside the manifest: sampled rows drawn over their images, errors."""
     batch_size: PositiveInt = 16
     """Images a device batch."""
     actors: PositiveInt | None = None
@@ -91,3 +133,9 @@ class AnnotateSpec(Spec):
         if len(set(value)) < len(value):
             raise ValueError("the same prompt twice would double its rows")
         return value
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "AnnotateSpec":
+        if not self.prompts and not self.prompt_column:
+            raise ValueError("give prompts, or the prompt_column of a manifest")
+        return self

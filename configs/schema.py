@@ -33,10 +33,24 @@ ANNOTATIONS = pa.schema(
         ("status", pa.string()),
         ("error", pa.string()),
         ("metadata", pa.string()),
+        ("id", pa.string()),
+        ("image_thumbnail", pa.binary()),
+        ("source_version", pa.string()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )
 """One row per (image or frame, prompt); see `docs/output.md`."""
 
-PLAN = pa.schema([("uri", pa.string())])
-"""The inputs of a run in order; row group k holds shard k."""
+PLAN = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("archive", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("version", pa.string()),
+        ("prompts", pa.list_(pa.string())),
+        ("id", pa.string()),
+        ("metadata", pa.string()),
+    ]
+)
+"""The inputs of a run in order: see `jobs.plan.Item`."""

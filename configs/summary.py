@@ -1,8 +1,10 @@
 """`RunSummary`: what `_manifest.json` holds and what a job reports when it ends."""
 
 from datetime import datetime
+from typing import Any
 
-from paliflow.configs.annotate import AnnotateSpec
+from pydantic import ConfigDict
+
 from paliflow.configs.base import Spec
 
 SPEC_VARIABLE = "PALIFLOW_SPEC"
@@ -12,17 +14,28 @@ SUMMARY_PREFIX = "paliflow-summary: "
 
 
 class RunSummary(Spec):
-    """A finished run. Written last: a run without it is unfinished."""
+    """A finished run. Written last: a run without it is unfinished.
+
+    Fields that a newer version has written are passed over.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     run_id: str
     location: str
     """The folder of this run: `<output>/run_id=<run_id>`."""
-    spec: AnnotateSpec
+    spec: dict[str, Any]
+    """The `AnnotateSpec` as JSON."""
     inputs: int
     rows: int
     ok: int
     errors: int
+    error_reasons: dict[str, int] = {}
+    """The most common errors and how many rows have them."""
     shards: int
+    files: tuple[str, ...] = ()
+    """The files in `location` that hold the rows, if the run was compacted; else they are its
+    parts, `part-00000.parquet` to the last shard's."""
     checkpoint: str
     """Where the weights came from."""
     checkpoint_sha256: str

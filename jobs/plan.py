@@ -1,52 +1,117 @@
-"""The plan: a run's inputs, written once before work starts; row group k is shard k for ever."""
+"""The plan: a run's inputs, written once before work starts; a shard means the same for ever."""
 
+import io
 import tempfile
+import uuid
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from paliflow.configs.base import Spec
 from paliflow.configs.schema import PLAN
 from paliflow.jobs import storage
 
+_SHARDS_A_FILE = 256
+"""Whoever reads a shard reads its file's footer, which grows with the file's row groups."""
 
-def write_plan(run: str, uris: Iterable[str], shard_size: int) -> None:
-    """Cuts the inputs into shards and writes them, unless the run has a plan already.
+
+class Item(NamedTuple):
+    """One input of a run, and what it is asked."""
+
+    uri: str
+    """Becomes `source_uri`; empty where a manifest's row names no image."""
+    archive: str | None = None
+    """The tar that holds the image, at bytes `offset` to `offset + size`."""
+    offset: int | None = None
+    size: int | None = None
+    version: str | None = None
+    """What its storage said of its state when the plan was made; see `storage.Entry`."""
+    prompts: tuple[str, ...] | None = None
+    """None stands for the spec's prompts."""
+    id: str | None = None
+    metadata: str | None = None
+    """JSON object."""
+
+
+class Plan(Spec):
+    """`_plan/plan.json`: what a run is, written when its inputs are all listed."""
+
+    spec: dict[str, Any]
+    """The `AnnotateSpec` as JSON."""
+    folder: str
+    """The folder of the plan's Parquet files, in `_plan/`."""
+    inputs: int
+    rows: int
+    """Inputs times the prompts of each."""
+    shards: int
+
+
+def write_plan(run: str, items: Iterable[Item], spec: dict[str, Any]) -> Plan:
+    """Cuts the inputs into shards and writes them; row group k of file n is one shard.
+
+    Of two that plan the same run, the first to finish decides for both.
 
     Args:
         run: the run's folder.
-        uris: streamed; one shard of them is in memory at a time.
-        shard_size: inputs a shard; the last may have fewer.
+        items: streamed; one shard of them is in memory at a time.
+        spec: the `AnnotateSpec` as JSON.
     """
-    remaining = iter(uris)
-    with tempfile.TemporaryFile() as file:
-        with pq.ParquetWriter(pa.PythonFile(file, mode="w"), PLAN, compression="zstd") as writer:
-            while shard := list(islice(remaining, shard_size)):
-                # Lone surrogates, which JSON can smuggle in, are not UTF-8.
-                valid = [uri.encode(errors="backslashreplace").decode() for uri in shard]
-                writer.write_table(pa.table([valid], schema=PLAN))
-        storage.commit_if_absent(plan_uri(run), file)
+    folder = uuid.uuid4().hex
+    size, asked = spec["shard_size"], len(spec["prompts"])
+    remaining = iter(items)
+    inputs = rows = shards = 0
+    while first := list(islice(remaining, size)):
+        others = iter(lambda: list(islice(remaining, size)), [])
+        with tempfile.TemporaryFile() as file:
+            with pq.ParquetWriter(pa.PythonFile(file, mode="w"), PLAN, compression="zstd") as out:
+                for shard in chain([first], islice(others, _SHARDS_A_FILE - 1)):
+                    out.write_table(_table(shard))
+                    inputs += len(shard)
+                    rows += sum(
+                        asked if item.prompts is None else len(item.prompts) for item in shard
+                    )
+                    shards += 1
+            storage.commit_if_absent(_file_uri(run, folder, shards - 1), file)
+    plan = Plan(spec=spec, folder=folder, inputs=inputs, rows=rows, shards=shards)
+    content = io.BytesIO(plan.model_dump_json(indent=2).encode())
+    if storage.commit_if_absent(_plan_uri(run), content):
+        return plan
+    for number in range(0, shards, _SHARDS_A_FILE):
+        storage.delete(_file_uri(run, folder, number))
+    return Plan.parse(storage.read_bytes(_plan_uri(run)).decode())
 
 
-def shard_sizes(run: str) -> list[int]:
-    """How many inputs each shard of a run's plan has.
-
-    Raises:
-        FileNotFoundError: there is no plan yet.
-    """
-    with storage.open_binary(plan_uri(run)) as file:
-        metadata = pq.read_metadata(file)
-    return [metadata.row_group(shard).num_rows for shard in range(metadata.num_row_groups)]
+def read_plan(run: str) -> Plan | None:
+    """A run's plan, None while there is none."""
+    try:
+        return Plan.parse(storage.read_bytes(_plan_uri(run)).decode())
+    except FileNotFoundError:
+        return None
 
 
-def read_shard(run: str, shard: int) -> list[str]:
+def read_shard(run: str, plan: Plan, shard: int) -> list[Item]:
     """The inputs of one shard, in order."""
-    with storage.open_binary(plan_uri(run)) as file:
-        uris: list[str] = pq.ParquetFile(file).read_row_group(shard)["uri"].to_pylist()
-    return uris
+    with storage.open_binary(_file_uri(run, plan.folder, shard)) as file:
+        table = pq.ParquetFile(file).read_row_group(shard % _SHARDS_A_FILE)
+    return [
+        Item(**{**row, "prompts": None if row["prompts"] is None else tuple(row["prompts"])})
+        for row in table.to_pylist()
+    ]
 
 
-def plan_uri(run: str) -> str:
-    """Where a run keeps its plan."""
-    return f"{run}/_plan/plan.parquet"
+def _table(items: list[Item]) -> pa.Table:
+    # Lone surrogates, which JSON can smuggle in, are not UTF-8.
+    uris = [item.uri.encode(errors="backslashreplace").decode() for item in items]
+    columns = dict(zip(Item._fields, zip(*items, strict=True), strict=True)) | {"uri": uris}
+    return pa.table([columns[name] for name in PLAN.names], schema=PLAN)
+
+
+def _plan_uri(run: str) -> str:
+    return f"{run}/_plan/plan.json"
+
+
+def _file_uri(run: str, folder: str, shard: int) -> str:
+    return f"{run}/_plan/{folder}/{shard // _SHARDS_A_FILE:05d}.parquet"

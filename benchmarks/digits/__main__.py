@@ -23,26 +23,23 @@ Work = Annotated[Path, typer.Option(help="Where the tokenizer and the checkpoint
 @app.command(name="train")
 def train_command(
     work: Work = Path("digits-training"),
-    steps: int = 24_000,
+    steps: int = 14_000,
     batch_size: int = 32,
     learning_rate: float = 1.5e-3,
     seed: int = 0,
-    start: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
 ) -> None:
-    """Trains from scratch or START, or goes on from the newest checkpoint in WORK."""
+    """Trains from scratch, or goes on from the newest checkpoint in WORK."""
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = work / "tokenizer.model"
     if not tokenizer.exists():
         tokenizer.write_bytes(make_tokenizer())
     train(
-        work / "checkpoints",
+        work,
         Tokenizer.from_file(tokenizer),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
-        save_every=500,
-        start=PaliGemma.from_checkpoint(start, dtype="float32") if start else None,
     )
 
 

@@ -1,22 +1,25 @@
-"""Trains the bundled checkpoint: its tokenizer, its configuration and the resumable loop."""
+"""Trains the bundled checkpoint: its tokenizer, its configuration, its two stages."""
 
 import io
-import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 import sentencepiece
 from flax import traverse_util
 from numpy.typing import NDArray
 
 from paliflow.benchmarks.digits import scenes
-from paliflow.model import PaliGemma
+from paliflow.benchmarks.digits.loop import fit
+from paliflow.benchmarks.digits.pretraining import (
+    init_pretraining,
+    make_patch_batch,
+    make_pretrain_step,
+    patch_accuracy,
+)
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paliflow.model.examples import encode_examples
 from paliflow.model.images import preprocess
@@ -33,9 +36,8 @@ from paliflow.model.train import (
 )
 
 TEXT_LENGTH = 29
-SINGLE_STEPS, SINGLE_LENGTH = 3000, 8
-"""The first steps show one digit and ask to read it, nothing else: telling digits apart is what
-takes longest. Their order is learnt later, from boxes; reading alone does not teach it."""
+PRETRAINING_STEPS, PRETRAINING_SCHEDULE = 5500, 12_000
+"""The first stage ends in the midst of its schedule, since the second goes on at a high rate."""
 
 
 def make_tokenizer(seed: int = 0, sentences: int = 4000) -> bytes:
@@ -92,34 +94,16 @@ def make_config(vocab_size: int) -> PaliGemmaConfig:
     )
 
 
-def make_batch(tokenizer: Tokenizer, image_size: int, *, seed: int, step: int, size: int) -> Batch:
+def make_batch(tokenizer: Tokenizer, image_size: int, seed: int, size: int, step: int) -> Batch:
     """One batch of fresh scenes, each with one prompt; seed and step decide all of it."""
     rng = np.random.default_rng((seed, step))
-    single = step < SINGLE_STEPS
     images, pairs = [], []
     for _ in range(size):
-        scene = scenes.compose(rng, "train", 2, 1 if single else scenes.MAX_DIGITS)
-        prompt = "ocr" if single else scenes.draw_prompt(rng, scene)
+        scene = scenes.compose(rng, "train", 2)
+        prompt = scenes.draw_prompt(rng, scene)
         images.append(preprocess(scene.image, image_size))
         pairs.append((prompt, scenes.answer(scene, prompt)))
-    length = SINGLE_LENGTH if single else TEXT_LENGTH
-    return Batch(np.stack(images), *encode_examples(tokenizer, pairs, length))
-
-
-def batches(
-    tokenizer: Tokenizer, image_size: int, *, seed: int, first: int, last: int, size: int
-) -> Iterator[Batch]:
-    """The batches of steps `first` to `last`, composed one ahead in another thread."""
-    with ThreadPoolExecutor(1) as pool:
-
-        def submit(step: int) -> Future[Batch]:
-            return pool.submit(make_batch, tokenizer, image_size, seed=seed, step=step, size=size)
-
-        ahead = [submit(step) for step in range(first, min(first + 2, last))]
-        for step in range(first, last):
-            if step + 2 < last:
-                ahead.append(submit(step + 2))
-            yield ahead.pop(0).result()
+    return Batch(np.stack(images), *encode_examples(tokenizer, pairs, TEXT_LENGTH))
 
 
 def grid_positions(side: int, width: int) -> NDArray[np.float32]:
@@ -134,17 +118,6 @@ def grid_positions(side: int, width: int) -> NDArray[np.float32]:
     return (waves[None] / 2).astype(np.float32)
 
 
-def _fresh_state(
-    network: Network, optimizer: optax.GradientTransformation, seed: int
-) -> TrainState:
-    state = init_state(network, optimizer, seed)
-    vision = network.config.vision
-    positions = grid_positions(vision.image_size // vision.patch_size, vision.width)
-    flat = traverse_util.flatten_dict(state.params, sep="/")
-    flat["img/pos_embedding"] = jnp.asarray(positions)
-    return replace(state, params=traverse_util.unflatten_dict(flat, sep="/"))
-
-
 def restore_params(directory: Path, tokenizer: Tokenizer) -> Params:
     """The parameters of the newest checkpoint in `directory`."""
     network = Network(make_config(tokenizer.vocab_size))
@@ -157,48 +130,41 @@ def restore_params(directory: Path, tokenizer: Tokenizer) -> Params:
 
 
 def train(
-    directory: Path,
+    work: Path,
     tokenizer: Tokenizer,
     *,
     steps: int,
     batch_size: int,
     learning_rate: float,
     seed: int,
-    save_every: int,
-    start: PaliGemma | None = None,
 ) -> TrainState:
-    """Trains to `steps`, or goes on from the newest checkpoint in `directory`.
+    """Both stages; each goes on from its newest checkpoint in `work`.
 
-    `start` gives the first weights where there is no checkpoint yet; with them, the steps of single
-    digits are skipped.
+    The vision tower is pretrained on labels of patches, then the whole network on prompts.
     """
-    network = Network(make_config(tokenizer.vocab_size))
+    network = Network(make_config(tokenizer.vocab_size), dtype="float32")
+    vision = network.config.vision
+    side = vision.image_size // vision.patch_size
     optimizer = make_optimizer(learning_rate, learning_schedule(steps, warmup=0.03))
-    state = _fresh_state(network, optimizer, seed)
-    if start is not None:
-        state = replace(state, step=jnp.int32(SINGLE_STEPS), params=start.params)
-    options = ocp.CheckpointManagerOptions(max_to_keep=2)
-    with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
-        if (newest := manager.latest_step()) is not None:
-            state = manager.restore(newest, args=ocp.args.StandardRestore(state))
-        first = int(state.step)
-        train_step = make_train_step(network, optimizer)
-        size = network.config.image_size
-        started, losses = time.monotonic(), []
-        stream = batches(tokenizer, size, seed=seed, first=first, last=steps, size=batch_size)
-        for step, batch in enumerate(stream, first + 1):
-            state, metrics = train_step(state, batch)
-            losses.append(metrics["loss"])
-            if step % 50 == 0:
-                loss = float(np.mean(losses))
-                losses.clear()
-                rate = (step - first) / (time.monotonic() - started)
-                left = (steps - step) / rate / 60
-                print(
-                    f"step {step}/{steps}  loss {loss:.4f}"
-                    f"  {rate:.2f} steps/s  {left:.0f} min left",
-                    flush=True,
-                )
-            if step % save_every == 0 or step == steps:
-                manager.save(step, args=ocp.args.StandardSave(state))
-    return state
+    state = init_state(network, optimizer, seed)
+    flat = traverse_util.flatten_dict(state.params, sep="/")
+    flat["img/pos_embedding"] = jnp.asarray(grid_positions(side, vision.width))
+    params = traverse_util.unflatten_dict(flat, sep="/")
+
+    schedule = learning_schedule(PRETRAINING_SCHEDULE)
+    pretraining = make_optimizer(learning_rate, schedule)
+    pretrained = fit(
+        work / "pretraining",
+        init_pretraining(params, pretraining, seed),
+        make_pretrain_step(network, pretraining),
+        partial(make_patch_batch, vision.image_size, side, seed + 1, batch_size),
+        PRETRAINING_STEPS,
+    )
+    print(f"patches read: {patch_accuracy(network, pretrained, side):.1%}", flush=True)
+    return fit(
+        work / "checkpoints",
+        replace(state, params={**params, "img": pretrained.img}),
+        make_train_step(network, optimizer),
+        partial(make_batch, tokenizer, vision.image_size, seed, batch_size),
+        steps,
+    )

@@ -1,6 +1,8 @@
 """One input to pixels, or to the reason why not."""
 
+import errno
 import hashlib
+import io
 from typing import NamedTuple
 
 import numpy as np
@@ -8,13 +10,17 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from paliflow.jobs import storage
+from paliflow.jobs.plan import Item
 from paliflow.model import ImageTooLarge, decode_image, preprocess
+
+MAX_BYTES = 2**28
+"""A file with more bytes becomes an error, so that no input takes a process's memory."""
 
 
 class Input(NamedTuple):
     """An input that was read, or an `error`."""
 
-    uri: str
+    item: Item
     sha256: str | None = None
     """Of the bytes; None if they could not be read."""
     width: int | None = None
@@ -22,22 +28,36 @@ class Input(NamedTuple):
     """Pixels, upright; None if it could not be decoded."""
     pixels: NDArray[np.float32] | None = None
     """What the network sees, [size, size, 3] in [-1, 1]."""
+    thumbnail: bytes | None = None
+    """The upright image as a JPEG, no larger than asked for."""
     error: str | None = None
+    """Names no file, so that equal troubles read alike."""
 
 
-def read_input(uri: str, size: int, max_pixels: int) -> Input:
-    """Reads, decodes and resizes one image; whatever is wrong with it becomes its `error`."""
-    if not uri:
-        return Input(uri, error="the manifest names no image in this row")
+def read_input(
+    item: Item, *, size: int, max_pixels: int, thumbnail: int | None, https_hosts: tuple[str, ...]
+) -> Input:
+    """Reads, decodes and resizes one image; whatever is wrong with it becomes its `error`.
+
+    Args:
+        item: what to read.
+        size: the network's, in pixels.
+        max_pixels: an image that announces more is not decoded.
+        thumbnail: pixels of the longer side of the thumbnail at most; None makes none.
+        https_hosts: the hosts that `https://` images may come from.
+    """
+    if not item.uri:
+        return Input(item, error="the manifest names no image in this row")
     try:
-        data = storage.read_bytes(uri)
+        data = _read(item, https_hosts)
     except FileNotFoundError:
-        return Input(uri, error="not found")
+        return Input(item, error="not found")
     except PermissionError as error:
-        return Input(uri, error=f"no access: {error}")
+        return Input(item, error=f"no access: {error.strerror}")
     except (OSError, ValueError) as error:
-        return Input(uri, error=f"cannot be read: {error}")
-    read = Input(uri, hashlib.sha256(data).hexdigest())
+        reason = error.strerror if isinstance(error, OSError) else None
+        return Input(item, error=f"cannot be read: {reason or error}")
+    read = Input(item, hashlib.sha256(data).hexdigest())
     try:
         image = decode_image(data, max_pixels)
     except (ImageTooLarge, Image.DecompressionBombError) as error:
@@ -46,4 +66,28 @@ def read_input(uri: str, size: int, max_pixels: int) -> Input:
         return read._replace(error="not an image" if data else "empty file")
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
         return read._replace(error=f"truncated or broken image: {error or type(error).__name__}")
-    return read._replace(width=image.width, height=image.height, pixels=preprocess(image, size))
+    return read._replace(
+        width=image.width,
+        height=image.height,
+        pixels=preprocess(image, size),
+        thumbnail=None if thumbnail is None else _jpeg(image, thumbnail),
+    )
+
+
+def _read(item: Item, https_hosts: tuple[str, ...]) -> bytes:
+    uri = item.archive or item.uri
+    storage.check_host(uri, https_hosts)
+    if item.archive is None:
+        return storage.read_bytes(uri, limit=MAX_BYTES)
+    data = storage.read_bytes(uri, item.offset or 0, item.size, limit=MAX_BYTES)
+    if len(data) != item.size:
+        raise OSError(errno.EIO, "the archive ends before it")
+    return data
+
+
+def _jpeg(image: Image.Image, side: int) -> bytes:
+    small = image.copy()
+    small.thumbnail((side, side))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return file.getvalue()

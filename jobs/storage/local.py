@@ -1,0 +1,125 @@
+"""Local files: only regular ones are read; written whole, synced, by link or rename."""
+
+import contextlib
+import errno
+import glob
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from paliflow.jobs.storage.entry import Entry
+
+
+def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> bytes:
+    """See `paliflow.jobs.storage`, here and below."""
+    with open_binary(uri) as file:
+        if size is None and limit is not None and os.fstat(file.fileno()).st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", uri)
+        file.seek(offset)
+        return file.read() if size is None else file.read(size)
+
+
+@contextlib.contextmanager
+def open_binary(uri: str) -> Iterator[BinaryIO]:
+    # Opening a pipe waits for its writer, unless one asks not to.
+    with open(uri, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", uri)
+        yield file
+
+
+def is_file(uri: str) -> bool:
+    return Path(uri).is_file()
+
+
+def version(uri: str) -> str | None:
+    try:
+        found = Path(uri).stat()
+    except OSError:
+        return None
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def list_files(folder: str) -> Iterator[Entry]:
+    yield from _walk(folder, frozenset())
+
+
+def match(pattern: str) -> Iterator[Entry]:
+    found = glob.iglob(pattern, recursive=True)  # noqa: PTH207 -- Path.glob refuses absolutes
+    yield from (_entry(path) for path in sorted(found) if not Path(path).is_dir())
+
+
+def commit_if_absent(uri: str, content: BinaryIO) -> bool:
+    target = Path(uri)
+    with _synced_beside(target, content) as temporary:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+    _sync_folder(target.parent)
+    return True
+
+
+def overwrite(uri: str, content: BinaryIO) -> None:
+    target = Path(uri)
+    with _synced_beside(target, content) as temporary:
+        temporary.replace(target)
+    _sync_folder(target.parent)
+
+
+def delete(uri: str) -> None:
+    Path(uri).unlink()
+
+
+@contextlib.contextmanager
+def _synced_beside(target: Path, content: BinaryIO) -> Iterator[Path]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Readers of Parquet folders skip names that start with a dot.
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    content.seek(0)
+    try:
+        with temporary.open("xb") as file:
+            shutil.copyfileobj(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _walk(folder: str, above: frozenset[str]) -> Iterator[Entry]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        # A folder sorts as its objects would on gs://, by its name and a slash.
+        names = sorted(entry.name + "/" * _is_folder(entry) for entry in entries)
+    for name in names:
+        path = os.path.join(folder, name)  # noqa: PTH118 -- Path drops the slash, and is slow
+        if name.endswith("/"):
+            yield from _walk(path[:-1], above | {real})
+        else:
+            yield _entry(path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _entry(path: str) -> Entry:
+    return Entry(os.fsencode(path).decode(errors="backslashreplace"), version(path))

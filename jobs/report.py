@@ -1,0 +1,295 @@
+"""The report: one page that shows a run, with sampled answers drawn over their images."""
+
+import base64
+import hashlib
+import io
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.jobs import storage
+from paliflow.jobs.compact import Piece, pieces
+from paliflow.jobs.plan import Item, read_plan, read_shard
+from paliflow.jobs.readahead import ReadAhead
+from paliflow.jobs.reading import Input, read_input
+from paliflow.jobs.runs import row_files
+
+_T = TypeVar("_T")
+_FILES = 64
+_ROWS = 4096
+"""Read are at most so many stretches of rows, of at most so many rows each."""
+_IMAGES = 48
+_ERRORS = 12
+_ROWS_AN_IMAGE = 24
+_IMAGE_PIXELS = 448
+_CLIP = 600
+"""Characters of a text that are shown."""
+_MAX_BYTES = 8_000_000
+"""Of the gallery, which leaves off there."""
+_TIMEOUT_S = 20.0
+_COLUMNS = [
+    *("source_uri", "source_sha256", "id", "frame_index", "width", "height", "task", "prompt"),
+    *("text", "detections", "logprob", "token_count", "finished", "status", "error"),
+]
+_COLORS = (
+    *("#ff5a5f", "#2fa8ff", "#22b573", "#ffb020", "#a06bff"),
+    *("#ff7ac6", "#14c4c4", "#b4d339", "#ff8a3d", "#8fa3bf"),
+)
+
+
+class Stretch(NamedTuple):
+    """Some consecutive rows of a run, without thumbnails."""
+
+    rows: pa.Table
+    shards: list[int]
+    """Which shard each comes from."""
+
+
+def write_report(summary: RunSummary) -> str:
+    """Writes `_report.html` beside a finished run's manifest, in place of an earlier one.
+
+    The page needs no network and stays under 10 MB. What it says of all rows comes from the
+    manifest; the rest from a sample, the same every time, spread over the run's files.
+
+    Returns:
+        Its URI.
+    """
+    stretches, committed = _sample(row_files(summary))
+    rows = pa.concat_tables([stretch.rows for stretch in stretches]) if stretches else None
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template.filters["sha256"] = _sha256
+    template.filters["name"] = lambda uri: posixpath.basename(uri) or uri
+    template.filters["clip"] = lambda text: text if len(text) <= _CLIP else text[:_CLIP] + "…"
+    page = template.from_string(Path(__file__).with_name("report.html.j2").read_text()).render(
+        summary=summary,
+        spec=json.dumps(summary.spec, indent=2, ensure_ascii=False),
+        cards=_gallery(summary, stretches),
+        labels=_labels(rows),
+        words=_words(rows),
+        speed=_speed(summary, committed),
+        sampled=rows.num_rows if rows else 0,
+    )
+    uri = f"{summary.location}/_report.html"
+    storage.overwrite(uri, io.BytesIO(page.encode(errors="replace")))
+    return uri
+
+
+def _sha256(text: str) -> str:
+    """As a content security policy wants it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _spread(items: Sequence[_T], count: int) -> list[_T]:
+    """At most `count` of them, evenly spaced."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def _sample(uris: list[str]) -> tuple[list[Stretch], list[Piece]]:
+    """Stretches of rows from all over the files, and when the rows of those files were done."""
+    chosen = _spread(uris, _FILES)
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(partial(_read, stretches=_FILES // max(1, len(chosen))), chosen))
+    stretches = [stretch for found, _ in read for stretch in found]
+    return stretches, [piece for _, held in read for piece in held]
+
+
+def _read(uri: str, stretches: int) -> tuple[list[Stretch], list[Piece]]:
+    with storage.open_binary(uri) as file:
+        parquet = pq.ParquetFile(file)
+        held = pieces(parquet.metadata)
+        sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+        shard_of = np.repeat([piece.shard for piece in held], [piece.rows for piece in held])
+        found = []
+        for group in _spread(range(len(sizes)), stretches):
+            columns = [name for name in _COLUMNS if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(_ROWS, row_groups=[group], columns=columns):
+                first = sum(sizes[:group])
+                shards = shard_of[first : first + batch.num_rows].tolist()
+                found.append(Stretch(pa.table(batch), shards))
+                break
+        return found, held
+
+
+def _gallery(summary: RunSummary, stretches: list[Stretch]) -> list[dict[str, Any]]:
+    """Sampled inputs, each with its rows and, if it can be read now as it was then, its image."""
+    good: list[tuple[int, list[dict[str, Any]]]] = []
+    bad: list[tuple[int, list[dict[str, Any]]]] = []
+    for stretch in stretches:
+        # The last input of a stretch may be cut.
+        columns = (stretch.rows[name].to_pylist() for name in ("source_uri", "id"))
+        keys = list(zip(*columns, stretch.shards, strict=True))
+        status = stretch.rows["status"].to_pylist()
+        inputs = []
+        for _, run in groupby(range(len(keys)), keys.__getitem__):
+            numbers = list(run)[:_ROWS_AN_IMAGE]
+            inputs.append((numbers, any(status[number] == "error" for number in numbers)))
+        for failed, into, wanted in ((False, good, _IMAGES), (True, bad, _ERRORS)):
+            of_kind = [numbers for numbers, is_bad in inputs if is_bad == failed]
+            for numbers in _spread(of_kind, -(-wanted // len(stretches))):
+                into.append((stretch.shards[numbers[0]], stretch.rows.take(numbers).to_pylist()))
+    bad = _spread(bad, _ERRORS if good else _IMAGES)
+    good = _spread(good, _IMAGES - len(bad))
+    images = _read_images(summary, good)
+    cards = [_card(rows, image) for (_, rows), image in zip(good, images, strict=True)]
+    cards += [_card(rows, None) for _, rows in bad]
+    size = 0
+    for number, card in enumerate(cards):
+        size += len(repr(card))
+        if size > _MAX_BYTES:
+            return cards[:number]
+    return cards
+
+
+def _read_images(
+    summary: RunSummary, inputs: list[tuple[int, list[dict[str, Any]]]]
+) -> list[Input]:
+    spec = AnnotateSpec.parse(summary.spec)
+    read = partial(
+        read_input,
+        size=1,
+        max_pixels=spec.max_pixels,
+        thumbnail=_IMAGE_PIXELS,
+        https_hosts=spec.https_hosts,
+    )
+    with closing(ReadAhead(read, _items(summary, inputs), 16, _TIMEOUT_S)) as images:
+        return list(images)
+
+
+def _items(summary: RunSummary, inputs: list[tuple[int, list[dict[str, Any]]]]) -> Iterator[Item]:
+    """What to read; of a tar's members the plan knows where in the tar they are."""
+    plan = read_plan(summary.location)
+    shards = {shard for shard, rows in inputs if "#" in rows[0]["source_uri"]} if plan else set()
+    with ThreadPoolExecutor(8) as pool:
+        planned = pool.map(partial(read_shard, summary.location, plan), shards)
+        items = {item.uri: item for shard in planned for item in shard}
+    for _, rows in inputs:
+        yield items.get(rows[0]["source_uri"], Item(rows[0]["source_uri"]))
+
+
+def _card(rows: list[dict[str, Any]], image: Input | None) -> dict[str, Any]:
+    """What the template shows of one input."""
+    first = rows[0]
+    missing = None
+    if image is None or image.error or not image.thumbnail:
+        missing = (image and image.error) or "not read"
+    elif image.sha256 != first["source_sha256"]:
+        missing = "has changed since the run"
+    return {
+        "uri": first["source_uri"],
+        "id": first["id"],
+        "width": first["width"],
+        "height": first["height"],
+        "missing": missing,
+        "image": "" if missing or not image else _data("jpeg", image.thumbnail or b""),
+        "answers": [_answer(row) for row in rows],
+    }
+
+
+def _answer(row: dict[str, Any]) -> dict[str, Any]:
+    mean = (row["logprob"] or 0.0) / max(row["token_count"] or 1, 1)
+    found = [_box(row, detection) for detection in row["detections"] or ()]
+    scores = [box["score"] for box in found]
+    return {
+        "task": row["task"],
+        "prompt": row["prompt"],
+        "text": row["text"] or "",
+        "error": row["error"],
+        "status": row["status"],
+        "cut": row["finished"] is False,
+        "boxes": found,
+        "asked_boxes": row["task"] in ("detect", "segment"),
+        "labels": Counter((box["label"], box["color"]) for box in found),
+        "score": max(scores, default=float(np.exp(mean))) if row["status"] == "ok" else 0.0,
+    }
+
+
+def _box(row: dict[str, Any], detection: dict[str, Any]) -> dict[str, Any]:
+    """A detection, in percent of the image."""
+    width, height = row["width"], row["height"]
+    left, top = 100 * detection["x_min"] / width, 100 * detection["y_min"] / height
+    label = detection["label"] or ""
+    color = _COLORS[int(hashlib.sha256(label.encode()).hexdigest(), 16) % len(_COLORS)]
+    return {
+        "label": label,
+        "score": detection["score"] or 0.0,
+        "left": left,
+        "top": top,
+        "width": 100 * detection["x_max"] / width - left,
+        "height": 100 * detection["y_max"] / height - top,
+        "color": color,
+        "mask": _mask(detection["mask"], color) if detection["mask"] else None,
+    }
+
+
+def _mask(rle: dict[str, Any], color: str) -> str:
+    """A COCO mask as a small PNG, of that color and else transparent."""
+    mask = Image.fromarray(coco_mask.decode(rle) * 255)
+    mask.thumbnail((_IMAGE_PIXELS, _IMAGE_PIXELS))
+    picture = mask.point(lambda value: value > 127).convert("P")
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    picture.putpalette([0, 0, 0, red, green, blue])
+    file = io.BytesIO()
+    picture.save(file, "PNG", transparency=0, bits=1)
+    return _data("png", file.getvalue())
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _labels(rows: pa.Table | None) -> list[tuple[str, int]]:
+    """The most common labels and how many detections have them."""
+    if rows is None:
+        return []
+    found = pc.list_flatten(rows["detections"])
+    counts = pc.value_counts(pc.struct_field(found, "label")).to_pylist()
+    counts.sort(key=lambda each: (-each["counts"], each["values"] or ""))
+    return [(each["values"] or "", each["counts"]) for each in counts[:12]]
+
+
+def _words(rows: pa.Table | None) -> list[tuple[str, int]]:
+    """How many captions have how many words."""
+    if rows is None:
+        return []
+    texts = rows.filter(pc.equal(rows["task"], "caption"))["text"].drop_null()
+    counts = pc.count_substring_regex(texts, r"\S+").to_numpy()
+    if not len(counts):
+        return []
+    width = max(1, -(-int(counts.max() + 1) // 24))
+    bars = np.bincount(counts // width)
+    names = (
+        f"{n * width}-{(n + 1) * width - 1}" if width > 1 else str(n) for n in range(len(bars))
+    )
+    return list(zip(names, bars.tolist(), strict=True))
+
+
+def _speed(summary: RunSummary, committed: list[Piece]) -> dict[str, Any] | None:
+    """Images a second over the time in which the run's parts were done."""
+    if not (rows := sum(piece.rows for piece in committed)):
+        return None
+    times = np.array([piece.committed.timestamp() for piece in committed])
+    first = min(summary.started.timestamp(), times.min())
+    seconds = times.max() - first
+    if seconds <= 0:
+        return None
+    bins = max(1, min(48, len(committed) // 2))
+    images = np.array([piece.rows for piece in committed]) * summary.inputs / rows
+    done, _ = np.histogram(times, bins, (first, times.max()), weights=images)
+    return {"rates": (done / (seconds / bins)).tolist(), "seconds": seconds}

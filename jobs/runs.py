@@ -1,0 +1,112 @@
+"""The runs of an output: which there are, how far each is, which files hold its rows."""
+
+import glob
+import posixpath
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from paliflow.configs import RunSummary
+from paliflow.configs.base import SpecError
+from paliflow.jobs import storage
+from paliflow.jobs.plan import Plan, read_plan
+from paliflow.jobs.sink import Part, part_uri, present_parts, read_part
+
+_TRACES = ("_manifest.json", "_plan/plan.json", "_plan/*/00000.parquet")
+"""What a run has left, at the latest, when it is finished, planned and being planned."""
+
+
+class Run(NamedTuple):
+    """How far a run is."""
+
+    location: str
+    summary: RunSummary | None
+    """None while it is unfinished; then the others say how far it is."""
+    plan: Plan | None = None
+    """None while its inputs are being listed."""
+    parts: int = 0
+    """As many of the plan's shards are done."""
+    latest: Part | None = None
+    """The part with the highest number."""
+
+    @property
+    def run_id(self) -> str:
+        """What the spec called it."""
+        return self.location.rpartition("/run_id=")[2]
+
+
+def list_runs(output: str) -> list[Run]:
+    """The runs of an output, in the order of their ids.
+
+    Raises:
+        SpecError: `output` is no path or URI of a storage that holds outputs.
+    """
+    found = set()
+    folder = _absolute(output)
+    for trace in _TRACES:
+        for entry in storage.match(f"{glob.escape(folder)}/run_id=*/{trace}"):
+            found.add(posixpath.join(folder, entry.uri.removeprefix(f"{folder}/").split("/")[0]))
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(_look_at, sorted(found)))
+
+
+def find_run(output: str, run_id: str | None = None) -> RunSummary:
+    """A finished run.
+
+    Args:
+        output: the folder of a run, or of many: then `run_id`'s, or else the newest.
+        run_id: which.
+
+    Raises:
+        SpecError: there is no such run, or it is not finished.
+    """
+    folder = _absolute(output)
+    location = f"{folder}/run_id={run_id}" if run_id else folder
+    if summary := read_summary(location):
+        return summary
+    if run_id or "/run_id=" in location:
+        run = _look_at(location)
+        raise SpecError(f"{location}: the run is {state(run)}; annotate with its run_id goes on")
+    if finished := [run.summary for run in list_runs(folder) if run.summary]:
+        return max(finished, key=lambda summary: summary.finished)
+    raise SpecError(f"{folder}: no finished run there; `paliflow runs` lists those begun")
+
+
+def state(run: Run) -> str:
+    """How far a run is, in words."""
+    if run.summary:
+        return "finished"
+    if run.plan:
+        return f"unfinished, {run.parts} of {run.plan.shards} parts done"
+    return "planning or not there"
+
+
+def read_summary(location: str) -> RunSummary | None:
+    """The manifest in a run's folder; None if the run is not finished."""
+    try:
+        return RunSummary.parse(storage.read_bytes(f"{location}/_manifest.json").decode())
+    except FileNotFoundError:
+        return None
+
+
+def row_files(summary: RunSummary) -> list[str]:
+    """The URIs of the files that hold a finished run's rows, in the order of its inputs."""
+    if summary.files:
+        return [f"{summary.location}/{name}" for name in summary.files]
+    return [part_uri(summary.location, shard) for shard in range(summary.shards)]
+
+
+def _look_at(location: str) -> Run:
+    if summary := read_summary(location):
+        return Run(location, summary)
+    if not (plan := read_plan(location)):
+        return Run(location, None)
+    present = present_parts(location)
+    latest = read_part(location, max(present)) if present else None
+    return Run(location, None, plan, len(present), latest)
+
+
+def _absolute(output: str) -> str:
+    try:
+        return storage.absolute(output)
+    except ValueError as error:
+        raise SpecError(f"output: {error}") from None

@@ -41,5 +41,6 @@ with DAG(
         output=dag.param("output"),
         prompts=dag.param("prompts"),
         checkpoint=dag.param("checkpoint"),
+        max_error_fraction=0.2,  # 4 of the 36 bundled files are broken on purpose
         # ray_conn_id="ray_default",  # on a cluster; without it, on this machine
     )

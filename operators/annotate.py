@@ -5,21 +5,27 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+)
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import SPEC_VARIABLE
-from paliflow.operators import process
+from paliflow.operators import gcp, process
+from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.fields import check_fields, rendered_later, takes_fields_of
-from paliflow.operators.hook import RayJobHook
+from paliflow.operators.hook import RayJobError, RayJobHook
+from paliflow.operators.links import OutputLink, RayJobLink, browsable
 from paliflow.operators.outcome import conclude
 from paliflow.operators.trigger import RayJobTrigger
 
@@ -32,14 +38,18 @@ class AnnotateOperator(BaseOperator):
     `run_id` may be left out: it is then made from DAG, task, DAG run and map index, so that a
     retry resumes what its predecessor left. Returns the `RunSummary` as plain JSON, without the
     spec. The output is an `Asset` outlet where the DAG file names it; where `output` is templated
-    it is added to the `AssetAlias` `<dag_id>.<task_id>`. Its events carry `run_id`, `location`,
-    `rows` and `errors`.
+    it is added to the `AssetAlias` `<dag_id>.<task_id>`. Its events carry `run_id`, `output`,
+    `location`, `rows` and `errors`.
 
-    A job that exits with 2 needs the user and fails the task for good; others may be retried.
+    A job that exits with 2 needs the user and fails the task for good; others may be retried. A
+    retry goes on with the Ray job if that still runs; clearing, marking and timing out stop it.
 
     Args:
         ray_conn_id: a connection of type `ray`, whose cluster runs the job. Without one, the job
             is a child process and starts Ray on this machine.
+        gcp_conn_id: a connection of type `google_cloud_platform`; its `key_path` or `keyfile_dict`
+            and its `project` are the job's. On a cluster the `key_path` is there. Without one, the
+            job has the Application Default Credentials of the machine it runs on.
         deferrable: wait in the triggerer, not on a worker. Without a connection, no effect.
         poll_interval: seconds between two looks at the Ray job.
         runtime_env: of the Ray job, as Ray defines it.
@@ -48,14 +58,16 @@ class AnnotateOperator(BaseOperator):
         SpecError: as the DAG is parsed, for each value that is wrong whatever the run.
     """
 
-    template_fields = ("spec", "ray_conn_id", "runtime_env")
+    template_fields = ("spec", "ray_conn_id", "gcp_conn_id", "runtime_env")
     template_fields_renderers: ClassVar = {"spec": "json", "runtime_env": "json"}
+    operator_extra_links = (RayJobLink(), OutputLink())
 
     @takes_fields_of(AnnotateSpec, optional=frozenset({"run_id"}))
     def __init__(
         self,
         *,
         ray_conn_id: str | None = None,
+        gcp_conn_id: str | None = None,
         deferrable: bool = True,
         poll_interval: float = 10.0,
         runtime_env: dict[str, Any] | None = None,
@@ -63,11 +75,12 @@ class AnnotateOperator(BaseOperator):
     ) -> None:
         spec = {name: kwargs.pop(name) for name in AnnotateSpec.model_fields if name in kwargs}
         super().__init__(**kwargs)
-        check_fields(AnnotateSpec, spec)
+        check_fields(AnnotateSpec, {"run_id": "made-later", **spec})
         if runtime_env and not ray_conn_id:
             raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
         self.spec = spec
         self.ray_conn_id = ray_conn_id
+        self.gcp_conn_id = gcp_conn_id
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.runtime_env = runtime_env
@@ -86,31 +99,58 @@ class AnnotateOperator(BaseOperator):
             spec = AnnotateSpec.parse({**self.spec, "run_id": self._run_id(context)})
         except SpecError as error:
             raise AirflowFailException(str(error)) from None
-        if not self.ray_conn_id:
-            child = process.start(spec)
-            self._stop = partial(process.terminate, child)
-            return self.execute_complete(context, process.follow(child, self.log))
-
         ti = context["ti"]
-        limit = self.execution_timeout
-        trigger = RayJobTrigger(
-            ray_conn_id=self.ray_conn_id,
-            # Airflow gives every try a new id: a submission repeated within a try is one job.
-            submission_id=f"paliflow-{ti.id}",
-            poll_interval=self.poll_interval,
-            deadline=time.time() + limit.total_seconds() if limit else None,
-        )
+        location = f"{spec.output.rstrip('/')}/run_id={spec.run_id}"
+        OutputLink().push(ti, browsable(location))
+        if not self.ray_conn_id:
+            with gcp.local_environment(self.gcp_conn_id) as environment:
+                child = process.start(spec, environment)
+                self._stop = partial(process.terminate, child)
+                return self.execute_complete(context, process.follow(child, self.log))
+
+        runtime_env = self._runtime_env(spec)
+        ray = RayJobHook(self.ray_conn_id)
+        store = context["task_state_store"]
+        job = asyncio.run(job_for(ray, store.get(STATE), ti.max_tries))
+        # Stored first: whatever happens to the submission, the next try knows its id.
+        store.set(STATE, job)
+        RayJobLink().push(ti, ray.page(job["submission_id"]))
+        trigger = self._trigger(job["submission_id"])
         self._stop = partial(_run_in_thread, trigger.on_kill)
-        asyncio.run(self._submit(trigger, spec, ti))
-        self.log.info("Submitted Ray job %s for run %s", trigger.submission_id, spec.run_id)
+        asyncio.run(self._submit(trigger, runtime_env, ti))
+        self.log.info("Ray job %s does run %s", trigger.submission_id, spec.run_id)
         if self.deferrable:
-            self.defer(trigger=trigger, method_name="execute_complete")
-        return self.execute_complete(context, asyncio.run(_event_of(trigger)))
+            self.defer(
+                trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout
+            )
+        try:
+            event = asyncio.run(_event_of(trigger))
+        except AirflowTaskTimeout:
+            store.delete(STATE)  # Airflow calls on_kill next
+            raise
+        return self.execute_complete(context, event)
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Stops the job where Airflow has given up waiting for it: nobody else would."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralError, TaskDeferralTimeout):
+            store = context["task_state_store"]
+            job: Any = store.get(STATE)
+            try:
+                asyncio.run(self._trigger(job["submission_id"]).on_kill())
+                store.delete(STATE)  # while it ends, the next try must not take it up
+            except RayJobError as error:
+                self.log.warning("Ray job %s may still run: %s", job["submission_id"], error)
+            raise
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """The summary of a job that ended, whose lines have been relayed already."""
         summary = conclude(event)
         extra = {key: summary[key] for key in ("run_id", "location", "rows", "errors")}
+        extra["output"] = self.spec["output"]
         asset_event = context["outlet_events"][self._outlet]
         if isinstance(self._outlet, AssetAlias):
             asset_event.add(Asset(asset_uri(self.spec["output"])), extra=extra)
@@ -124,24 +164,30 @@ class AnnotateOperator(BaseOperator):
         if self._stop:
             self._stop()
 
-    async def _submit(self, trigger: RayJobTrigger, spec: AnnotateSpec, ti: Any) -> None:
+    def _runtime_env(self, spec: AnnotateSpec) -> dict[str, Any]:
         runtime_env = self.runtime_env or {}
+        google = gcp.cluster_environment(self.gcp_conn_id)
         # Ray replaces $NAME in environment variables; in JSON a dollar sign can hide from that.
         variable = {SPEC_VARIABLE: spec.model_dump_json().replace("$", r"\u0024")}
+        env_vars = {**google, **runtime_env.get("env_vars", {}), **variable}
+        return {**runtime_env, "env_vars": env_vars}
+
+    def _trigger(self, submission_id: str) -> RayJobTrigger:
+        assert self.ray_conn_id
+        return RayJobTrigger(
+            ray_conn_id=self.ray_conn_id,
+            submission_id=submission_id,
+            poll_interval=self.poll_interval,
+        )
+
+    async def _submit(self, trigger: RayJobTrigger, runtime_env: dict[str, Any], ti: Any) -> None:
+        names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
         async with RayJobHook(trigger.ray_conn_id) as ray:
             await ray.submit(
                 trigger.submission_id,
                 ENTRYPOINT,
-                runtime_env={
-                    **runtime_env,
-                    "env_vars": {**runtime_env.get("env_vars", {}), **variable},
-                },
-                metadata={
-                    "dag_id": ti.dag_id,
-                    "task_id": ti.task_id,
-                    "run_id": ti.run_id,
-                    "try_number": str(ti.try_number),
-                },
+                runtime_env=runtime_env,
+                metadata={name: str(getattr(ti, name)) for name in names},
             )
 
     def _run_id(self, context: Context) -> str:

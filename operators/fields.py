@@ -51,10 +51,11 @@ def check_fields(spec: type[Spec], fields: Mapping[str, Any]) -> None:
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, detail['loc']))}={detail['input']!r}: {detail['msg']}"
-            for detail in error.errors(include_url=False)
             if detail["loc"]
-            and detail["loc"][0] in fields
-            and not rendered_later(fields[str(detail["loc"][0])])
+            else str(detail["msg"])
+            for detail in error.errors(include_url=False)
+            if not detail["loc"]
+            or (detail["loc"][0] in fields and not rendered_later(fields[str(detail["loc"][0])]))
         ]
         if wrong:
             raise SpecError(f"{spec.__name__}: " + "; ".join(wrong)) from None

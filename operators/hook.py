@@ -1,5 +1,9 @@
 """`RayJobHook`: a client of Ray's Jobs REST API."""
 
+import asyncio
+import contextlib
+import json
+import ssl
 from typing import Any, Self
 
 import httpx
@@ -8,6 +12,7 @@ from airflow.sdk.exceptions import AirflowException
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 TIMEOUT_S = 30.0
+SUBMIT_ATTEMPTS = 3
 _TOKEN_HINT = "the connection's password has to be the cluster's token"
 _HINTS = {
     401: _TOKEN_HINT,
@@ -20,13 +25,18 @@ _HINTS = {
 class RayJobError(AirflowException):
     """Ray could not be reached or refused; the message says where, what and what to check."""
 
+    def __init__(self, message: str, http_status: int | None = None) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+
 
 class RayJobHook(BaseHook):
     """Jobs of one Ray cluster, inside `async with RayJobHook("ray_default") as ray:`.
 
     The connection, of type `ray`: host (a name, or a URL that may have a path), port (8265),
     schema (`http` or `https`), password (the cluster's token, sent as a Bearer token) and in
-    extra `headers` (a mapping) and `verify` (false accepts any certificate).
+    extra `headers` (a mapping, or one as JSON) and `verify` (false accepts any certificate, a path
+    names the bundle of authorities to trust).
 
     Every method raises `RayJobError`. It is httpx and not Ray's own client because that one has
     no timeouts, blocks the event loop and would put Ray on every Airflow worker. Source: the
@@ -45,19 +55,38 @@ class RayJobHook(BaseHook):
     async def __aenter__(self) -> Self:
         connection = await self.aget_connection(self.ray_conn_id)
         extra = await connection.aextra_dejson()
-        headers = httpx.Headers(extra.get("headers"))
+        try:
+            headers = httpx.Headers(_mapping(extra.get("headers")))
+            verify = _verification(extra.get("verify"))
+        except (ValueError, OSError) as error:
+            raise RayJobError(f"connection {self.ray_conn_id!r}: {error}") from None
         if connection.password:
             headers["Authorization"] = f"Bearer {connection.password}"
         self._client = httpx.AsyncClient(
-            base_url=base_url(connection),
-            headers=headers,
-            verify=str(extra.get("verify", True)).lower() != "false",
-            timeout=TIMEOUT_S,
+            base_url=base_url(connection), headers=headers, verify=verify, timeout=TIMEOUT_S
         )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Asks for the cluster's version and its jobs; what Airflow's Test button calls."""
+
+        async def ask() -> str:
+            async with self as ray:
+                await ray._send("GET", "api/jobs/")  # the version alone needs no token
+                return await ray.version()
+
+        try:
+            return True, f"Ray {asyncio.run(ask())} answers"
+        except RayJobError as error:
+            return False, str(error)
+
+    def page(self, submission_id: str) -> str:
+        """The job's address on Ray's dashboard, without credentials."""
+        url = base_url(self.get_connection(self.ray_conn_id)).copy_with(username="", password="")
+        return f"{str(url).rstrip('/')}/#/jobs/{submission_id}"
 
     async def version(self) -> str:
         """The cluster's Ray version."""
@@ -71,19 +100,40 @@ class RayJobHook(BaseHook):
         runtime_env: dict[str, Any],
         metadata: dict[str, str],
     ) -> None:
-        """Starts `entrypoint` as a job; does nothing if a job with this id exists."""
+        """Starts `entrypoint` as a job; does nothing if a job with this id exists.
+
+        A request that broke off may have arrived, so it is sent again under the same id.
+        """
         body = {
             "submission_id": submission_id,
             "entrypoint": entrypoint,
             "runtime_env": runtime_env,
             "metadata": metadata,
         }
+        for attempt in range(1, SUBMIT_ATTEMPTS + 1):
+            try:
+                await self._send("POST", "api/jobs/", json=body)
+            except RayJobError as error:
+                if f"submission_id {submission_id} already exists" in str(error):
+                    self.log.info("Ray job %s was already submitted", submission_id)
+                    return
+                broke_off = error.http_status is None and not isinstance(
+                    error.__cause__, httpx.ConnectError
+                )
+                if not broke_off or attempt == SUBMIT_ATTEMPTS:
+                    raise
+                self.log.warning("Submitting again, in case it did not arrive: %s", error)
+            else:
+                return
+
+    async def status(self, submission_id: str) -> str | None:
+        """Ray's status of a job; None if the cluster does not know it."""
         try:
-            await self._send("POST", "api/jobs/", json=body)
+            return str((await self.job(submission_id))["status"])
         except RayJobError as error:
-            if f"submission_id {submission_id} already exists" not in str(error):
-                raise
-            self.log.info("Ray job %s was already submitted", submission_id)
+            if error.http_status == 404:
+                return None
+            raise
 
     async def job(self, submission_id: str) -> dict[str, Any]:
         """Ray's `JobDetails`: `status`, `message`, `driver_exit_code` and more."""
@@ -96,8 +146,14 @@ class RayJobHook(BaseHook):
         return str((await self._send("GET", f"api/jobs/{submission_id}/logs")).json()["logs"])
 
     async def stop(self, submission_id: str) -> bool:
-        """Asks a job to stop; false if it had ended already."""
-        return bool((await self._send("POST", f"api/jobs/{submission_id}/stop")).json()["stopped"])
+        """Asks a job to stop; false if it had ended already or the cluster does not know it."""
+        try:
+            answer = await self._send("POST", f"api/jobs/{submission_id}/stop")
+        except RayJobError as error:
+            if error.http_status == 404:
+                return False
+            raise
+        return bool(answer.json()["stopped"])
 
     async def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         where = f"{method} {self._client.base_url.join(path)} (connection {self.ray_conn_id!r})"
@@ -115,7 +171,8 @@ class RayJobHook(BaseHook):
         else:
             hint = _HINTS.get(response.status_code, "")
         raise RayJobError(
-            f"{where}: HTTP {response.status_code}; {hint} {response.text[-1000:]}".rstrip("; ")
+            f"{where}: HTTP {response.status_code}; {hint} {response.text[-1000:]}".rstrip("; "),
+            response.status_code,
         )
 
 
@@ -126,3 +183,25 @@ def base_url(connection: Connection) -> httpx.URL:
         url = httpx.URL(host)
         return url.copy_with(port=connection.port) if connection.port else url
     return httpx.URL(f"{connection.schema or 'http'}://{host}:{connection.port or 8265}")
+
+
+def _mapping(headers: object) -> dict[str, str]:
+    if isinstance(headers, str):
+        with contextlib.suppress(json.JSONDecodeError):
+            headers = json.loads(headers or "null")
+    if not isinstance(headers, dict | None):
+        raise ValueError(f"headers: a JSON object is needed, not a {type(headers).__name__}")
+    return headers or {}
+
+
+def _verification(verify: object) -> bool | ssl.SSLContext:
+    if verify is None or str(verify).lower() in ("true", ""):
+        return True
+    if str(verify).lower() == "false":
+        return False
+    try:
+        return ssl.create_default_context(cafile=str(verify))
+    except OSError as error:
+        raise OSError(
+            f"verify={verify!r}: true, false or the path of a bundle of certificates: {error}"
+        ) from None

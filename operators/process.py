@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from paliflow.configs.base import Spec
@@ -15,11 +16,21 @@ GRACE_S = 3.0
 """Between SIGTERM and SIGKILL; Airflow itself kills a task 5 s after it asked it to end."""
 
 
-def start(spec: Spec) -> subprocess.Popen[str]:
-    """Starts `python -m paliflow.jobs` as the leader of a process group."""
+def start(spec: Spec, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Starts `python -m paliflow.jobs` as the leader of a process group.
+
+    Args:
+        spec: what it does.
+        environment: variables besides this process's own.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "paliflow.jobs"],
-        env={**os.environ, SPEC_VARIABLE: spec.model_dump_json(), "PYTHONUNBUFFERED": "1"},
+        env={
+            **os.environ,
+            **environment,
+            SPEC_VARIABLE: spec.model_dump_json(),
+            "PYTHONUNBUFFERED": "1",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

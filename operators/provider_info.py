@@ -18,6 +18,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{"integration-name": "Ray", "python-modules": ["paliflow.operators.hook"]}],
         "triggers": [{"integration-name": "Ray", "python-modules": ["paliflow.operators.trigger"]}],
+        "extra-links": [
+            "paliflow.operators.links.RayJobLink",
+            "paliflow.operators.links.OutputLink",
+        ],
         "connection-types": [
             {
                 "connection-type": "ray",
@@ -42,7 +46,7 @@ def get_provider_info() -> dict[str, Any]:
                     "verify": {
                         "label": "Verify TLS",
                         "description": "true, false, or the path of a certificate bundle.",
-                        "schema": {"type": ["boolean", "string", "null"], "default": True},
+                        "schema": {"type": ["string", "null"], "default": "true"},
                     },
                 },
             }

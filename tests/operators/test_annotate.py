@@ -12,6 +12,8 @@ from PIL import Image
 
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.operators import AnnotateOperator, process
+from paliflow.operators.annotate import default_run_id
+from paliflow.operators.links import OutputLink
 from paliflow.tests.operators import dag_run
 
 
@@ -44,13 +46,59 @@ def test_a_job_that_only_the_user_can_mend_is_not_retried(
 
 
 def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) -> None:
-    location = tmp_path / "run_id=done"
-    location.mkdir()
-    fields: dict[str, Any] = {"input": "in", "prompts": ["ocr"], "run_id": "done"}
+    fields: dict[str, Any] = {"input": "/in", "prompts": ["ocr"], "report": False}
+    summary = finished_run(AnnotateSpec(output=str(tmp_path), run_id="done", **fields))
+    location = summary.location
+    fields["run_id"] = "done"
+    with DAG("finished", params={"output": str(tmp_path)}) as dag:
+        AnnotateOperator(task_id="literal", output=str(tmp_path), **fields)
+        AnnotateOperator(task_id="templated", output="{{ params.output }}", **fields)
+
+    tasks = {task.task_id: task for task in dag_run.run(dag).get_task_instances()}
+    for name, task in tasks.items():
+        assert task.state == "success"
+        assert task.xcom_pull(task_ids=name) == summary.model_dump(mode="json", exclude={"spec"})
+        assert task.xcom_pull(task_ids=name, key=OutputLink().xcom_key) == location
+    extra = {"run_id": "done", "location": location, "rows": 3, "errors": 1}
+    announced = (tmp_path.as_uri(), {**extra, "output": str(tmp_path)})
+    assert dag_run.asset_events("finished") == {"literal": announced, "templated": announced}
+
+
+@pytest.mark.parametrize("mapped", ["input", "output"])
+def test_mapped_tasks_are_runs_of_their_own(mapped: str, tmp_path: Path) -> None:
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    dag_id, folders = f"mapped_{mapped}", [str(tmp_path / name) for name in ("a", "b")]
+    fields: dict[str, Any] = {
+        "input": "/in", "output": str(tmp_path), "prompts": "ocr", "report": False
+    }  # fmt: skip
+    made = [
+        finished_run(
+            AnnotateSpec(
+                run_id=default_run_id(dag_id, "annotate", f"manual__{when.isoformat()}", index),
+                **{**fields, mapped: folder},
+            )
+        )
+        for index, folder in enumerate(folders)
+    ]
+    del fields[mapped]
+    with DAG(dag_id) as dag:
+        AnnotateOperator.partial(task_id="annotate", **fields).expand(**{mapped: folders})
+
+    tasks = dag_run.run(dag, when).get_task_instances()
+    assert [task.state for task in tasks] == ["success"] * 2
+    returned = [task.xcom_pull(task_ids="annotate", map_indexes=task.map_index) for task in tasks]
+    assert [summary["location"] for summary in returned] == [summary.location for summary in made]
+    assert dag_run.asset_events(dag_id)
+
+
+def finished_run(spec: AnnotateSpec) -> RunSummary:
+    """The summary in the manifest that it leaves in the spec's output."""
+    location = Path(spec.output, f"run_id={spec.run_id}")
+    location.mkdir(parents=True)
     summary = RunSummary(
-        run_id="done",
+        run_id=spec.run_id,
         location=str(location),
-        spec=AnnotateSpec(output=str(tmp_path), **fields),
+        spec=spec.model_dump(mode="json"),
         inputs=3,
         rows=3,
         ok=2,
@@ -65,17 +113,7 @@ def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) ->
         versions={},
     )
     (location / "_manifest.json").write_text(summary.model_dump_json())
-    with DAG("finished", params={"output": str(tmp_path)}) as dag:
-        AnnotateOperator(task_id="literal", output=str(tmp_path), **fields)
-        AnnotateOperator(task_id="templated", output="{{ params.output }}", **fields)
-
-    tasks = {task.task_id: task for task in dag_run.run(dag).get_task_instances()}
-    for name, task in tasks.items():
-        assert task.state == "success"
-        assert task.xcom_pull(task_ids=name) == summary.model_dump(mode="json", exclude={"spec"})
-    extra = {"run_id": "done", "location": str(location), "rows": 3, "errors": 1}
-    announced = (tmp_path.as_uri(), extra)
-    assert dag_run.asset_events("finished") == {"literal": announced, "templated": announced}
+    return summary
 
 
 def test_ending_a_task_ends_everything_it_started(tmp_path: Path) -> None:
@@ -83,7 +121,7 @@ def test_ending_a_task_ends_everything_it_started(tmp_path: Path) -> None:
     spec = AnnotateSpec(
         input=str(tmp_path), output=str(tmp_path / "out"), prompts=("ocr",), run_id="killed"
     )
-    child = process.start(spec)
+    child = process.start(spec, {})
     family: list[psutil.Process] = []
     while not any("raylet" in member.name() for member in family):
         assert child.poll() is None, "it ended before Ray ran"

@@ -25,16 +25,26 @@ GOOD: dict[str, Any] = {"input": "in", "output": "/out", "prompts": ["caption en
         ({"sampling": {"temprature": 1}}, "sampling.temprature"),
         ({"dtype": "float16", "seed": "x"}, "dtype='float16'.*seed='x'"),
         ({"runtime_env": {"pip": ["x"]}}, "runtime_env.*ray_conn_id"),
+        ({"prompts": []}, "AnnotateSpec: .*give prompts, or the prompt_column"),
+        ({"max_error_fraction": 10}, "max_error_fraction=10"),
+        ({"thumbnail": 0, "metadata_columns": "a"}, "metadata_columns='a'.*thumbnail=0"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_field(wrong: dict[str, Any], names: str) -> None:
     with pytest.raises((SpecError, TypeError, ValueError), match=f"(?s){names}"):
-        AnnotateOperator(task_id="annotate", **GOOD, **wrong)
+        AnnotateOperator(task_id="annotate", **GOOD | wrong)
 
 
 def test_missing_fields_are_named() -> None:
-    with pytest.raises(TypeError, match="'output', 'prompts'"):
-        AnnotateOperator(task_id="annotate", input="in")
+    with pytest.raises(TypeError, match="'output'"):
+        AnnotateOperator(task_id="annotate", input="in", prompts="ocr")
+
+
+def test_a_manifests_prompts_are_enough() -> None:
+    task = AnnotateOperator(
+        task_id="annotate", input="in.csv", output="/out", prompt_column="question"
+    )
+    assert task.spec == {"input": "in.csv", "output": "/out", "prompt_column": "question"}
 
 
 def test_values_that_airflow_renders_later_are_let_through() -> None:

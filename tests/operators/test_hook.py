@@ -1,8 +1,23 @@
-"""How a connection becomes an address."""
+"""How a connection becomes an address, headers and trust."""
+
+import datetime
+import ipaddress
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.sdk import Connection
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from paliflow.operators import RayJobHook
 from paliflow.operators.hook import base_url
 
 
@@ -21,3 +36,93 @@ def test_a_connection_uri_is_a_dashboards_address(uri: str, url: str) -> None:
 def test_the_host_may_be_a_url_with_a_path() -> None:
     connection = Connection(conn_id="ray", host="https://proxy.example/ray/", port=8443)
     assert base_url(connection) == "https://proxy.example:8443/ray/"
+
+
+def test_a_jobs_page_shows_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {"conn_type": "ray", "host": "https://me:secret@ray.example/p/", "password": "t"}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY", json.dumps(connection))
+    assert RayJobHook("ray").page("job-1") == "https://ray.example/p/#/jobs/job-1"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody vouches for, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ray")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "ray.pem"
+    pem = serialization.Encoding.PEM
+    file.write_bytes(
+        signed.public_bytes(pem)
+        + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return file
+
+
+class Dashboard(BaseHTTPRequestHandler):
+    """Answers those who send the header that a proxy would want."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"ray_version": "2.60.0"}).encode()
+        self.send_response(200 if self.headers["X-Proxy"] == "open" else 403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def port(certificate: Path) -> Iterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+HEADERS = {"X-Proxy": "open"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"verify": False, "headers": HEADERS}, "Ray 2.60.0 answers"),
+        ({"verify": "false", "headers": json.dumps(HEADERS)}, "Ray 2.60.0 answers"),
+        ({"verify": "{certificate}", "headers": HEADERS}, "Ray 2.60.0 answers"),
+        ({"verify": False, "headers": ""}, "HTTP 403"),
+        ({"headers": HEADERS}, "CERTIFICATE_VERIFY_FAILED"),
+        ({"verify": True, "headers": HEADERS}, "CERTIFICATE_VERIFY_FAILED"),
+        ({"verify": "true", "headers": HEADERS}, "CERTIFICATE_VERIFY_FAILED"),
+        ({"verify": "/no/such.pem"}, "'tls': verify='/no/such.pem': true, false or the path"),
+        ({"headers": ["X-Proxy"]}, "'tls': headers: a JSON object"),
+        ({"headers": "{"}, "'tls': headers: a JSON object"),
+    ],
+)
+def test_headers_and_verify_mean_what_the_form_says(
+    extra: dict[str, Any],
+    message: str,
+    certificate: Path,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if extra.get("verify") == "{certificate}":
+        extra = {**extra, "verify": str(certificate)}
+    connection = {
+        "conn_type": "ray", "host": "127.0.0.1", "port": port, "schema": "https", "extra": extra
+    }  # fmt: skip
+    monkeypatch.setenv("AIRFLOW_CONN_TLS", json.dumps(connection))
+    works, said = RayJobHook("tls").test_connection()
+    assert message in said
+    assert works == ("answers" in message)

@@ -3,13 +3,18 @@
 import asyncio
 import json
 import os
-import time
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
+from airflow.sdk.bases.operator import TriggerFailureReason
+from airflow.sdk.exceptions import TaskDeferralTimeout
 
-from paliflow.operators import RayJobHook, RayJobTrigger
+from paliflow.operators import AnnotateOperator, RayJobHook, RayJobTrigger, hook
+from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.hook import RayJobError
 
 SLEEP = "python -c 'import time; time.sleep(300)'"
@@ -52,10 +57,87 @@ def test_a_killed_trigger_stops_the_job(ray: str) -> None:
     assert wait(trigger)["status"] == "STOPPED"
 
 
-def test_a_job_is_stopped_at_the_deadline(ray: str) -> None:
+class Store(dict[str, Any]):
+    """What `context["task_state_store"]` can do."""
+
+    set = dict.__setitem__
+    delete = dict.__delitem__
+
+
+def test_a_job_that_airflow_has_given_up_is_stopped_and_forgotten(ray: str) -> None:
     job = submit(ray, SLEEP)
-    assert wait(trigger_for(ray, job, deadline=time.time()))["status"] == "TIMEOUT"
+    store = Store({STATE: {"submission_id": job, "max_tries": 1}})
+    task = AnnotateOperator(
+        task_id="annotate", input="in", output="/out", prompts="ocr", ray_conn_id=ray
+    )
+    context: Any = {"task_state_store": store}
+    with pytest.raises(TaskDeferralTimeout):
+        task.resume_execution("__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT}, context)
     assert wait(trigger_for(ray, job))["status"] == "STOPPED"
+    assert store == {}
+
+
+def left(job: str) -> dict[str, Any]:
+    return {"submission_id": job, "max_tries": 3}
+
+
+def next_job(ray: str, job: str, max_tries: int) -> dict[str, Any]:
+    return asyncio.run(job_for(RayJobHook(ray), left(job), max_tries))
+
+
+def test_a_retry_goes_on_with_a_job_unless_it_failed_or_was_stopped(ray: str) -> None:
+    succeeded, failed, running = (submit(ray, what) for what in ("true", "false", SLEEP))
+    assert next_job(ray, running, 3) == left(running)
+    assert wait(trigger_for(ray, succeeded))["status"] == "SUCCEEDED"
+    assert next_job(ray, succeeded, 3) == left(succeeded)
+    assert wait(trigger_for(ray, failed))["status"] == "FAILED"
+    assert next_job(ray, failed, 3)["submission_id"] != failed
+    asyncio.run(trigger_for(ray, running).on_kill())
+    assert wait(trigger_for(ray, running))["status"] == "STOPPED"
+    assert next_job(ray, running, 3)["submission_id"] != running
+
+
+def test_an_id_that_ray_does_not_know_is_kept_in_case_it_is_on_its_way(ray: str) -> None:
+    assert next_job(ray, "not-arrived-yet", 3) == left("not-arrived-yet")
+
+
+def test_clearing_stops_the_job_and_names_another(ray: str) -> None:
+    job = submit(ray, SLEEP)
+    new = next_job(ray, job, 5)
+    assert new["submission_id"] != job
+    assert new["max_tries"] == 5
+    assert wait(trigger_for(ray, job))["status"] == "STOPPED"
+    assert next_job(ray, "long-forgotten", 5)["max_tries"] == 5
+
+
+def test_a_submission_whose_answer_is_lost_becomes_one_job(
+    ray: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = str(hook.base_url(RayJobHook.get_connection(ray)))
+    posts: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {"Authorization": self.headers["Authorization"]}
+            answer = httpx.post(upstream + self.path, content=body, headers=headers, timeout=60)
+            posts.append(answer.text)
+            if len(posts) == 1:
+                return  # Ray has accepted it; the connection breaks before the answer
+            self.send_response(answer.status_code)
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _, password = os.environ["AIRFLOW_CONN_RAY_HEAD"].split("@")[0].rsplit(":", 1)
+        uri = f"ray://:{password}@127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("AIRFLOW_CONN_LOSSY", uri)
+        job = submit("lossy", "echo once")
+        server.shutdown()
+    assert len(posts) == 2
+    assert "already exists" in posts[1]
+    assert "once" in wait(trigger_for(ray, job))["tail"]
 
 
 def test_the_same_submission_twice_is_one_job(ray: str) -> None:
@@ -84,6 +166,16 @@ def test_an_error_names_the_connection_and_not_its_token(ray: str) -> None:
     with pytest.raises(RayJobError, match=r"'wrong_token'.*HTTP 403; .*password") as refused:
         submit("wrong_token", "echo")
     assert "the-wrong-token" not in str(refused.value)
+    works, message = RayJobHook("wrong_token").test_connection()
+    assert not works
+    assert "HTTP 403" in message
+    assert "the-wrong-token" not in message
+
+
+def test_a_connection_can_be_tested(ray: str) -> None:
+    works, message = RayJobHook(ray).test_connection()
+    assert works
+    assert message.startswith("Ray 2.")
 
 
 def test_nobody_listening_is_an_error_that_says_what_to_check() -> None:

@@ -8,7 +8,7 @@ import jsonschema  # type: ignore[import-untyped]
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
-from paliflow.operators import RayJobHook
+from paliflow.operators import AnnotateOperator, RayJobHook
 from paliflow.operators.provider_info import get_provider_info
 
 
@@ -22,6 +22,8 @@ def test_every_module_it_names_exists() -> None:
     for kind in ("operators", "hooks", "triggers"):
         for name in info[kind][0]["python-modules"]:
             assert import_module(name).__name__ == name
+    links = [type(link) for link in AnnotateOperator.operator_extra_links]
+    assert info["extra-links"] == [f"{link.__module__}.{link.__name__}" for link in links]
 
 
 def test_airflow_finds_the_hook_by_its_connection_type() -> None:

@@ -15,6 +15,7 @@ def test_a_dag_with_the_operator_survives_serialization() -> None:
             output="gs://bucket/out",
             prompts=("ocr", "caption en"),
             ray_conn_id="ray_head",
+            gcp_conn_id="google",
             runtime_env={"env_vars": {"A": "b"}},
             outlets=[Asset("gs://bucket/other")],
         )
@@ -33,13 +34,15 @@ def test_a_dag_with_the_operator_survives_serialization() -> None:
     task = back.task_dict["literal"]
     assert vars(task)["spec"]["prompts"] == ["ocr", "caption en"]
     assert vars(task)["ray_conn_id"] == "ray_head"
+    assert vars(task)["gcp_conn_id"] == "google"
+    assert {link.name for link in task.operator_extra_links} == {"Ray job", "Output"}
     assert vars(task)["runtime_env"] == {"env_vars": {"A": "b"}}
     assert set(back.task_dict) == {"literal", "templated", "mapped"}
 
 
 def test_a_trigger_is_rebuilt_from_what_it_serializes() -> None:
     trigger: BaseTrigger = RayJobTrigger(
-        ray_conn_id="ray_head", submission_id="job", poll_interval=5.0, deadline=9.0
+        ray_conn_id="ray_head", submission_id="job", poll_interval=5.0
     )
     path, arguments = trigger.serialize()
     assert path == f"{RayJobTrigger.__module__}.{RayJobTrigger.__name__}"

@@ -1,0 +1,38 @@
+"""Links of a task in Airflow's UI: to its Ray job and to its output."""
+
+from typing import Any
+
+from airflow.sdk import BaseOperator, BaseOperatorLink
+
+
+class PushedLink(BaseOperatorLink):
+    """A link that the task pushes as soon as it knows it: it is there while the job runs."""
+
+    def push(self, ti: Any, url: str) -> None:
+        """Shows `url`; `ti` is the task instance that runs here."""
+        ti.xcom_push(key=self.xcom_key, value=url)
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """What was pushed. Airflow asks at each end of the task's code, also when it defers."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
+
+
+class RayJobLink(PushedLink):
+    """The job's page on Ray's dashboard; none without a Ray connection."""
+
+    name = "Ray job"
+
+
+class OutputLink(PushedLink):
+    """The run's folder: a `gs://` one in Google Cloud's console, others as they are."""
+
+    name = "Output"
+
+
+def browsable(location: str) -> str:
+    """The address under which a browser shows a folder."""
+    if location.startswith("gs://"):
+        return f"https://console.cloud.google.com/storage/browser/{location.removeprefix('gs://')}"
+    return location

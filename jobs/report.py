@@ -6,11 +6,11 @@ import io
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,6 +72,8 @@ def write_report(summary: RunSummary) -> str:
     """
     stretches, committed = _sample(row_files(summary))
     rows = pa.concat_tables([stretch.rows for stretch in stretches]) if stretches else None
+    labels = _labels(rows)
+    colors = {label: color for (label, _), color in zip(labels, cycle(_COLORS), strict=False)}
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template.filters["sha256"] = _sha256
     template.filters["name"] = lambda uri: posixpath.basename(uri) or uri
@@ -79,8 +81,8 @@ def write_report(summary: RunSummary) -> str:
     page = template.from_string(Path(__file__).with_name("report.html.j2").read_text()).render(
         summary=summary,
         spec=json.dumps(summary.spec, indent=2, ensure_ascii=False),
-        cards=_gallery(summary, stretches),
-        labels=_labels(rows),
+        cards=_gallery(summary, stretches, colors),
+        labels=labels,
         words=_words(rows),
         speed=_speed(summary, committed),
         sampled=rows.num_rows if rows else 0,
@@ -127,7 +129,9 @@ def _read(uri: str, stretches: int) -> tuple[list[Stretch], list[Piece]]:
         return found, held
 
 
-def _gallery(summary: RunSummary, stretches: list[Stretch]) -> list[dict[str, Any]]:
+def _gallery(
+    summary: RunSummary, stretches: list[Stretch], colors: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Sampled inputs, each with its rows and, if it can be read now as it was then, its image."""
     good: list[tuple[int, list[dict[str, Any]]]] = []
     bad: list[tuple[int, list[dict[str, Any]]]] = []
@@ -147,8 +151,8 @@ def _gallery(summary: RunSummary, stretches: list[Stretch]) -> list[dict[str, An
     bad = _spread(bad, _ERRORS if good else _IMAGES)
     good = _spread(good, _IMAGES - len(bad))
     images = _read_images(summary, good)
-    cards = [_card(rows, image) for (_, rows), image in zip(good, images, strict=True)]
-    cards += [_card(rows, None) for _, rows in bad]
+    cards = [_card(rows, image, colors) for (_, rows), image in zip(good, images, strict=True)]
+    cards += [_card(rows, None, colors) for _, rows in bad]
     size = 0
     for number, card in enumerate(cards):
         size += len(repr(card))
@@ -183,7 +187,9 @@ def _items(summary: RunSummary, inputs: list[tuple[int, list[dict[str, Any]]]]) 
         yield items.get(rows[0]["source_uri"], Item(rows[0]["source_uri"]))
 
 
-def _card(rows: list[dict[str, Any]], image: Input | None) -> dict[str, Any]:
+def _card(
+    rows: list[dict[str, Any]], image: Input | None, colors: Mapping[str, str]
+) -> dict[str, Any]:
     """What the template shows of one input."""
     first = rows[0]
     missing = None
@@ -198,13 +204,13 @@ def _card(rows: list[dict[str, Any]], image: Input | None) -> dict[str, Any]:
         "height": first["height"],
         "missing": missing,
         "image": "" if missing or not image else _data("jpeg", image.thumbnail or b""),
-        "answers": [_answer(row) for row in rows],
+        "answers": [_answer(row, colors) for row in rows],
     }
 
 
-def _answer(row: dict[str, Any]) -> dict[str, Any]:
+def _answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
     mean = (row["logprob"] or 0.0) / max(row["token_count"] or 1, 1)
-    found = [_box(row, detection) for detection in row["detections"] or ()]
+    found = [_box(row, detection, colors) for detection in row["detections"] or ()]
     scores = [box["score"] for box in found]
     return {
         "task": row["task"],
@@ -220,12 +226,13 @@ def _answer(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _box(row: dict[str, Any], detection: dict[str, Any]) -> dict[str, Any]:
+def _box(
+    row: dict[str, Any], detection: dict[str, Any], colors: Mapping[str, str]
+) -> dict[str, Any]:
     """A detection, in percent of the image."""
     width, height = row["width"], row["height"]
     left, top = 100 * detection["x_min"] / width, 100 * detection["y_min"] / height
     label = detection["label"] or ""
-    color = _COLORS[int(hashlib.sha256(label.encode()).hexdigest(), 16) % len(_COLORS)]
     return {
         "label": label,
         "score": detection["score"] or 0.0,
@@ -233,8 +240,8 @@ def _box(row: dict[str, Any], detection: dict[str, Any]) -> dict[str, Any]:
         "top": top,
         "width": 100 * detection["x_max"] / width - left,
         "height": 100 * detection["y_max"] / height - top,
-        "color": color,
-        "mask": _mask(detection["mask"], color) if detection["mask"] else None,
+        "color": colors[label],
+        "mask": _mask(detection["mask"], colors[label]) if detection["mask"] else None,
     }
 
 
@@ -255,13 +262,13 @@ def _data(kind: str, content: bytes) -> str:
 
 
 def _labels(rows: pa.Table | None) -> list[tuple[str, int]]:
-    """The most common labels and how many detections have them."""
+    """How many detections have each label, the most common first."""
     if rows is None:
         return []
     found = pc.list_flatten(rows["detections"])
     counts = pc.value_counts(pc.struct_field(found, "label")).to_pylist()
     counts.sort(key=lambda each: (-each["counts"], each["values"] or ""))
-    return [(each["values"] or "", each["counts"]) for each in counts[:12]]
+    return [(each["values"] or "", each["counts"]) for each in counts]
 
 
 def _words(rows: pa.Table | None) -> list[tuple[str, int]]:

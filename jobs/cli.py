@@ -1,17 +1,20 @@
 """The `paliflow` command line."""
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from rich.console import Console
+from pydantic.fields import FieldInfo
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs import AnnotateSpec, RunSummary, Sampling
 from paliflow.configs.base import SpecError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -38,76 +41,161 @@ def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
 
 
-def _option(field: str, *names: str, note: str = "") -> Any:
-    """An option that says of itself what the spec says of its field."""
-    info = AnnotateSpec.model_fields[field]
-    shown = False if info.is_required() or not info.default else str(info.default)
-    return typer.Option(*names, help=f"{info.description}{note}", show_default=shown)
+_PANELS = {
+    "What": "prompts image_column prompt_column id_column metadata_columns https_hosts only_new "
+    "max_pixels read_timeout",
+    "Model": "checkpoint tokenizer mask_decoder dtype query_pre_attn_scalar max_new_tokens "
+    "max_prompt_tokens temperature top_k top_p seed",
+    "Output": "output run_id thumbnail compact report row_group_size compression_level",
+    "How": "actors cpus_per_actor accelerators_per_actor batch_size shard_size stall_timeout "
+    "max_errors max_error_fraction",
+}
+_FLAGS = {"accelerators_per_actor": "--accelerator"}
+_NOTES = {"run_id": "The time, if not given.", "accelerators_per_actor": "Here TPU=4 or GPU=1."}
 
 
-@app.command()
-def annotate(
-    context: typer.Context,
-    input: Annotated[str, typer.Argument(help=AnnotateSpec.model_fields["input"].description)],
-    output: Annotated[str, _option("output")],
-    prompts: Annotated[list[str], _option("prompts", "--prompt", note=" Repeat for several.")],
-    run_id: Annotated[str | None, _option("run_id", note=" The time, if not given.")] = None,
-    checkpoint: Annotated[str | None, _option("checkpoint")] = None,
-    tokenizer: Annotated[str | None, _option("tokenizer")] = None,
-    mask_decoder: Annotated[str | None, _option("mask_decoder")] = None,
-    dtype: Annotated[str | None, _option("dtype")] = None,
-    image_column: Annotated[str | None, _option("image_column")] = None,
-    max_new_tokens: Annotated[int | None, _option("max_new_tokens")] = None,
-    shard_size: Annotated[int | None, _option("shard_size")] = None,
-    batch_size: Annotated[int | None, _option("batch_size")] = None,
-    actors: Annotated[int | None, _option("actors")] = None,
-    accelerator: Annotated[
-        list[str] | None, typer.Option(help="What one actor takes: TPU=4 or GPU=1.")
-    ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(help="A Ray cluster's head:port, or `auto`; one here if not given."),
-    ] = None,
-) -> None:
+def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
+    """A field of the spec as an option; the spec checks the values, so they stay text here."""
+    repeated = get_origin(field.annotation) in (tuple, dict)
+    required = field.is_required() and name != "run_id"
+    flag = _FLAGS.get(name, f"--{name.removesuffix('s') if repeated else name}".replace("_", "-"))
+    notes = [field.description, _NOTES.get(name), "Repeat for several." if repeated else None]
+    if isinstance(field.default, (str, int, float)):
+        notes.append(f"Default: {str(field.default).lower()}.")
+    option = typer.Option(
+        *([] if field.annotation is bool else [flag]),
+        help=" ".join(note for note in notes if note),
+        metavar=None if field.annotation is bool else _metavar(field.annotation),
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    kind: Any = bool if field.annotation is bool else list[str] if repeated else str
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "NAME=FLOAT"
+    return next((kind.upper() for kind in ("int", "float") if kind in str(annotation)), "TEXT")
+
+
+def _signature() -> inspect.Signature:
+    """The options of `annotate`: the fields of the spec, those of its sampling, and an address."""
+    fields = {**AnnotateSpec.model_fields, **Sampling.model_fields}
+    source = typer.Argument(help=fields["input"].description, metavar="INPUT")
+    address = typer.Option(
+        help="A Ray cluster's head:port, or `auto`; one here if not given.",
+        metavar="TEXT",
+        rich_help_panel="How",
+    )
+    parameter = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    return inspect.Signature(
+        [
+            parameter("input", annotation=Annotated[str, source]),
+            *(
+                _option(name, fields[name], panel)
+                for panel, names in _PANELS.items()
+                for name in names.split()
+            ),
+            parameter("ray_address", default=None, annotation=Annotated[str | None, address]),
+        ]
+    )
+
+
+def _annotate(ray_address: str | None, **fields: Any) -> None:
     """Asks every prompt about every image and writes the answers to Parquet.
 
     Example: paliflow annotate photos --output annotations --prompt "caption en" --prompt ocr
 
     The same command with the same --run-id resumes a run that was interrupted.
     """
-    given = {
-        field: value
-        for field, value in context.params.items()
-        if field in AnnotateSpec.model_fields and value is not None
-    }
+    given = {name: value for name, value in fields.items() if value is not None}
     given.setdefault("run_id", datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))
-    taken = (item.partition("=") for item in accelerator or [])
+    given["sampling"] = {name: given.pop(name) for name in Sampling.model_fields if name in given}
+    taken = (item.partition("=") for item in given.pop("accelerators_per_actor", ()))
     given["accelerators_per_actor"] = {name: count for name, _, count in taken}
     spec = AnnotateSpec.parse(given)
     from paliflow.jobs import run  # here, because JAX and Ray would make --help wait
 
     console = Console()
-    summary = run.annotate(spec, console, ray_address)
-    console.print(_preview(summary))
+    _print(console, run.annotate(spec, console, ray_address))
+
+
+_annotate.__signature__ = _signature()  # type: ignore[attr-defined]
+app.command("annotate")(_annotate)
+
+Output = Annotated[
+    str, typer.Argument(help="The folder or gs:// prefix that runs were written to, or one run's.")
+]
+RunId = Annotated[str | None, typer.Option(help="Which run; the newest finished, if not given.")]
+
+
+@app.command()
+def runs(output: Output) -> None:
+    """Lists the runs of an output: how far they are, rows, errors, when, how fast."""
+    from paliflow.jobs.runs import list_runs, state
+
+    table = Table("run", "state", box=None, header_style="bold", pad_edge=False)
+    for column in ("rows", "errors", "images/s", "last written"):
+        table.add_column(column, justify="right")
+    for run in list_runs(output):
+        rows, errors, speed, when = "", "", "", run.latest and run.latest.committed
+        if done := run.summary:
+            rows, errors, when = f"{done.rows:,}", f"{done.errors:,}", done.finished
+            speed = f"{done.images_per_second:.1f}"
+        table.add_row(
+            Text(run.run_id),
+            Text(state(run), "green" if run.summary else "yellow"),
+            *(rows, errors, speed, f"{when.astimezone():%Y-%m-%d %H:%M}" if when else ""),
+        )
+    if not table.row_count:
+        raise SpecError(f"output={output!r}: no runs there")
+    Console().print(table)
+
+
+@app.command()
+def show(output: Output, run_id: RunId = None) -> None:
+    """Prints a finished run's summary and some of its rows."""
+    from paliflow.jobs.runs import find_run
+
+    _print(Console(), find_run(output, run_id))
+
+
+@app.command()
+def compact(output: Output, run_id: RunId = None) -> None:
+    """Rewrites a finished run into files of about 256 MB.
+
+    Safe to interrupt and to repeat. Its manifest names the files that count.
+    """
+    from paliflow.jobs.compact import compact
+    from paliflow.jobs.runs import find_run
+
+    summary = compact(find_run(output, run_id))
+    files = f"{len(summary.files)} file" + "s" * (len(summary.files) != 1)
+    print(f"{summary.rows} rows of {summary.shards} parts in {files}: {summary.location}")
+
+
+def _print(console: Console, summary: RunSummary) -> None:
+    """Some rows, why others failed, and last the line that sums it up."""
+    from paliflow.jobs.runs import sample_rows
+
+    table = Table("image", "prompt", "answer")
+    for row in sample_rows(summary, 8):
+        name = row["source_uri"].rpartition("/")[2]
+        answer = Text(row["text"]) if row["error"] is None else Text(row["error"], "red")
+        table.add_row(Text(name), Text(row["prompt"]), answer)
+    reasons = Table.grid(padding=(0, 2))
+    for reason, count in summary.error_reasons.items():
+        reasons.add_row(Text(f"{count:>8,}"), Text(reason, "red"))
+    console.print(Group(table, reasons) if summary.error_reasons else table)
     print(
         f"{summary.rows} rows, {summary.errors} of them errors, from {summary.inputs} images in "
         f"{summary.seconds:.1f} s: {summary.location}"
     )
-
-
-def _preview(summary: RunSummary, rows: int = 6) -> Table:
-    """The first rows of a run's first part."""
-    import pyarrow.parquet as pq
-
-    from paliflow.jobs import storage
-    from paliflow.jobs.sink import part_uri
-
-    columns = ["source_uri", "prompt", "text", "error"]
-    with storage.open_binary(part_uri(summary.location, 0)) as file:
-        batch = next(pq.ParquetFile(file).iter_batches(batch_size=rows, columns=columns))
-    table = Table("image", "prompt", "answer")
-    for row in batch.to_pylist():
-        name = row["source_uri"].rpartition("/")[2]
-        answer = Text(row["text"]) if row["error"] is None else Text(row["error"], "red")
-        table.add_row(Text(name), Text(row["prompt"]), answer)
-    return table

@@ -2,8 +2,12 @@
 
 import glob
 import posixpath
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow.parquet as pq
 
 from paliflow.configs import RunSummary
 from paliflow.configs.base import SpecError
@@ -13,6 +17,10 @@ from paliflow.jobs.sink import Part, part_uri, present_parts, read_part
 
 _TRACES = ("_manifest.json", "_plan/plan.json", "_plan/*/00000.parquet")
 """What a run has left, at the latest, when it is finished, planned and being planned."""
+
+
+_SHOWN = ["source_uri", "prompt", "text", "status", "error"]
+_T = TypeVar("_T")
 
 
 class Run(NamedTuple):
@@ -93,6 +101,21 @@ def row_files(summary: RunSummary) -> list[str]:
     if summary.files:
         return [f"{summary.location}/{name}" for name in summary.files]
     return [part_uri(summary.location, shard) for shard in range(summary.shards)]
+
+
+def sample_rows(summary: RunSummary, count: int) -> list[dict[str, Any]]:
+    """Rows from the beginnings of a finished run's files, evenly spaced in each."""
+    rows: list[dict[str, Any]] = []
+    for uri, share in Counter(spread(row_files(summary), count)).items():
+        with storage.open_binary(uri) as file:
+            batches = pq.ParquetFile(file).iter_batches(4096, columns=_SHOWN)
+            rows += spread(next(batches).to_pylist(), share)
+    return rows
+
+
+def spread(items: Sequence[_T], count: int) -> list[_T]:
+    """`count` of them, evenly spaced; the same again where there are fewer."""
+    return [items[number * len(items) // count] for number in range(count)] if items else []
 
 
 def _look_at(location: str) -> Run:

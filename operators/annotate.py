@@ -27,7 +27,7 @@ from paliflow.operators.fields import check_fields, rendered_later, takes_fields
 from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import OutputLink, RayJobLink, browsable
 from paliflow.operators.outcome import conclude
-from paliflow.operators.trigger import RayJobTrigger
+from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
 ENTRYPOINT = "python -m paliflow.jobs"
 
@@ -120,6 +120,7 @@ class AnnotateOperator(BaseOperator):
         asyncio.run(self._submit(trigger, runtime_env, ti))
         self.log.info("Ray job %s does run %s", trigger.submission_id, spec.run_id)
         if self.deferrable:
+            ti.xcom_push(RELAYED, 0)
             self.defer(
                 trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout
             )

@@ -24,6 +24,9 @@ class RayJobLink(PushedLink):
 
     name = "Ray job"
 
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        return super().get_link(operator, ti_key=ti_key) if operator.ray_conn_id else ""
+
 
 class OutputLink(PushedLink):
     """The run's folder: a `gs://` one in Google Cloud's console, others as they are."""

@@ -10,13 +10,12 @@ from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 from airflow.models.asset import AssetEvent
 from airflow.sdk import DAG
-from airflow.sdk.definitions._internal.types import NOTSET
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
 
-def run(dag: DAG, logical_date: datetime | None = None, **conf: Any) -> Any:
+def run(dag: DAG, run_after: datetime | None = None, **conf: Any) -> Any:
     """The finished `DagRun`; `conf` are the values of DAG parameters."""
     _database()
     # `DAG.test` wants the DAG among those that Airflow knows, whatever file it came from.
@@ -25,7 +24,7 @@ def run(dag: DAG, logical_date: datetime | None = None, **conf: Any) -> Any:
     bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
     bag.bag_dag(dag)
     sync_bag_to_db(bag, "dags-folder", None)
-    return dag.test(logical_date=logical_date or NOTSET, run_conf=conf)
+    return dag.test(run_after=run_after, run_conf=conf)
 
 
 def asset_events(dag_id: str) -> dict[str, tuple[str, dict[str, Any]]]:

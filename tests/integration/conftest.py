@@ -1,0 +1,169 @@
+"""Airflow's parts, a Ray head and a GCS server as processes: started once, for all the tests."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+import paliflow.dags
+from paliflow.tests.operators.ray_head import TOKEN, end_session, free_port, ray_head
+
+SAMPLE = Path(str(paliflow.dags.__file__)).parent / "sample"
+IMAGES = sorted([*SAMPLE.glob("*.png"), *SAMPLE.glob("*.jpg")])
+PROMPTS = ("ocr", "detect digit")
+DAGS = """
+from airflow.sdk import DAG
+from paliflow.operators import AnnotateOperator
+
+for name, deferrable in {dags!r}.items():
+    with DAG(name, schedule=None):
+        AnnotateOperator(
+            task_id="annotate",
+            input="gs://images/sample",
+            output="gs://annotations/" + name,
+            prompts={prompts!r},
+            max_error_fraction=0.2,
+            retries=1,
+            retry_delay=1,
+            ray_conn_id="cluster",
+            runtime_env={{"env_vars": {{"STORAGE_EMULATOR_HOST": {gcs!r}}}}},
+            deferrable=deferrable,
+            poll_interval=1,
+        )
+"""
+
+
+class Services:
+    """What runs beside the tests: clients of it, and its processes."""
+
+    def __init__(self, folder: Path, deferrable: dict[str, bool]) -> None:
+        """Starts everything; `deferrable` has the id of each DAG."""
+        self._folder, self._processes = folder, dict[str, subprocess.Popen[bytes]]()
+        self.gcs = f"http://127.0.0.1:{free_port()}"
+        url = f"http://127.0.0.1:{free_port()}"
+        ray = ray_head()
+        self.ray = httpx.Client(
+            base_url=f"http://127.0.0.1:{ray}/api/jobs/",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=30,
+        )
+        self.airflow = httpx.Client(base_url=f"{url}/api/v2/", timeout=30)
+        settings = {
+            "API__BASE_URL": url,
+            "API__PORT": url.rpartition(":")[2],
+            "API__WORKERS": "1",
+            "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "CORE__DAGS_FOLDER": str(folder / "dags"),
+            "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__PARALLELISM": "2",
+            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            # Soon, but not so soon that a slow machine counts as a dead one.
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+        }
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+            **{f"AIRFLOW__{name}": value for name, value in settings.items()},
+            "AIRFLOW_HOME": str(folder / "airflow"),
+            "AIRFLOW_CONN_CLUSTER": f"ray://:{TOKEN}@127.0.0.1:{ray}",
+        }
+        (folder / "dags").mkdir()
+        (folder / "dags" / "dags.py").write_text(
+            DAGS.format(dags=deferrable, prompts=PROMPTS, gcs=self.gcs)
+        )
+        port = self.gcs.rpartition(":")[2]
+        self.start("gcs", "paliflow.tests.gcs", "--port", port, *BUCKETS)
+        self.start("migration", "airflow", "db", "migrate")
+        assert self._processes.pop("migration").wait(120) == 0, self.logs()
+        for part in ("api-server", "scheduler", "dag-processor", "triggerer"):
+            self.start(part, "airflow", part)
+        self.until(lambda: _answers(self.airflow), 240)
+        token = self.airflow.get(f"{url}/auth/token").raise_for_status().json()["access_token"]
+        self.airflow.headers["Authorization"] = f"Bearer {token}"
+
+    def start(self, name: str, *command: str) -> None:
+        """Starts `python -m` with this command, in a session of its own, with ports of its own."""
+        ports = {
+            f"AIRFLOW__LOGGING__{part}_LOG_SERVER_PORT": str(free_port())
+            for part in ("WORKER", "TRIGGER")
+        }
+        with (self._folder / f"{name}.log").open("ab") as output:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                env={**self._environment, **ports},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """Kills a part with all its processes, at once."""
+        end_session(self._processes.pop(name), grace_s=0)
+
+    def kill_workers(self) -> None:
+        """Kills Airflow's workers, whatever they are doing, and the tasks in them."""
+        scheduler = psutil.Process(self._processes["scheduler"].pid)
+        workers = [
+            process
+            for process in scheduler.children()
+            if any("LocalExecutor" in word for word in process.cmdline())
+        ]
+        for process in [*workers, *(child for worker in workers for child in worker.children())]:
+            process.kill()
+        assert workers
+
+    def stop(self) -> None:
+        for process in reversed(self._processes.values()):
+            end_session(process)
+        self.ray.close()
+        self.airflow.close()
+
+    def until(self, done: Callable[[], Any], seconds: float) -> Any:
+        """Waits for something true, which it returns."""
+        end = time.monotonic() + seconds
+        while not (result := done()):
+            assert time.monotonic() < end, self.logs()
+            time.sleep(0.5)
+        return result
+
+    def logs(self) -> str:
+        """The ends of all parts' logs."""
+        files = sorted(self._folder.glob("*.log"))
+        return "\n".join(f"--- {file.name}\n{file.read_text()[-2000:]}" for file in files)
+
+
+BUCKETS = ("--bucket", "images", "--bucket", "annotations")
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("version").is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    dags = {"succeeds": True, "cleared": True, "ended": True, "moved": True, "lost": False}
+    with pytest.MonkeyPatch.context() as patch:
+        running = Services(tmp_path_factory.mktemp("services"), dags)
+        try:
+            patch.setenv("STORAGE_EMULATOR_HOST", running.gcs)
+            from google.cloud import storage
+
+            bucket = storage.Client().bucket("images")
+            for image in IMAGES:
+                bucket.blob(f"sample/{image.name}").upload_from_filename(image)
+            yield running
+        finally:
+            running.stop()

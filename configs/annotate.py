@@ -32,10 +32,11 @@ class Sampling(Spec):
 HOW_FIELDS = frozenset(
     {
         "actors", "cpus_per_actor", "accelerators_per_actor", "stall_timeout", "max_error_fraction",
-        "max_errors", "compact", "report",
+        "max_errors", "compact", "report", "output",
     }
 )  # fmt: skip
-"""Fields that say how a run is done and not what it is: they may change when it is resumed."""
+"""Fields that say how and where a run is done and not what it is: they may change when it is
+resumed, `output` because the folder was moved."""
 
 
 class AnnotateSpec(Spec):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from paliflow.configs.base import Spec
 
@@ -30,7 +30,7 @@ class RunSummary(Spec):
     rows: int
     ok: int
     errors: int
-    error_reasons: dict[str, int] = {}
+    error_reasons: dict[str, int] = Field(default_factory=dict)
     """The most common errors and how many rows have them."""
     shards: int
     files: tuple[str, ...] = ()

@@ -1,58 +1,49 @@
-"""The actor: takes shards, reads ahead of the device, asks each prompt, commits parts."""
+"""The actor: takes shards, reads ahead of the device, has the prompts asked, commits parts."""
 
 import posixpath
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from itertools import count, islice
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from paliflow.configs import AnnotateSpec, Sampling
+from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs.driver import Done
-from paliflow.jobs.plan import read_shard
+from paliflow.jobs.asking import Asked, Asker
+from paliflow.jobs.driver import Beat, Done
+from paliflow.jobs.plan import Item, Plan, read_shard
+from paliflow.jobs.readahead import ReadAhead
 from paliflow.jobs.reading import Input, read_input
-from paliflow.jobs.rows import answer_row, error_row, task_of
 from paliflow.jobs.sink import commit_part
 from paliflow.model import (
     BUNDLED_CHECKPOINT,
-    Generation,
-    Greedy,
     MaskDecoder,
-    Nucleus,
     PaliGemma,
-    Sampler,
-    Temperature,
     Tokenizer,
-    TopK,
     checkpoint_sha256,
     local_copy,
-    parse_detections,
-    score_detections,
 )
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-_READERS = 8
-"""Threads that read and decode; Pillow and the storage client release the GIL."""
+CONCURRENCY = 4
+"""Calls that run at once: two shards, a sign of life, and one to spare."""
 _BATCHES_AHEAD = 2
-_PROMPT_BUCKET = 8
-"""Prompts are padded to a multiple of this many tokens, so that runs share compiled programs."""
 
 
 class Annotator:
-    """One model on one host's devices. `load` comes first, then any number of shards."""
+    """One model on one host's devices. `load` comes first, then any number of shards.
 
-    def __init__(self, spec: AnnotateSpec, run: str) -> None:
-        """Keeps the spec and the run's folder; fast, so that what can fail fails in `load`."""
-        self._spec = spec
-        self._run = run
+    A threaded actor: while one shard is computed, the next one's inputs are read and the last
+    one's part is written.
+    """
+
+    def __init__(self, spec: AnnotateSpec, run: str, plan: Plan) -> None:
+        """Keeps what it is told; fast, so that what can fail fails in `load`."""
+        self._spec, self._run, self._plan = spec, run, plan
+        self._device = threading.Lock()
+        self._answered = 0
 
     def load(self) -> None:
         """Loads the weights and tokenizes the prompts.
@@ -62,93 +53,94 @@ class Annotator:
                 prompt is too long.
         """
         spec = self._spec
-        tokenizer, checkpoint = _tokenizer_of(spec), checkpoint_of(spec)
-        with _loading("tokenizer", tokenizer), local_copy(tokenizer) as path:
-            self._tokenizer = Tokenizer.from_file(path)
-        with _loading("max_prompt_tokens", spec.max_prompt_tokens):
-            encode = self._tokenizer.encode_prompt
-            self._prompts = [encode(prompt, spec.max_prompt_tokens) for prompt in spec.prompts]
+        tokenizer_uri, checkpoint = _tokenizer_of(spec), checkpoint_of(spec)
+        with _loading("tokenizer", tokenizer_uri), local_copy(tokenizer_uri) as path:
+            tokenizer = Tokenizer.from_file(path)
         overrides = spec.model_dump(include={"query_pre_attn_scalar"}, exclude_none=True)
         with _loading("checkpoint", checkpoint), local_copy(checkpoint) as path:
             sha256 = checkpoint_sha256(path)
-            self._model = PaliGemma.from_checkpoint(path, dtype=spec.dtype, **overrides)
-        self._mask_decoder = None
+            model = PaliGemma.from_checkpoint(path, dtype=spec.dtype, **overrides)
+        mask_decoder = None
         if spec.mask_decoder:
             with _loading("mask_decoder", spec.mask_decoder):
-                self._mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
-        longest = max(map(len, self._prompts))
-        self._prompt_length = -(-longest // _PROMPT_BUCKET) * _PROMPT_BUCKET
+                mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
+        with _loading("max_prompt_tokens", spec.max_prompt_tokens):
+            self._asker = Asker(model, tokenizer, mask_decoder, spec)
+        self._image_size = model.config.image_size
         self._about = {
             "spec": spec.model_dump_json(),
             "checkpoint_sha256": sha256,
             "version": version("paliflow"),
         }
 
-    def annotate(self, shard: int) -> Done:
-        """Answers every prompt about every input of a shard and commits its part."""
-        uris = read_shard(self._run, shard)
-        size = self._model.config.image_size
-        read = partial(read_input, size=size, max_pixels=self._spec.max_pixels)
-        rows: list[dict[str, Any]] = []
-        errors = 0
-        with ThreadPoolExecutor(_READERS) as pool:
-            inputs = _ahead(pool, read, uris, _BATCHES_AHEAD * self._spec.batch_size)
-            for index in count():
-                # A broken input keeps its place, so that no other's batch depends on it.
-                if not (batch := list(islice(inputs, self._spec.batch_size))):
-                    break
-                rows += self._answer(batch, (shard, index))
-                errors += sum(source.pixels is None for source in batch)
-        commit_part(self._run, shard, rows, self._about)
-        return Done(len(uris), errors)
+    def beat(self) -> Beat:
+        """Says how far it is."""
+        return Beat(self._answered)
 
-    def _answer(self, batch: list[Input], place: tuple[int, int]) -> list[dict[str, Any]]:
+    def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+        """Answers every prompt about every input of a shard and commits its part.
+
+        Args:
+            shard: of the plan.
+            condemned: inputs not to touch, by their place in the shard, and why.
+        """
+        items = read_shard(self._run, self._plan, shard)
+        untouched = {items[place]: reason for place, reason in (condemned or {}).items()}
+        rows, busy_s = self._answer(items, shard, untouched)
+        wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
+        reasons = tuple(errors[0] for errors in wrong if errors)
+        counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
+        flat = [row for own in rows for row in own]
+        commit_part(self._run, shard, flat, self._spec, self._about | counts)
+        return Done(len(items), reasons, busy_s)
+
+    def probe(self, shard: int, place: int) -> None:
+        """Does one input of a shard and forgets it, to see whether it kills."""
+        self._answer([read_shard(self._run, self._plan, shard)[place]], shard, {})
+
+    def _answer(
+        self, items: list[Item], shard: int, untouched: Mapping[Item, str]
+    ) -> tuple[list[list[dict[str, Any]]], float]:
+        """The rows of each input, and the seconds in which the device was busy."""
         spec = self._spec
-        size = self._model.config.image_size
-        images = np.zeros((spec.batch_size, size, size, 3), np.float32)
-        for image, source in zip(images, batch, strict=False):
-            if source.pixels is not None:
-                image[:] = source.pixels
-        answers: list[Generation | None] = [None] * len(spec.prompts)
-        if any(source.pixels is not None for source in batch):
-            image_tokens = self._model.encode_images(images)
-            # All prompts are dispatched before the first answer is waited for.
-            answers = [
-                self._model.generate_from_tokens(
-                    image_tokens,
-                    *_repeat(ids, self._prompt_length, spec.batch_size),
-                    max_new_tokens=spec.max_new_tokens,
-                    sampler=_sampler(spec.sampling),
-                    seed=_seed(spec.seed, *place, number),
-                    eos_id=self._tokenizer.eos_id,
-                )
-                for number, ids in enumerate(self._prompts)
-            ]
-        return [
-            self._row(source, prompt, answer, row)
-            for row, source in enumerate(batch)
-            for prompt, answer in zip(spec.prompts, answers, strict=True)
-        ]
 
-    def _row(
-        self, source: Input, prompt: str, answer: Generation | None, row: int
-    ) -> dict[str, Any]:
-        if answer is None or source.width is None or source.height is None:
-            return error_row(source, prompt)
-        tokens, logprobs, length, finished = (np.asarray(x)[row].tolist() for x in answer)
-        ids = tokens[: length - finished]  # without the end token
-        text = self._tokenizer.decode(ids)
-        detections = None
-        if task_of(prompt) in ("detect", "segment"):
-            found = parse_detections(text, source.width, source.height, self._mask_decoder)
-            offsets = self._tokenizer.offsets(ids)
-            detections = score_detections(found, offsets, logprobs[: len(ids)])
-        return answer_row(
-            *(source, prompt, text, detections),
-            logprob=sum(logprobs),
-            token_count=length,
-            finished=finished,
-        )
+        def read(item: Item) -> Input:
+            if item in untouched:
+                return Input(item, error=untouched[item])
+            return read_input(
+                item,
+                size=self._image_size,
+                max_pixels=spec.max_pixels,
+                thumbnail=spec.thumbnail,
+                https_hosts=spec.https_hosts,
+            )
+
+        rows: list[list[dict[str, Any]]] = []
+        busy_s = free_at = 0.0
+        asked: deque[Asked] = deque()
+
+        def collect() -> None:
+            nonlocal busy_s, free_at
+            batch = asked.popleft()
+            rows.extend(batch.rows())
+            now = time.monotonic()
+            busy_s += now - max(batch.at, free_at)
+            free_at = now
+            self._answered += len(batch.batch)
+
+        ahead = ReadAhead(read, items, _BATCHES_AHEAD * spec.batch_size, spec.read_timeout)
+        with closing(ahead), self._device:
+            inputs = iter(ahead)
+            for number in count():
+                # A broken input keeps its place, so that no other's batch depends on it.
+                if not (batch := list(islice(inputs, spec.batch_size))):
+                    break
+                asked.append(self._asker.ask(batch, (shard, number)))
+                if len(asked) > 1:  # the device has the next batch while this one is parsed
+                    collect()
+            while asked:
+                collect()
+        return rows, busy_s
 
 
 @contextmanager
@@ -168,41 +160,3 @@ def _tokenizer_of(spec: AnnotateSpec) -> str:
     checkpoint = checkpoint_of(spec)
     folder = posixpath.dirname(checkpoint) if checkpoint.endswith(".npz") else checkpoint
     return spec.tokenizer or posixpath.join(folder, "tokenizer.model")
-
-
-def _sampler(sampling: Sampling) -> Sampler:
-    if sampling.top_k:
-        return TopK(sampling.top_k, sampling.temperature)
-    if sampling.top_p:
-        return Nucleus(sampling.top_p, sampling.temperature)
-    return Temperature(sampling.temperature) if sampling.temperature else Greedy()
-
-
-def _seed(*parts: int) -> int:
-    """One seed for each place in a run, whoever works there and when."""
-    entropy = np.random.SeedSequence([part % 2**32 for part in parts])
-    return int(entropy.generate_state(1)[0] >> 1)
-
-
-def _repeat(
-    ids: list[int], length: int, batch_size: int
-) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """A prompt for every row of a batch: ids and mask, [batch_size, length] each."""
-    prompt = np.zeros((batch_size, length), np.int32)
-    prompt[:, : len(ids)] = ids
-    mask = np.zeros((batch_size, length), bool)
-    mask[:, : len(ids)] = True
-    return prompt, mask
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[_T], _R], items: Iterable[_T], depth: int
-) -> Iterator[_R]:
-    """Results in order, with at most `depth` more of them begun."""
-    begun: deque[Future[_R]] = deque()
-    for item in items:
-        begun.append(pool.submit(function, item))
-        if len(begun) > depth:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()

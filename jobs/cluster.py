@@ -11,6 +11,7 @@ import ray
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
+from paliflow.jobs.annotator import CONCURRENCY
 
 _CORES_OF_A_CPU_ACTOR = 2.0
 """XLA spreads one batch over all cores, so a second model on the same few gains nothing."""
@@ -52,27 +53,33 @@ def actor_options(spec: AnnotateSpec) -> dict[str, Any]:
         "num_cpus": spec.cpus_per_actor,
         "num_gpus": resources.pop("GPU", 0),
         "resources": resources,
+        "max_concurrency": CONCURRENCY,
         "max_restarts": 0,  # the driver replaces the dead, because it knows which shard they held
     }
 
 
-def actor_count(spec: AnnotateSpec, shards: int) -> int:
-    """How many annotators to start: as many as fit into the cluster, at most one a shard.
-
-    Raises:
-        SpecError: not even one fits.
-    """
+def room(spec: AnnotateSpec) -> int:
+    """How many annotators there should be: as many as fit into the cluster as it is now."""
     if spec.actors:
-        return min(spec.actors, shards)
+        return spec.actors
     total = ray.cluster_resources()
     wanted = {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
     fitting = min(int(total.get(name, 0) // amount) for name, amount in wanted.items())
-    if not fitting:
+    if fitting and not spec.accelerators_per_actor:
+        return max(1, min(fitting, int(total["CPU"] // _CORES_OF_A_CPU_ACTOR)))
+    return fitting
+
+
+def require_room(spec: AnnotateSpec) -> None:
+    """
+    Raises:
+        SpecError: not even one annotator fits into the cluster, and none is asked for by number.
+    """
+    if not room(spec):
+        wanted = {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
+        total = ray.cluster_resources()
         has = {name: total.get(name, 0) for name in wanted}
         raise SpecError(
             f"accelerators_per_actor, cpus_per_actor: one actor takes {wanted}, the whole cluster "
             f"has {has}; ask for less, or set `actors` to wait until it grows"
         )
-    if not spec.accelerators_per_actor:
-        fitting = max(1, min(fitting, int(total["CPU"] // _CORES_OF_A_CPU_ACTOR)))
-    return min(fitting, shards)

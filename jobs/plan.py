@@ -3,7 +3,7 @@
 import io
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -48,6 +48,11 @@ class Plan(Spec):
     """Inputs times the prompts of each."""
     shards: int
 
+    def size_of(self, shard: int) -> int:
+        """How many inputs a shard has; all are full but the last."""
+        size: int = self.spec["shard_size"]
+        return min(size, self.inputs - shard * size)
+
 
 def write_plan(run: str, items: Iterable[Item], spec: dict[str, Any]) -> Plan:
     """Cuts the inputs into shards and writes them; row group k of file n is one shard.
@@ -68,7 +73,7 @@ def write_plan(run: str, items: Iterable[Item], spec: dict[str, Any]) -> Plan:
         with tempfile.TemporaryFile() as file:
             with pq.ParquetWriter(pa.PythonFile(file, mode="w"), PLAN, compression="zstd") as out:
                 for shard in chain([first], islice(others, _SHARDS_A_FILE - 1)):
-                    out.write_table(_table(shard))
+                    out.write_table(to_table(shard))
                     inputs += len(shard)
                     rows += sum(
                         asked if item.prompts is None else len(item.prompts) for item in shard
@@ -96,17 +101,23 @@ def read_shard(run: str, plan: Plan, shard: int) -> list[Item]:
     """The inputs of one shard, in order."""
     with storage.open_binary(_file_uri(run, plan.folder, shard)) as file:
         table = pq.ParquetFile(file).read_row_group(shard % _SHARDS_A_FILE)
-    return [
-        Item(**{**row, "prompts": None if row["prompts"] is None else tuple(row["prompts"])})
-        for row in table.to_pylist()
-    ]
+    return to_items(table)
 
 
-def _table(items: list[Item]) -> pa.Table:
+def to_table(items: Sequence[Item]) -> pa.Table:
+    """The items by the columns of `PLAN`."""
     # Lone surrogates, which JSON can smuggle in, are not UTF-8.
     uris = [item.uri.encode(errors="backslashreplace").decode() for item in items]
     columns = dict(zip(Item._fields, zip(*items, strict=True), strict=True)) | {"uri": uris}
     return pa.table([columns[name] for name in PLAN.names], schema=PLAN)
+
+
+def to_items(table: pa.Table | pa.RecordBatch) -> list[Item]:
+    """The inverse of `to_table`."""
+    return [
+        Item(**{**row, "prompts": None if row["prompts"] is None else tuple(row["prompts"])})
+        for row in table.to_pylist()
+    ]
 
 
 def _plan_uri(run: str) -> str:

@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-_LINE_EVERY_S = 10.0
+from paliflow.jobs.driver import Done, Fleet
+
+LINE_EVERY_S = 30.0
+"""Between two lines where there is no terminal, as in a scheduler's log."""
 
 
 class Progress:
@@ -19,7 +22,9 @@ class Progress:
         """`already` of the `total` images were done by an earlier job."""
         self._total, self._already, self._console = total, already, console
         self._done = self._errors = 0
-        self._started = self._shown = time.monotonic()
+        self._busy_s = self._actor_s = 0.0
+        self._fleet = Fleet(0, 0)
+        self._started = self._shown = self._told = time.monotonic()
         columns = BarColumn(), TextColumn("{task.description}")
         self._bar = RichProgress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task(str(self), total=total, completed=already)
@@ -37,25 +42,35 @@ class Progress:
         self._show()
         self._bar.stop()
 
-    def add(self, images: int, errors: int) -> None:
+    def add(self, done: Done, fleet: Fleet) -> None:
         """Counts and, if it is time, shows; may be called with nothing new."""
-        self._done += images
-        self._errors += errors
-        if self._console.is_terminal or time.monotonic() - self._shown >= _LINE_EVERY_S:
+        now = time.monotonic()
+        self._actor_s += (now - self._told) * self._fleet.actors
+        self._told, self._fleet = now, fleet
+        self._done += done.inputs
+        self._errors += len(done.failures)
+        self._busy_s += done.busy_s
+        if self._console.is_terminal or now - self._shown >= LINE_EVERY_S:
             self._show()
 
     def _show(self) -> None:
         self._shown = time.monotonic()
-        self._bar.update(self._task, completed=self._already + self._done, description=str(self))
+        reached = self._already + self._done + self._fleet.in_flight
+        self._bar.update(self._task, completed=reached, description=str(self))
         if not self._console.is_terminal:
             print(self, flush=True)
 
     def __str__(self) -> str:
-        """E.g. `512/2000 images, 25.6 images/s, 3 errors, 0:00:58 left`."""
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        reached = self._already + self._done
+        """E.g. `512/2000 images, 25.6 images/s, 3 errors, 2 actors, 93% busy, 0:00:58 left`.
+
+        `busy` is the share of the actors' time in which their devices computed.
+        """
+        done = self._done + self._fleet.in_flight
+        rate = done / max(time.monotonic() - self._started, 1e-9)
+        reached = self._already + done
         left = str(timedelta(seconds=round((self._total - reached) / rate))) if rate else "?"
+        busy = f"{min(1.0, self._busy_s / self._actor_s):.0%} busy, " if self._busy_s else ""
         return (
-            f"{reached}/{self._total} images, {rate:.1f} images/s, "
-            f"{self._errors} errors, {left} left"
+            f"{reached}/{self._total} images, {rate:.1f} images/s, {self._errors} errors, "
+            f"{self._fleet.actors} actors, {busy}{left} left"
         )

@@ -17,9 +17,9 @@ def task_of(prompt: str) -> str:
     return _TASKS.get(words[0], "custom") if words else "custom"
 
 
-def error_row(source: Input, prompt: str) -> dict[str, Any]:
+def error_row(source: Input, prompt: str, error: str) -> dict[str, Any]:
     """The row of a prompt that could not be asked."""
-    return {**_question(source, prompt), "status": "error", "error": source.error}
+    return {**_question(source, prompt), "status": "error", "error": error}
 
 
 def answer_row(
@@ -46,10 +46,14 @@ def answer_row(
 
 def _question(source: Input, prompt: str) -> dict[str, Any]:
     return {
-        "source_uri": source.uri,
+        "source_uri": source.item.uri,
         "source_sha256": source.sha256,
+        "source_version": source.item.version,
         "width": source.width,
         "height": source.height,
         "task": task_of(prompt),
         "prompt": prompt,
+        "metadata": source.item.metadata,
+        "id": source.item.id,
+        "image_thumbnail": source.thumbnail,
     }

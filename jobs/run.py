@@ -1,11 +1,12 @@
-"""One annotation run from spec to manifest: plan, drive, verify."""
+"""One annotation run from spec to manifest: plan, drive, verify, seal."""
 
 import io
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import ray
 from rich.console import Console
@@ -14,12 +15,18 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
 from paliflow.jobs.annotator import Annotator, checkpoint_of
-from paliflow.jobs.cluster import actor_count, actor_options, connected
-from paliflow.jobs.driver import drive
-from paliflow.jobs.plan import plan_uri, shard_sizes, write_plan
+from paliflow.jobs.cluster import actor_options, connected, require_room, room
+from paliflow.jobs.compact import compact
+from paliflow.jobs.driver import Done, Fleet, drive
+from paliflow.jobs.identity import require_same
+from paliflow.jobs.incremental import only_new
+from paliflow.jobs.limits import ErrorLimits
+from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
-from paliflow.jobs.sink import present_parts, read_part
-from paliflow.jobs.sources import image_uris
+from paliflow.jobs.report import write_report
+from paliflow.jobs.sink import present_parts, read_parts
+from paliflow.jobs.sources import items
+from paliflow.model import checkpoint_sha256, local_copy
 
 
 def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = None) -> RunSummary:
@@ -31,7 +38,8 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         ray_address: as in `connected`.
 
     Raises:
-        SpecError: the user must change something: the input, the checkpoint, a prompt.
+        SpecError: the user must change something: the input, the checkpoint, a prompt, a run id
+            that another spec has taken, or an input of which too much is broken.
         RuntimeError: the parts do not add up to the plan, or actors keep dying.
     """
     started, clock = datetime.now(UTC), time.monotonic()
@@ -39,51 +47,101 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     run = f"{spec.output}/run_id={spec.run_id}"
     manifest = f"{run}/_manifest.json"
     if storage.is_file(manifest):
+        summary = RunSummary.parse(storage.read_bytes(manifest).decode())
+        require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
-        return RunSummary.parse(storage.read_bytes(manifest).decode())
-    if not storage.is_file(plan_uri(run)):
-        write_plan(run, image_uris(spec.input, spec.image_column), spec.shard_size)
-    sizes = shard_sizes(run)
-    present = present_parts(run)
-    missing = [shard for shard in range(len(sizes)) if shard not in present]
-    resumed = f", {len(present)} of them done before" if present else ""
-    print(f"{sum(sizes)} images in {len(sizes)} shards{resumed}, to {run}", flush=True)
-    already = sum(sizes[shard] for shard in present)
+        return _finish(summary, spec)
+    plan = read_plan(run) or _plan(run, spec)
+    require_same(plan.spec, spec)
+    done = present_parts(run)
+    missing = [shard for shard in range(plan.shards) if shard not in done]
+    already = sum(plan.size_of(shard) for shard in done)
+    resumed = f", {len(done)} of them done before" if done else ""
+    print(f"{plan.inputs} images in {plan.shards} shards{resumed}, to {run}", flush=True)
     if missing:
-        start = partial(ray.remote(Annotator).options(**actor_options(spec)).remote, spec, run)
-        with connected(ray_address), Progress(sum(sizes), already, console) as progress:
-            actors = actor_count(spec, len(missing))
-            drive(start, missing, actors, lambda done: progress.add(done.inputs, done.errors))
+        limits = ErrorLimits(spec)
+
+        def report(done: Done, fleet: Fleet) -> None:
+            progress.add(done, fleet)
+            limits.add(done.inputs, len(done.failures), done.failures)
+
+        start = partial(
+            ray.remote(Annotator).options(**actor_options(spec)).remote, spec, run, plan
+        )
+        with connected(ray_address), Progress(plan.inputs, already, console) as progress:
+            require_room(spec)
+            wanted = partial(room, spec)
+            drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout)
     seconds = time.monotonic() - clock
-    with ThreadPoolExecutor(16) as pool:
-        parts = list(pool.map(partial(read_part, run), range(len(sizes))))
-    for shard, (part, size) in enumerate(zip(parts, sizes, strict=True)):
-        if part.rows != size * len(spec.prompts):
-            raise RuntimeError(
-                f"part {shard} of {run} has {part.rows} rows; the plan and {len(spec.prompts)} "
-                f"prompts make {size * len(spec.prompts)}: was it made by another spec?"
-            )
-    errors = sum(part.errors for part in parts)
-    rows = sum(part.rows for part in parts)
     summary = RunSummary(
         run_id=spec.run_id,
         location=run,
-        spec=spec,
-        inputs=sum(sizes),
-        rows=rows,
-        ok=rows - errors,
-        errors=errors,
-        shards=len(sizes),
+        spec=spec.model_dump(mode="json"),
+        inputs=plan.inputs,
+        **_counts(run, plan, spec),
+        shards=plan.shards,
         checkpoint=checkpoint_of(spec),
-        checkpoint_sha256=parts[-1].checkpoint_sha256,
         started=started,
         finished=datetime.now(UTC),
         seconds=seconds,
-        images_per_second=(sum(sizes) - already) / seconds,
+        images_per_second=(plan.inputs - already) / seconds,
         versions={name: version(name) for name in ("paliflow", "ray", "jax", "flax", "pyarrow")},
     )
     storage.commit_if_absent(manifest, io.BytesIO(summary.model_dump_json(indent=2).encode()))
-    return summary
+    return _finish(summary, spec)
+
+
+def _plan(run: str, spec: AnnotateSpec) -> Plan:
+    found = items(spec)
+    if spec.only_new:
+        found = only_new(found, spec, _digest(spec))
+    return write_plan(run, found, spec.model_dump(mode="json"))
+
+
+def _digest(spec: AnnotateSpec) -> str:
+    with local_copy(checkpoint_of(spec)) as path:
+        return checkpoint_sha256(path)
+
+
+def _counts(run: str, plan: Plan, spec: AnnotateSpec) -> dict[str, Any]:
+    """What the parts say they hold, if that is what the plan wants.
+
+    Raises:
+        ErrorLimitError: they do, but for too many errors.
+        RuntimeError: they do not belong together.
+    """
+    rows = errors = 0
+    reasons: Counter[str] = Counter()
+    checkpoints: set[str] = set()
+    limits = ErrorLimits(spec)
+    for part in read_parts(run, range(plan.shards)):
+        rows += part.rows
+        errors += part.errors
+        reasons.update(part.reasons)
+        checkpoints.add(part.checkpoint_sha256)
+        limits.add(part.inputs, part.failed, part.reasons)
+    if rows != plan.rows:
+        raise RuntimeError(f"the parts of {run} have {rows} rows; its plan makes {plan.rows}")
+    if len(checkpoints) > 1:
+        raise RuntimeError(
+            f"the parts of {run} come from {len(checkpoints)} different checkpoints: the weights "
+            f"at {checkpoint_of(spec)} changed during the run; start another with a new run_id"
+        )
+    limits.check()
+    return {
+        "rows": rows,
+        "ok": rows - errors,
+        "errors": errors,
+        "error_reasons": dict(reasons.most_common(20)),
+        "checkpoint_sha256": checkpoints.pop() if checkpoints else _digest(spec),
+    }
+
+
+def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
+    """What a sealed run may still lack, because its job died before: files that are copies."""
+    if spec.report:
+        write_report(summary)
+    return compact(summary) if spec.compact and not summary.files else summary
 
 
 def _with_absolute_paths(spec: AnnotateSpec) -> AnnotateSpec:
@@ -95,4 +153,6 @@ def _with_absolute_paths(spec: AnnotateSpec) -> AnnotateSpec:
             paths[field] = storage.absolute(path)
         except ValueError as error:
             raise SpecError(f"{field}: {error}") from None
+        if field != "input" and "://" in path and not path.startswith("gs://"):
+            raise SpecError(f"{field}={path!r}: it has to be a local path or a gs:// URI")
     return spec.model_copy(update=paths)

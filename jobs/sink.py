@@ -1,13 +1,19 @@
 """Rows to Parquet parts: one part a shard, created only if absent, telling what it holds."""
 
 import io
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from paliflow.configs import AnnotateSpec
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 
@@ -18,13 +24,23 @@ class Part(NamedTuple):
     """What a part's footer says."""
 
     rows: int
+    inputs: int
+    failed: int
+    """Inputs with a row of status `error`."""
     errors: int
     """Rows with status `error`."""
+    reasons: dict[str, int]
+    """How many rows have each error."""
     checkpoint_sha256: str
+    committed: datetime
 
 
 def commit_part(
-    run: str, shard: int, rows: Sequence[Mapping[str, Any]], about: Mapping[str, str]
+    run: str,
+    shard: int,
+    rows: Sequence[Mapping[str, Any]],
+    spec: AnnotateSpec,
+    about: Mapping[str, str],
 ) -> bool:
     """Writes the rows of one shard as its part.
 
@@ -32,19 +48,36 @@ def commit_part(
         run: the run's folder.
         shard: the part's number.
         rows: by the columns of `ANNOTATIONS`; those left out are null.
+        spec: how to write.
         about: what else the file shall say of itself; keys get the prefix `paliflow.`. It needs
-            `checkpoint_sha256`.
+            `inputs`, `failed` and `checkpoint_sha256`.
 
     Returns:
         False if the part was there already; the rows are dropped then.
     """
-    errors = sum(row["status"] == "error" for row in rows)
-    metadata = {f"paliflow.{key}": text for key, text in about.items()}
-    metadata |= {"paliflow.shard": str(shard), "paliflow.errors": str(errors)}
-    schema = ANNOTATIONS.with_metadata({**ANNOTATIONS.metadata, **metadata})
+    reasons = Counter(row["error"] for row in rows if row["status"] == "error")
+    metadata = {
+        **about,
+        "shard": str(shard),
+        "errors": str(reasons.total()),
+        "reasons": json.dumps(dict(reasons.most_common(_REASONS))),
+        "committed": datetime.now(UTC).isoformat(),
+    }
+    named = {f"paliflow.{key}": text for key, text in metadata.items()}
+    schema = ANNOTATIONS.with_metadata({**ANNOTATIONS.metadata, **named})
     file = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema), file, compression="zstd")
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema),
+        file,
+        row_group_size=spec.row_group_size,
+        compression="zstd",
+        compression_level=spec.compression_level,
+    )
     return storage.commit_if_absent(part_uri(run, shard), file)
+
+
+_REASONS = 20
+"""As many different errors are counted; most messages name no file, so that they repeat."""
 
 
 def read_part(run: str, shard: int) -> Part:
@@ -58,14 +91,28 @@ def read_part(run: str, shard: int) -> Part:
     said = footer.metadata
     return Part(
         footer.num_rows,
+        int(said[b"paliflow.inputs"]),
+        int(said[b"paliflow.failed"]),
         int(said[b"paliflow.errors"]),
+        json.loads(said[b"paliflow.reasons"]),
         said[b"paliflow.checkpoint_sha256"].decode(),
+        datetime.fromisoformat(said[b"paliflow.committed"].decode()),
     )
+
+
+def read_parts(run: str, shards: Sequence[int]) -> Iterator[Part]:
+    """Reads the footers of several parts at once; in order, streamed."""
+    with ThreadPoolExecutor(16) as pool:
+        for start in range(0, len(shards), _BLOCK):
+            yield from pool.map(partial(read_part, run), shards[start : start + _BLOCK])
+
+
+_BLOCK = 1024
 
 
 def present_parts(run: str) -> set[int]:
     """The shards whose parts are there."""
-    names = (uri.removeprefix(f"{run}/") for uri in storage.list_files(run))
+    names = (entry.uri.removeprefix(f"{run}/") for entry in storage.list_files(run))
     return {int(found[1]) for name in names if (found := _PART.fullmatch(name))}
 
 

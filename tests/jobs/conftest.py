@@ -44,12 +44,14 @@ def make_spec(tmp_path: Path) -> SpecFactory:
 
 
 def small_spec(output: Path, /, **fields: Any) -> AnnotateSpec:
-    """A spec that runs fast, sampled so that seeds matter; any field may be given."""
+    """A spec that runs fast, sampled so that seeds matter; any field may be given otherwise."""
     defaults = {
         "output": str(output),
         "prompts": ["caption en", "detect digit"],
         "run_id": "test",
         "sampling": {"temperature": 1.0},
         "max_new_tokens": 6,
+        "max_error_fraction": 1.0,
+        "report": False,
     }
     return AnnotateSpec.parse(defaults | fields)

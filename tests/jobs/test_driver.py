@@ -1,54 +1,101 @@
-"""The driver: every shard done, whoever dies, and an end to it if they keep dying."""
+"""The driver: every shard done, whoever dies or hangs, and an end to it if they keep dying."""
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from paliflow.jobs.driver import MAX_DEATHS, Done, drive
+from paliflow.jobs import driver
+from paliflow.jobs.driver import MAX_DEATHS, SUSPICIOUS, Beat, Done, Fleet, drive
+
+INPUTS = 3
+"""Inputs of every shard."""
 
 
 class Worker:
-    """Writes a line for each shard it begins; dies or raises as told by files."""
+    """Writes a line for each thing it begins; dies, hangs or raises as told by files."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._answered = folder, 0
+        self._device = threading.Lock()
 
-    def _note(self, line: str) -> None:
+    def _begin(self, line: str) -> None:
         with (self._folder / "log").open("a") as log:
             log.write(line + "\n")
-        for deed in (f"kill {line}", f"kill always {line}"):
-            if (self._folder / deed).exists():
-                if "always" not in deed:
-                    (self._folder / deed).unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-        if (self._folder / f"raise {line}").exists():
+        if told(self._folder, "kill", line):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if told(self._folder, "hang", line):
+            time.sleep(60)
+        if told(self._folder, "raise", line):
             raise ValueError(f"told to raise at {line}")
 
     def load(self) -> None:
-        self._note("load")
+        self._begin("load")
 
-    def annotate(self, shard: int) -> Done:
-        self._note(f"shard {shard}")
-        while (self._folder / "wait for two").exists() and log(self._folder).count("load") < 2:
-            time.sleep(0.05)
-        return Done(10, shard)
+    def beat(self) -> Beat:
+        return Beat(self._answered)
+
+    def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+        with self._device:
+            self._begin(f"shard {shard}")
+            for place in range(INPUTS):
+                if place not in (condemned or {}):
+                    self._touch(shard, place)
+            while (self._folder / "wait for two").exists() and log(self._folder).count("load") < 2:
+                time.sleep(0.05)
+            self._answered += INPUTS
+            return Done(INPUTS, tuple((condemned or {}).values()), shard)
+
+    def probe(self, shard: int, place: int) -> None:
+        with self._device:
+            self._begin(f"probe {shard}.{place}")
+            self._touch(shard, place)
+
+    def _touch(self, shard: int, place: int) -> None:
+        if (self._folder / f"deadly {shard}.{place}").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def told(folder: Path, deed: str, line: str) -> bool:
+    """Whether a file tells to do it: once, or always."""
+    once = folder / f"{deed} {line}"
+    there = once.exists()
+    once.unlink(missing_ok=True)
+    return there or (folder / f"{deed} always {line}").exists()
+
+
+Run = Callable[..., list[Done]]
 
 
 @pytest.fixture
-def run(cluster: str, tmp_path: Path) -> Callable[..., list[Done]]:
+def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Drives shards with `actors` workers; returns what was reported."""
+    monkeypatch.setattr(driver, "_CENSUS_S", 0.2)
 
-    def run(shards: range, actors: int = 1) -> list[Done]:
+    def run(
+        shards: range,
+        actors: int | Callable[[], int] = 1,
+        stall_timeout: float = 30.0,
+        fleets: list[Fleet] | None = None,
+    ) -> list[Done]:
         reports: list[Done] = []
-        worker: Any = ray.remote(Worker).options(num_cpus=0.5)
-        drive(lambda: worker.remote(tmp_path), shards, actors, reports.append)
-        return [done for done in reports if done.inputs]
+
+        def report(done: Done, fleet: Fleet) -> None:
+            reports.append(done)
+            if fleets is not None:
+                fleets.append(fleet)
+
+        worker: Any = ray.remote(Worker).options(num_cpus=0.4, max_concurrency=4)
+        wanted = actors if callable(actors) else lambda: actors
+        start = lambda: worker.remote(tmp_path)  # noqa: E731
+        drive(start, shards, lambda shard: INPUTS, wanted, report, stall_timeout)
+        return sorted(done for done in reports if done.inputs)
 
     return run
 
@@ -57,41 +104,79 @@ def log(folder: Path) -> list[str]:
     return (folder / "log").read_text().splitlines()
 
 
-def test_every_shard_is_done_once_by_as_many_actors_as_wanted(
-    run: Callable[..., list[Done]], tmp_path: Path
-) -> None:
+def all_of(shards: range) -> list[Done]:
+    return [Done(INPUTS, (), shard) for shard in shards]
+
+
+def test_every_shard_is_done_once_by_as_many_actors_as_wanted(run: Run, tmp_path: Path) -> None:
     (tmp_path / "wait for two").touch()
-    assert sorted(run(range(7), actors=2)) == [Done(10, shard) for shard in range(7)]
+    fleets: list[Fleet] = []
+    assert run(range(7), actors=2, fleets=fleets) == all_of(range(7))
     assert sorted(log(tmp_path)) == sorted(["load"] * 2 + [f"shard {shard}" for shard in range(7)])
+    assert max(fleet.actors for fleet in fleets) == 2
 
 
-def test_the_dead_are_replaced_and_their_shards_done(
-    run: Callable[..., list[Done]], tmp_path: Path
-) -> None:
+def test_actors_join_while_the_work_goes_on(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "wait for two").touch()
+    asked: list[int] = []
+
+    def wanted() -> int:
+        asked.append(1)
+        return 0 if len(asked) == 1 else 1 if len(asked) < 5 else 2
+
+    assert run(range(5), actors=wanted) == all_of(range(5))
+    assert log(tmp_path).count("load") == 2
+
+
+def test_the_dead_are_replaced_and_their_shards_done(run: Run, tmp_path: Path) -> None:
     for deed in ("kill load", "kill shard 1", "kill shard 3"):
         (tmp_path / deed).touch()
-    assert sorted(run(range(4))) == [Done(10, shard) for shard in range(4)]
+    assert run(range(4)) == all_of(range(4))
     begun = log(tmp_path)
-    assert begun == [
-        *("load", "load", "shard 0", "shard 1"),
-        *("load", "shard 1", "shard 2", "shard 3"),
-        *("load", "shard 3"),
-    ]
+    assert begun.count("load") == 4
+    assert [begun.count(f"shard {shard}") for shard in range(4)] == [1, 2, 1, 2]
 
 
-@pytest.mark.parametrize(("where", "what"), [("load", "loading"), ("shard 1", "at shard 1")])
-def test_if_they_keep_dying_the_run_ends(
-    run: Callable[..., list[Done]], tmp_path: Path, where: str, what: str
+@pytest.mark.parametrize("where", ["load", "shard 1"])
+def test_who_hangs_is_killed_and_replaced(run: Run, tmp_path: Path, where: str) -> None:
+    (tmp_path / f"hang {where}").touch()
+    assert run(range(3), stall_timeout=3.0) == all_of(range(3))
+    assert log(tmp_path).count(where) == 2
+
+
+def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(
+    run: Run, tmp_path: Path
 ) -> None:
-    (tmp_path / f"kill always {where}").touch()
-    with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} annotators died {what}"):
+    (tmp_path / "deadly 1.2").touch()
+    done = {shard.busy_s: shard for shard in run(range(3))}
+    assert done[0] == Done(INPUTS, (), 0)
+    assert done[2] == Done(INPUTS, (), 2)
+    assert done[1].inputs == INPUTS
+    (reason,) = done[1].failures
+    assert reason.startswith("kills the annotator: ")
+    begun = log(tmp_path)
+    assert begun.count("shard 1") == SUSPICIOUS + 1
+    probes = [line for line in begun if line.startswith("probe 1.")]
+    assert probes == ["probe 1.0", "probe 1.1", *["probe 1.2"] * MAX_DEATHS]
+
+
+def test_loads_that_keep_dying_end_the_run(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kill always load").touch()
+    with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} annotators in a row died loading"):
         run(range(2))
-    assert log(tmp_path).count(where) == MAX_DEATHS
+    assert log(tmp_path).count("load") == MAX_DEATHS
 
 
-def test_what_an_actor_raises_ends_the_run_as_it_was_raised(
-    run: Callable[..., list[Done]], tmp_path: Path
-) -> None:
+def test_a_shard_that_kills_without_a_culprit_ends_the_run(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kill always shard 1").touch()
+    with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} annotators in a row died at shard 1"):
+        run(range(2))
+    begun = log(tmp_path)
+    assert begun.count("shard 1") == SUSPICIOUS + MAX_DEATHS
+    assert [begun.count(f"probe 1.{place}") for place in range(INPUTS)] == [1] * INPUTS
+
+
+def test_what_an_actor_raises_ends_the_run_as_it_was_raised(run: Run, tmp_path: Path) -> None:
     (tmp_path / "raise load").touch()
     with pytest.raises(ValueError, match=r"^told to raise at load$"):
         run(range(3))

@@ -3,34 +3,65 @@
 import tempfile
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.jobs.plan import plan_uri, read_shard, shard_sizes, write_plan
+from paliflow.jobs.plan import Item, read_plan, read_shard, write_plan
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+ITEMS = st.builds(
+    Item,
+    TEXT,
+    archive=st.none() | TEXT,
+    offset=st.none() | st.integers(0, 2**63 - 1),
+    size=st.none() | st.integers(0, 2**63 - 1),
+    version=st.none() | TEXT,
+    prompts=st.none() | st.lists(TEXT, max_size=3).map(tuple),
+    id=st.none() | TEXT,
+    metadata=st.none() | TEXT,
+)
 
 
-@given(st.lists(st.text(), min_size=1, max_size=50), st.integers(1, 20))
-def test_shards_are_the_inputs_in_order_and_full_but_the_last(uris: list[str], size: int) -> None:
+def spec(size: int, prompts: int = 2) -> dict[str, object]:
+    return {"shard_size": size, "prompts": ["ocr"] * prompts}
+
+
+@given(st.lists(ITEMS, max_size=50), st.integers(1, 20))
+def test_shards_are_the_inputs_in_order_and_full_but_the_last(items: list[Item], size: int) -> None:
     with tempfile.TemporaryDirectory() as run:
-        write_plan(run, iter(uris), size)
-        sizes = shard_sizes(run)
-        shards = [read_shard(run, shard) for shard in range(len(sizes))]
-    assert [len(shard) for shard in shards] == sizes
-    assert set(sizes[:-1]) <= {size}
-    planned = [uri for shard in shards for uri in shard]
-    assert planned == [uri.encode(errors="backslashreplace").decode() for uri in uris]
+        plan = write_plan(run, iter(items), spec(size))
+        assert read_plan(run) == plan
+        shards = [read_shard(run, plan, shard) for shard in range(plan.shards)]
+    assert [item for shard in shards for item in shard] == items
+    assert [len(shard) for shard in shards] == [plan.size_of(n) for n in range(plan.shards)]
+    assert {len(shard) for shard in shards[:-1]} <= {size}
+    asked = [2 if item.prompts is None else len(item.prompts) for item in items]
+    assert (plan.inputs, plan.rows) == (len(items), sum(asked))
 
 
-def test_a_plan_once_written_stays(tmp_path: Path) -> None:
-    write_plan(str(tmp_path), ["a", "b", "c"], 2)
-    write_plan(str(tmp_path), ["x"], 1)
-    assert shard_sizes(str(tmp_path)) == [2, 1]
-    assert read_shard(str(tmp_path), 1) == ["c"]
+def test_names_that_are_no_text_are_kept_readable(tmp_path: Path) -> None:
+    plan = write_plan(str(tmp_path), [Item("a\udcff")], spec(1))
+    assert read_shard(str(tmp_path), plan, 0) == [Item(r"a\udcff")]
 
 
-def test_a_long_plan_is_written_and_read_by_row_groups(tmp_path: Path) -> None:
-    write_plan(str(tmp_path), (f"gs://bucket/{n:09d}.jpg" for n in range(100_000)), 256)
-    footer = pq.read_metadata(plan_uri(str(tmp_path)))
-    assert footer.num_row_groups == 391
-    assert read_shard(str(tmp_path), 390)[-1] == "gs://bucket/000099999.jpg"
+def test_there_is_no_plan_before_it_is_whole(tmp_path: Path) -> None:
+    assert read_plan(str(tmp_path)) is None
+
+
+def test_the_first_to_plan_decides_and_the_second_leaves_nothing(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    first = write_plan(run, [Item(name) for name in "abc"], spec(2))
+    files = sorted(tmp_path.rglob("*.parquet"))
+    assert write_plan(run, [Item("x")], spec(1)) == first
+    assert sorted(tmp_path.rglob("*.parquet")) == files
+    assert read_shard(run, first, 1) == [Item("c")]
+
+
+def test_a_long_plan_is_read_by_shard(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    items = (Item(f"gs://bucket/{n:09d}.jpg") for n in range(100_000))
+    plan = write_plan(run, items, spec(256))
+    assert plan.shards == 391
+    assert len(list(tmp_path.rglob("*.parquet"))) == 2
+    assert read_shard(run, plan, 300)[0] == Item("gs://bucket/000076800.jpg")
+    assert read_shard(run, plan, 390)[-1] == Item("gs://bucket/000099999.jpg")

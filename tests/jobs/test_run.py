@@ -1,9 +1,14 @@
 """A run: every input times every prompt is one row, whatever happens on the way."""
 
 import io
+import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,7 @@ from paliflow.jobs import run, storage
 from paliflow.jobs.annotator import Annotator
 from paliflow.jobs.driver import Done
 from paliflow.jobs.plan import write_plan
-from paliflow.jobs.sources import image_uris
+from paliflow.jobs.sources import items
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import encode, write_mixed
 
@@ -57,17 +62,17 @@ def finished(cluster: str, images: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def unfinished(finished: RunSummary, tmp_path: Path) -> AnnotateSpec:
     """A copy of that run that lacks its manifest and the parts of shards 1 and 2."""
-    shutil.copytree(finished.spec.output, tmp_path / "output")
+    shutil.copytree(finished.spec["output"], tmp_path / "output")
     for name in ("_manifest.json", "part-00001.parquet", "part-00002.parquet"):
         (tmp_path / "output" / "run_id=test" / name).unlink()
-    return finished.spec.model_copy(update={"output": str(tmp_path / "output")})
+    return AnnotateSpec.parse(finished.spec | {"output": str(tmp_path / "output")})
 
 
 def test_every_input_and_prompt_is_one_row(finished: RunSummary, images: Path) -> None:
     rows = read_rows(finished.location)
     inputs = {str(path) for path in images.rglob("*.[jP]*") if path.is_file()}
     assert len(inputs) == INPUTS
-    expected = sorted((uri, prompt) for uri in inputs for prompt in finished.spec.prompts)
+    expected = sorted((uri, prompt) for uri in inputs for prompt in finished.spec["prompts"])
     assert sorted((row["source_uri"], row["prompt"]) for row in rows) == expected
     assert (finished.inputs, finished.rows, finished.shards) == (INPUTS, 2 * INPUTS, 4)
     assert (finished.ok, finished.errors) == (240, 160)
@@ -133,11 +138,11 @@ def test_parts_say_what_made_them(finished: RunSummary) -> None:
         assert said[b"paliflow.schema_version"] == b"1"
         assert said[b"paliflow.shard"] == str(shard).encode()
         assert said[b"paliflow.checkpoint_sha256"].decode() == finished.checkpoint_sha256
-        assert AnnotateSpec.parse(said[b"paliflow.spec"].decode()) == finished.spec
+        assert json.loads(said[b"paliflow.spec"]) == finished.spec
 
 
 def test_common_readers_need_nothing_but_the_path(finished: RunSummary) -> None:
-    output = finished.spec.output
+    output = finished.spec["output"]
     frame = pd.read_parquet(output)
     assert len(frame) == 2 * INPUTS
     assert set(frame["run_id"]) == {"test"}
@@ -149,7 +154,7 @@ def test_common_readers_need_nothing_but_the_path(finished: RunSummary) -> None:
 def test_a_finished_run_returns_its_summary_and_says_so(
     finished: RunSummary, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert annotate(finished.spec) == finished
+    assert annotate(AnnotateSpec.parse(finished.spec)) == finished
     assert "run test is finished already" in capsys.readouterr().out
 
 
@@ -169,10 +174,10 @@ def test_a_resumed_run_does_only_what_is_missing(
 class Mortal(Annotator):
     """Is killed once before it works on shard 1, and once after it has committed shard 2."""
 
-    def annotate(self, shard: int) -> Done:
+    def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
         if shard == 1:
             self._die_once("before")
-        done = super().annotate(shard)
+        done = super().annotate(shard, condemned)
         if shard == 2:
             self._die_once("after")
         return done
@@ -201,9 +206,9 @@ def test_a_folder_that_changes_after_planning_does_not_change_the_run(
     (tmp_path / "images").mkdir()
     for name in "abc":
         (tmp_path / "images" / f"{name}.png").write_bytes(encode("RGB", "PNG"))
-    spec = make_spec(input=str(tmp_path / "images"))
+    spec = make_spec(input=str(tmp_path / "images"), shard_size=2)
     location = tmp_path / "output" / "run_id=test"
-    write_plan(str(location), image_uris(spec.input, spec.image_column), shard_size=2)
+    write_plan(str(location), items(spec), spec.model_dump(mode="json"))
     (tmp_path / "images" / "c.png").unlink()
     (tmp_path / "images" / "0.png").write_bytes(encode("RGB", "PNG"))
     summary = annotate(spec)
@@ -232,7 +237,7 @@ def test_a_run_from_bucket_to_bucket(cluster: str, make_spec: SpecFactory, tmp_p
     [
         ({"tokenizer": "nowhere.model"}, "^tokenizer='.*nowhere.model'"),
         ({"prompts": ["caption " * 600]}, "^max_prompt_tokens=512.* longer than 512"),
-        ({"output": "s3://bucket/folder"}, "^output: 's3://bucket/folder'"),
+        ({"output": "s3://bucket/folder"}, "^output='s3://bucket/folder': it has to be"),
         ({"accelerators_per_actor": {"TPU": 4}}, "the whole cluster has"),
         ({"input": "nowhere"}, "no such file|No such file"),
     ],
@@ -245,11 +250,127 @@ def test_what_the_user_must_change_is_said(
         annotate(spec)
 
 
-def test_parts_of_another_spec_are_not_sealed(finished: RunSummary, tmp_path: Path) -> None:
-    shutil.copytree(finished.spec.output, tmp_path / "output")
-    manifest = tmp_path / "output" / "run_id=test" / "_manifest.json"
-    manifest.unlink()
-    other = {"output": str(tmp_path / "output"), "prompts": ("ocr",)}
-    with pytest.raises(RuntimeError, match=r"part 0 .* has 112 rows"):
-        annotate(finished.spec.model_copy(update=other))
-    assert not manifest.exists()
+def test_another_spec_is_refused_whether_the_run_is_finished_or_not(
+    finished: RunSummary, unfinished: AnnotateSpec
+) -> None:
+    for spec in (AnnotateSpec.parse(finished.spec), unfinished):
+        with pytest.raises(SpecError, match=r"run_id='test' .* seed was 0, is 1"):
+            annotate(spec.model_copy(update={"seed": 1}))
+
+
+def test_parts_that_do_not_make_up_the_plan_are_not_sealed(unfinished: AnnotateSpec) -> None:
+    location = Path(unfinished.output, "run_id=test")
+    for shard in (1, 2):
+        shutil.copy(location / "part-00003.parquet", location / f"part-{shard:05d}.parquet")
+    with pytest.raises(RuntimeError, match=r"have 288 rows; its plan makes 400"):
+        annotate(unfinished)
+    assert not (location / "_manifest.json").exists()
+
+
+def test_parts_of_different_weights_are_not_sealed(
+    finished: RunSummary, unfinished: AnnotateSpec
+) -> None:
+    location = Path(unfinished.output, "run_id=test")
+    for shard in (1, 2):
+        table = pq.read_table(f"{finished.location}/part-{shard:05d}.parquet")
+        other = {**table.schema.metadata, b"paliflow.checkpoint_sha256": b"other"}
+        pq.write_table(table.replace_schema_metadata(other), location / f"part-{shard:05d}.parquet")
+    with pytest.raises(RuntimeError, match="2 different checkpoints"):
+        annotate(unfinished)
+
+
+def test_a_run_with_too_many_errors_stops_and_can_be_resumed_with_another_limit(
+    finished: RunSummary, unfinished: AnnotateSpec
+) -> None:
+    location = Path(unfinished.output, "run_id=test")
+    strict = unfinished.model_copy(update={"max_error_fraction": 0.1})
+    with pytest.raises(SpecError, match=r"max_error_fraction=0.1: \d+ of \d+ inputs failed: \d+ x"):
+        annotate(strict)
+    assert not (location / "_manifest.json").exists()
+    assert annotate(unfinished).error_reasons == finished.error_reasons
+    assert sum(finished.error_reasons.values()) == finished.errors
+
+
+def test_two_drivers_of_one_run_at_once_make_one_run(
+    finished: RunSummary, cluster: str, make_spec: SpecFactory, images: Path
+) -> None:
+    spec = make_spec(input=str(images), shard_size=56)
+    code = (
+        "import sys; from rich.console import Console; from paliflow.configs import AnnotateSpec;"
+        "from paliflow.jobs import run;"
+        "run.annotate(AnnotateSpec.parse(sys.argv[1]), Console(), sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, spec.model_dump_json(), cluster]
+    others = [subprocess.Popen(command) for _ in range(2)]
+    assert [other.wait(240) for other in others] == [0, 0]
+    location = Path(spec.output, "run_id=test")
+    assert read_rows(location) == read_rows(finished.location)
+    summary = RunSummary.parse((location / "_manifest.json").read_text())
+    assert (summary.inputs, summary.rows) == (INPUTS, finished.rows)
+    assert len([*location.glob("_plan/*.json")]) == len([*location.glob("_plan/*/*")]) == 1
+
+
+def test_rows_of_a_manifest_ask_their_own_questions(
+    cluster: str, make_spec: SpecFactory, tmp_path: Path
+) -> None:
+    questions = ["how many digits are there?", "what is the leftmost digit?", "is there a 7?"]
+    rows = []
+    for number in range(20):
+        (tmp_path / f"{number:02d}.png").write_bytes(encode("RGB", "PNG") if number % 5 else b"")
+        rows.append(
+            {"image": f"{number:02d}.png", "question": questions[number % 3], "key": number}
+        )
+        if number % 2:
+            rows[-1]["extra"] = "ocr"
+    manifest = tmp_path / "questions.jsonl"
+    rows = [{"extra": None, **row} for row in rows]
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    summary = annotate(
+        make_spec(
+            input=str(manifest),
+            prompts=["answer en {question}", "detect digit"],
+            prompt_column="extra",
+            id_column="key",
+            metadata_columns=["question"],
+            shard_size=9,
+            batch_size=4,
+            thumbnail=16,
+        )
+    )
+    written = read_rows(summary.location)
+    expected = [
+        (str(row["key"]), prompt)
+        for row in rows
+        for prompt in [f"answer en {row['question']}", "detect digit", row["extra"]]
+        if prompt
+    ]
+    assert [(row["id"], row["prompt"]) for row in written] == expected
+    assert (summary.rows, summary.errors) == (50, 10)
+    for row in written:
+        assert json.loads(row["metadata"]) == {"question": questions[int(row["id"]) % 3]}
+        assert (row["status"] == "error") == (int(row["id"]) % 5 == 0)
+        assert (row["image_thumbnail"] is None) == (row["status"] == "error")
+        assert re.fullmatch(r"\d+-\d+", row["source_version"])
+
+
+def test_a_second_run_of_only_new_inputs_does_what_changed(
+    cluster: str, make_spec: SpecFactory, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in "abcd":
+        (folder / f"{name}.png").write_bytes(encode("RGB", "PNG"))
+    (folder / "d.png").write_bytes(b"")
+    monday = make_spec(input=str(folder), run_id="monday", only_new=True)
+    assert annotate(monday).inputs == 4
+    tuesday = monday.model_copy(update={"run_id": "tuesday"})
+    (folder / "b.png").write_bytes(encode("L", "PNG"))
+    (folder / "d.png").write_bytes(encode("RGB", "PNG"))
+    (folder / "e.png").write_bytes(encode("RGB", "PNG"))
+    os.utime(folder / "c.png")
+    summary = annotate(tuesday)
+    done = {Path(row["source_uri"]).stem for row in read_rows(summary.location)}
+    assert done == {"b", "d", "e"}
+    nothing = annotate(monday.model_copy(update={"run_id": "wednesday"}))
+    assert (nothing.inputs, nothing.rows, nothing.shards) == (0, 0, 0)
+    assert nothing.checkpoint_sha256 == summary.checkpoint_sha256

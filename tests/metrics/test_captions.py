@@ -1,7 +1,7 @@
 """CIDEr-D, BLEU and ROUGE-L equal pycocoevalcap's, and behave at the edges."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paliflow.metrics import bleu, cider, cider_per_item, rouge_l
@@ -70,7 +70,6 @@ def test_unicode_captions_are_scored() -> None:
     assert cider(alone, captions) == pytest.approx(10)
 
 
-@settings(deadline=None)
 @given(CORPORA)
 def test_scores_stay_in_range(corpus: Corpus) -> None:
     references, hypotheses = corpus
@@ -79,7 +78,6 @@ def test_scores_stay_in_range(corpus: Corpus) -> None:
     assert 0 <= rouge_l(references, hypotheses) <= 1 + 1e-9
 
 
-@settings(deadline=None)
 @given(CORPORA)
 def test_a_further_reference_never_lowers_rouge_l(corpus: Corpus) -> None:
     references, hypotheses = corpus

@@ -1,0 +1,201 @@
+"""Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paliflow.configs import AnnotateSpec, Sampling
+from paliflow.jobs.reading import Input
+from paliflow.jobs.rows import answer_row, error_row, task_of
+from paliflow.model import (
+    Generation,
+    Greedy,
+    MaskDecoder,
+    Nucleus,
+    PaliGemma,
+    Sampler,
+    Temperature,
+    Tokenizer,
+    TopK,
+    parse_detections,
+    score_detections,
+)
+
+_PROMPT_BUCKET = 8
+"""Prompts are padded to a multiple of this many tokens, so that runs share compiled programs."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """One device batch: whose image, which prompt, its tokens or why there are none."""
+
+    inputs: list[int]
+    prompts: list[str]
+    tokens: list[list[int] | ValueError]
+    generation: Generation | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch that the device is working on."""
+
+    asker: "Asker"
+    batch: Sequence[Input]
+    chunks: list[_Chunk]
+    at: float
+    """When it was dispatched, by `time.monotonic`."""
+
+    def rows(self) -> list[list[dict[str, Any]]]:
+        """Waits for the answers: the rows of each input of the batch, in its prompts' order."""
+        rows: list[list[dict[str, Any]]] = [[] for _ in self.batch]
+        for chunk in self.chunks:
+            answers = chunk.generation and [np.asarray(each) for each in chunk.generation]
+            asked = zip(chunk.inputs, chunk.prompts, chunk.tokens, strict=True)
+            for place, (number, prompt, tokens) in enumerate(asked):
+                source = self.batch[number]
+                if isinstance(tokens, ValueError):
+                    row = error_row(source, prompt, f"prompt: {tokens}")
+                elif answers is None or source.pixels is None:
+                    row = error_row(source, prompt, source.error or "not asked")
+                else:
+                    row = self.asker.row(source, prompt, answers, place)
+                rows[number].append(row)
+        return rows
+
+
+class Asker:
+    """A model with its tokenizer, and how a spec wants it asked."""
+
+    def __init__(
+        self,
+        model: PaliGemma,
+        tokenizer: Tokenizer,
+        mask_decoder: MaskDecoder | None,
+        spec: AnnotateSpec,
+    ) -> None:
+        """
+        Raises:
+            ValueError: one of the spec's prompts is too long.
+        """
+        self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
+        self._spec, self._sampler = spec, _sampler(spec.sampling)
+        self._length = max(
+            (self._padded(self._encode(prompt)) for prompt in spec.prompts), default=0
+        )
+
+    def ask(self, batch: Sequence[Input], place: tuple[int, ...]) -> Asked:
+        """Dispatches every prompt of every input; the vision tower sees each image once.
+
+        Prompts and images are paired up and cut into device batches, so that inputs may have
+        different numbers of prompts.
+
+        Args:
+            batch: at most `spec.batch_size` inputs.
+            place: of the batch in the run; it and the spec's seed decide what is sampled.
+        """
+        asked_at = time.monotonic()
+        size, width = self._model.config.image_size, self._spec.batch_size
+        images = np.zeros((width, size, size, 3), np.float32)
+        for image, source in zip(images, batch, strict=False):
+            if source.pixels is not None:
+                image[:] = source.pixels
+        readable = any(source.pixels is not None for source in batch)
+        image_tokens = self._model.encode_images(images) if readable else None
+        prompts = [source.item.prompts or self._spec.prompts for source in batch]
+        pairs = [
+            (number, own[turn])
+            for turn in range(max(map(len, prompts), default=0))
+            for number, own in enumerate(prompts)
+            if turn < len(own)
+        ]
+        chunks = []
+        for start in range(0, len(pairs), width):
+            inputs, texts = map(list, zip(*pairs[start : start + width], strict=True))
+            tokens = [self._try_encode(text) for text in texts]
+            seed = _seed(self._spec.seed, *place, start)
+            generation = self._generate(image_tokens, inputs, tokens, seed)
+            chunks.append(_Chunk(inputs, texts, tokens, generation))
+        return Asked(self, batch, chunks, asked_at)
+
+    def row(
+        self, source: Input, prompt: str, answers: Sequence[NDArray[Any]], place: int
+    ) -> dict[str, Any]:
+        """The row of one answer.
+
+        Args:
+            source: what was read.
+            prompt: what was asked about it.
+            answers: the fields of a device batch's `Generation`.
+            place: the answer's row there.
+        """
+        tokens, logprobs, length, finished = (each[place].tolist() for each in answers)
+        ids = tokens[: length - finished]  # without the end token
+        text = self._tokenizer.decode(ids)
+        detections = None
+        if task_of(prompt) in ("detect", "segment"):
+            assert source.width is not None
+            assert source.height is not None
+            found = parse_detections(text, source.width, source.height, self._mask_decoder)
+            offsets = self._tokenizer.offsets(ids)
+            detections = score_detections(found, offsets, logprobs[: len(ids)])
+        return answer_row(
+            *(source, prompt, text, detections),
+            logprob=sum(logprobs),
+            token_count=length,
+            finished=finished,
+        )
+
+    def _generate(
+        self, image_tokens: Any, inputs: list[int], tokens: list[list[int] | ValueError], seed: int
+    ) -> Generation | None:
+        asked = [ids for ids in tokens if not isinstance(ids, ValueError)]
+        if image_tokens is None or not asked:
+            return None
+        width = self._spec.batch_size
+        length = max(self._length, *map(self._padded, asked))
+        ids = np.full((width, length), self._tokenizer.pad_id, np.int32)
+        mask = np.zeros((width, length), bool)
+        mask[:, 0] = True  # a row without a prompt attends to something, too
+        for row, known in enumerate(tokens):
+            if not isinstance(known, ValueError):
+                ids[row, : len(known)] = known
+                mask[row, : len(known)] = True
+        if inputs != list(range(width)):
+            image_tokens = image_tokens[np.array(inputs + [0] * (width - len(inputs)))]
+        return self._model.generate_from_tokens(
+            *(image_tokens, ids, mask),
+            max_new_tokens=self._spec.max_new_tokens,
+            sampler=self._sampler,
+            seed=seed,
+            eos_id=self._tokenizer.eos_id,
+        )
+
+    def _encode(self, prompt: str) -> list[int]:
+        return self._tokenizer.encode_prompt(prompt, self._spec.max_prompt_tokens)
+
+    def _try_encode(self, prompt: str) -> list[int] | ValueError:
+        try:
+            return self._encode(prompt)
+        except ValueError as error:
+            return error
+
+    def _padded(self, tokens: list[int]) -> int:
+        return -(-len(tokens) // _PROMPT_BUCKET) * _PROMPT_BUCKET
+
+
+def _sampler(sampling: Sampling) -> Sampler:
+    if sampling.top_k:
+        return TopK(sampling.top_k, sampling.temperature)
+    if sampling.top_p:
+        return Nucleus(sampling.top_p, sampling.temperature)
+    return Temperature(sampling.temperature) if sampling.temperature else Greedy()
+
+
+def _seed(*parts: int) -> int:
+    """One seed for each place in a run, whoever works there and when."""
+    entropy = np.random.SeedSequence([part % 2**32 for part in parts])
+    return int(entropy.generate_state(1)[0] >> 1)

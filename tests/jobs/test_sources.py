@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import tempfile
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,13 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
-from paliflow.jobs.sources import image_uris
+from paliflow.jobs.plan import Item
+from paliflow.jobs.sources import items
+
+
+def found(source: object, **fields: Any) -> list[Item]:
+    given = {"input": str(source), "output": "/nowhere", "run_id": "test"} | fields
+    return list(items(AnnotateSpec.parse({"prompts": ["caption en"]} | given)))
 
 
 def uris(source: object, column: str = "image") -> list[str]:
-    return list(image_uris(str(source), column))
+    return [item.uri for item in found(source, image_column=column)]
 
 
 def test_an_image_file_is_itself(tmp_path: Path) -> None:
@@ -31,6 +40,17 @@ def test_a_folder_is_its_image_files_by_name_and_depth(tmp_path: Path) -> None:
     for name in ["b.jpg", "a.PNG", "sub/c.webp", "notes.txt", "jpg", "sub/x.json"]:
         (tmp_path / name).touch()
     assert uris(tmp_path) == [f"{tmp_path}/{name}" for name in ("a.PNG", "b.jpg", "sub/c.webp")]
+
+
+def test_files_come_with_the_version_that_their_storage_gives(tmp_path: Path) -> None:
+    for name in ["a.jpg", "b.jpg"]:
+        (tmp_path / name).write_bytes(name.encode())
+    expected = [
+        Item(f"{tmp_path}/{n}.jpg", version=storage.version(f"{tmp_path}/{n}.jpg")) for n in "ab"
+    ]
+    assert found(tmp_path) == found(tmp_path / "*.jpg") == expected
+    assert found(tmp_path / "a.jpg") == expected[:1]
+    assert expected[0].version
 
 
 def test_a_relative_folder_becomes_absolute(
@@ -54,20 +74,24 @@ def test_a_glob_takes_any_file_it_names(tmp_path: Path) -> None:
     assert uris(tmp_path / "*.bin") == [f"{tmp_path}/a.bin", f"{tmp_path}/b.bin"]
 
 
-PATHS = ["x/a.jpg", "/data/b.jpg", "gs://bucket/c.jpg", "../d.jpg", "https://host/e.jpg", None, ""]
-
-
-def write_manifest(path: Path, paths: list[str | None]) -> None:
-    rows = [{"id": number, "photo": value} for number, value in enumerate(paths)]
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["id", "photo"])
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+PATHS = ["x/a.jpg", "/data/b.jpg", "gs://bucket/c.jpg", "../d.jpg", "https://host/e.jpg", None, ""]
+
+
+def write_manifest(path: Path, paths: list[str | None]) -> None:
+    write_rows(path, [{"id": number, "photo": value} for number, value in enumerate(paths)])
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
@@ -101,6 +125,9 @@ def test_a_missing_image_column_is_named_with_those_there_are(tmp_path: Path, su
         ("m.jsonl", b'["a.jpg"]\n', "line 1 is not an object"),
         ("m.csv", b"image\n\xff\xfe.jpg\n", "utf-8"),
         ("m.csv", b"", "no such column"),
+        ("m.csv", b"x" * 200_000, "line 1 is not CSV"),
+        ("m.csv", b"image\n", "no images"),
+        ("m.jsonl", b"[" * 100_000, "line 1 is not JSON"),
     ],
 )
 def test_a_broken_manifest_is_refused(
@@ -115,6 +142,121 @@ def test_images_embedded_in_a_manifest_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [{"bytes": b"x"}]}), tmp_path / "m.parquet")
     with pytest.raises(SpecError, match="not paths"):
         uris(tmp_path / "m.parquet")
+
+
+ROWS = [
+    {"image": "a.jpg", "question": "who?", "key": "x", "note": "n"},
+    {"image": "b.jpg", "question": "", "key": "y", "note": ""},
+    {"image": "c.jpg", "question": "caption en", "key": "z", "note": "{key}"},
+]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_prompts_id_and_metadata_come_from_columns(tmp_path: Path, suffix: str) -> None:
+    manifest = write_rows(tmp_path / f"m{suffix}", ROWS)
+    rows = found(
+        manifest,
+        prompts=["caption en", "answer en {question}"],
+        prompt_column="question",
+        id_column="key",
+        metadata_columns=["note", "key"],
+    )
+    assert [row.prompts for row in rows] == [
+        ("caption en", "answer en who?", "who?"),
+        ("caption en",),
+        ("caption en", "answer en caption en"),
+    ]
+    assert [row.id for row in rows] == ["x", "y", "z"]
+    assert [json.loads(row.metadata or "") for row in rows] == [
+        {"note": "n", "key": "x"},
+        {"note": "", "key": "y"},
+        {"note": "{key}", "key": "z"},
+    ]
+
+
+def test_a_row_that_asks_nothing_keeps_its_place_with_an_empty_prompt(tmp_path: Path) -> None:
+    rows = found(write_rows(tmp_path / "m.csv", ROWS), prompts=[], prompt_column="note")
+    assert [row.prompts for row in rows] == [("n",), ("",), ("{key}",)]
+
+
+def test_doubled_braces_are_literal_in_a_manifest_and_all_braces_elsewhere(tmp_path: Path) -> None:
+    manifest = write_rows(tmp_path / "m.csv", ROWS)
+    assert found(manifest, prompts=["say {{key}} {key}"])[0].prompts == ("say {key} x",)
+    (tmp_path / "a.jpg").touch()
+    assert found(tmp_path / "a.jpg", prompts=["say {{key}} {key} {"])[0].prompts is None
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"prompts": ["a {b}"]}, r"prompts='a \{b\}'.*'b'; there are image, question, key, note"),
+        ({"prompt_column": "b"}, "prompt_column='b'.*there are image"),
+        ({"id_column": "b"}, "id_column='b'.*there are image"),
+        ({"metadata_columns": ["key", "b"]}, "metadata_columns='b'.*there are image"),
+        ({"prompts": ["a {key.real}"]}, "no such column as 'key.real'"),
+        ({"prompts": ["a {key[0]}"]}, r"no such column as 'key\[0\]'"),
+        ({"prompts": ["a {key!r}"]}, "nothing else"),
+        ({"prompts": ["a {key:>9}"]}, "nothing else"),
+        ({"prompts": ["a {}"]}, "nothing else"),
+        ({"prompts": ["a {key"]}, "literal brace is written twice"),
+        ({"prompts": ["a }"]}, "literal brace is written twice"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused_by_name(
+    tmp_path: Path, suffix: str, fields: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(SpecError, match=complaint):
+        found(write_rows(tmp_path / f"m{suffix}", ROWS), **fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"prompt_column": "x"}, {"id_column": "x"}, {"metadata_columns": ["x"]}]
+)
+def test_columns_of_what_has_none_are_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(SpecError, match=f"{next(iter(fields))}=.*only the rows of a manifest"):
+        found(tmp_path, **fields)
+
+
+def test_what_a_later_line_lacks_is_null(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"image": "a.jpg", "n": 1}\n\n{"n": 2}\n{"image": "b.jpg"}')
+    rows = found(tmp_path / "m.jsonl", metadata_columns=["n"], prompts=["count {n}"])
+    assert rows == [
+        Item(f"{tmp_path}/a.jpg", prompts=("count 1",), metadata='{"n": 1}'),
+        Item("", prompts=("count 2",), metadata='{"n": 2}'),
+        Item(f"{tmp_path}/b.jpg", prompts=("",), metadata='{"n": null}'),
+    ]
+
+
+def test_metadata_keeps_what_json_can_say(tmp_path: Path) -> None:
+    values = {
+        "number": 1.5,
+        "nan": float("nan"),
+        "day": date(2024, 2, 29),
+        "nested": {"tags": ["ä", None]},
+    }
+    manifest = write_rows(tmp_path / "m.parquet", [{"image": "a.jpg"} | values])
+    (row,) = found(manifest, metadata_columns=list(values), prompts=["on {day}: {number}"])
+    expected = values | {"nan": None, "day": "2024-02-29"}
+    assert row.metadata == json.dumps(expected, ensure_ascii=False)
+    assert row.prompts == ("on 2024-02-29: 1.5",)
+
+
+@pytest.mark.parametrize("field", ["id_column", "prompt_column", "metadata_columns"])
+def test_bytes_are_refused_by_column(tmp_path: Path, field: str) -> None:
+    manifest = write_rows(tmp_path / "m.parquet", [{"image": "a.jpg", "raw": b"x"}])
+    with pytest.raises(SpecError, match="column 'raw' holds bytes"):
+        found(manifest, **{field: ["raw"] if field == "metadata_columns" else "raw"})
+
+
+def test_a_glob_of_manifests_is_all_their_rows(tmp_path: Path) -> None:
+    for name in "ba":
+        write_rows(tmp_path / f"{name}.parquet", [{"image": f"{name}{n}.jpg"} for n in range(2)])
+    assert uris(tmp_path / "*.parquet") == [f"{tmp_path}/{n}.jpg" for n in ("a0", "a1", "b0", "b1")]
+    write_rows(tmp_path / "c.parquet", [{"photo": "c.jpg"}])
+    with pytest.raises(SpecError, match=r"c\.parquet.*image_column='image'.*photo"):
+        uris(tmp_path / "*.parquet")
 
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere/*.jpg", "s3://bucket/folder", "empty"])

@@ -1,0 +1,158 @@
+"""What a spec takes from a record (a manifest's row, a tar's sample): prompts, id, metadata."""
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import cache
+from string import Formatter
+from typing import Any
+from uuid import UUID
+
+from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import SpecError
+from paliflow.jobs.plan import Item
+
+Record = Mapping[str, Any]
+
+
+def named_columns(spec: AnnotateSpec) -> dict[str, str]:
+    """The columns that prompts, id and metadata need; each with the field that names it.
+
+    Raises:
+        SpecError: a prompt's braces are no `{column}`.
+    """
+    named = {}
+    for prompt in spec.prompts:
+        for _, column in _template(prompt):
+            if column is not None:
+                named[column] = f"prompts={prompt!r}"
+    for field in ("prompt_column", "id_column"):
+        if column := getattr(spec, field):
+            named[column] = f"{field}={column!r}"
+    return named | {column: f"metadata_columns={column!r}" for column in spec.metadata_columns}
+
+
+def json_record(content: bytes, where: str) -> dict[str, Any]:
+    """
+    Raises:
+        ValueError: the content is not a JSON object; the message begins with `where`.
+    """
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} is not an object")
+    return record
+
+
+def require(named: Mapping[str, str], present: Collection[str]) -> None:
+    """
+    Raises:
+        SpecError: a column that is named is not present.
+    """
+    for column, field in named.items():
+        if column not in present:
+            raise SpecError(
+                f"{field}: no such column as {column!r}; there are {', '.join(present) or 'none'}"
+            )
+
+
+def text(record: Record, column: str) -> str:
+    """A column's value as text: null is empty, what JSON has no string for is written as JSON.
+
+    Raises:
+        ValueError: the value is bytes, or of a type that JSON has no words for.
+    """
+    value = _value(record, column)
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
+    """Gives an item its record's prompts, id and metadata.
+
+    A prompt whose column is null or blank is not asked. Where none is left, the item is asked
+    the empty prompt, which becomes its error row.
+
+    Raises:
+        ValueError: as in `text`.
+    """
+    asked = [_filled(_template(prompt), record) for prompt in spec.prompts]
+    if spec.prompt_column:
+        asked.append(text(record, spec.prompt_column))
+    prompts = tuple(dict.fromkeys(prompt for prompt in asked if prompt.strip())) or ("",)
+    carried = {column: _value(record, column) for column in spec.metadata_columns}
+    return item._replace(
+        prompts=None if prompts == spec.prompts else prompts,
+        id=text(record, spec.id_column) or None if spec.id_column else item.id,
+        metadata=json.dumps(carried, ensure_ascii=False) if carried else None,
+    )
+
+
+@cache
+def _template(prompt: str) -> tuple[tuple[str, str | None], ...]:
+    """Pieces of literal text, each with the column that follows it.
+
+    Raises:
+        SpecError: the braces do not match, or hold more than a name.
+    """
+    try:
+        pieces = [
+            (literal, column, bool(form or conversion))
+            for literal, column, form, conversion in Formatter().parse(prompt)
+        ]
+    except ValueError as error:
+        raise SpecError(_misread(prompt, str(error))) from None
+    for _, column, formatted in pieces:
+        if formatted or column == "":
+            raise SpecError(_misread(prompt, "braces hold a column's name and nothing else"))
+    return tuple((literal, column) for literal, column, _ in pieces)
+
+
+def _misread(prompt: str, why: str) -> str:
+    return f"prompts={prompt!r}: {why}; a literal brace is written twice"
+
+
+def _filled(template: tuple[tuple[str, str | None], ...], record: Record) -> str:
+    """The prompt; empty if one of its columns is."""
+    pieces = []
+    for literal, column in template:
+        pieces.append(literal)
+        if column is not None:
+            value = text(record, column)
+            if not value.strip():
+                return ""
+            pieces.append(value)
+    return "".join(pieces)
+
+
+def _value(record: Record, column: str) -> Any:
+    try:
+        return _plain(record.get(column))
+    except TypeError as error:
+        raise ValueError(f"column {column!r} holds {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """In JSON's types."""
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            # Lone surrogates, which JSON can smuggle in, are not UTF-8.
+            return value.encode(errors="backslashreplace").decode()
+        case float():
+            return value if math.isfinite(value) else None
+        case date() | datetime() | time():
+            return value.isoformat()
+        case Decimal() | UUID() | timedelta():
+            return str(value)
+        case Mapping():
+            return {str(_plain(key)): _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+    raise TypeError(f"{type(value).__name__}, which JSON cannot")

@@ -1,0 +1,168 @@
+"""Incremental runs: which items no earlier run of the output has answered, on disk, not memory."""
+
+import hashlib
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.schema import ANNOTATIONS, PLAN
+from paliflow.jobs import storage
+from paliflow.jobs.plan import Item, to_items, to_table
+from paliflow.jobs.runs import list_runs, row_files
+
+_HISTORY = pa.schema(
+    [
+        ANNOTATIONS.field(name)
+        for name in ("source_uri", "source_sha256", "source_version", "prompt", "status")
+    ]
+)
+_ANSWERED = """
+    SELECT file_row_number AS place, prompt, source_version AS version, source_sha256 AS sha256
+    FROM read_parquet($items, file_row_number = true) JOIN history
+    ON uri = source_uri AND list_contains(coalesce(prompts, $prompts), prompt)
+    WHERE status = 'ok' AND source_sha256 IS NOT NULL
+    ORDER BY place
+"""
+_BLOCK = 8192
+"""Items or rows of history in memory at once."""
+_READERS = 16
+
+_NONE: tuple[int, Iterator["_Answer"]] = (-1, iter(()))
+
+
+class _Answer(NamedTuple):
+    """A row of an earlier run."""
+
+    place: int
+    """Of the item, in the order of all."""
+    prompt: str
+    version: str | None
+    sha256: str
+    """Both of the content that was asked about."""
+
+
+def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) -> Iterator[Item]:
+    """The items, in order, that earlier runs of the output have not answered; with what is left.
+
+    A prompt about an item is answered if a finished run with the same checkpoint has a row of
+    that prompt and URI with status `ok`, and the content is the same: by its version, or where
+    that is unknown or another, by the digest of what is read now. An item that has only some of
+    its prompts answered keeps the others.
+
+    Args:
+        items: streamed to a temporary file.
+        spec: says where the output is, what is asked, and of which hosts.
+        checkpoint_sha256: of the weights that would answer now.
+    """
+    earlier = [
+        run.summary.model_copy(update={"location": run.location})  # outputs may have moved
+        for run in list_runs(spec.output)
+        if run.summary and run.summary.checkpoint_sha256 == checkpoint_sha256
+    ]
+    if not earlier:
+        yield from items
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(_READERS) as pool,
+        duckdb.connect(
+            config={"memory_limit": "384MB", "threads": 2, "temp_directory": folder}
+        ) as database,
+    ):
+        candidates = Path(folder) / "items.parquet"
+        remaining = iter(items)
+        with pq.ParquetWriter(candidates, PLAN, compression="zstd") as file:
+            while block := list(islice(remaining, _BLOCK)):
+                file.write_table(to_table(block))
+        history = pa.RecordBatchReader.from_batches(_HISTORY, _history(earlier, pool))
+        database.register("history", history)
+        values = {"items": str(candidates), "prompts": list(spec.prompts)}
+        rows = database.sql(_ANSWERED, params=values).to_arrow_reader(_BLOCK)
+        pairs = _paired(_read(candidates), _answers(rows))
+        while some := list(islice(pairs, _BLOCK)):
+            yield from _unanswered(some, spec, pool)
+
+
+def _unanswered(
+    pairs: Sequence[tuple[Item, list[_Answer]]], spec: AnnotateSpec, pool: ThreadPoolExecutor
+) -> Iterator[Item]:
+    digests = [_digest_by_version(item, answers) for item, answers in pairs]
+    unread = [n for n, (_, answers) in enumerate(pairs) if answers and not digests[n]]
+    read = pool.map(lambda n: _digest_by_reading(pairs[n][0], spec.https_hosts), unread)
+    for n, digest in zip(unread, read, strict=True):
+        digests[n] = digest
+    for (item, answers), digest in zip(pairs, digests, strict=True):
+        asked = spec.prompts if item.prompts is None else item.prompts
+        answered = {answer.prompt for answer in answers if answer.sha256 == digest}
+        left = tuple(prompt for prompt in asked if prompt not in answered)
+        if left:
+            yield item if left == asked else item._replace(prompts=left)
+
+
+def _digest_by_version(item: Item, answers: Iterable[_Answer]) -> str | None:
+    known = (answer.sha256 for answer in answers if answer.version == item.version)
+    return next(known, None) if item.version else None
+
+
+def _digest_by_reading(item: Item, https_hosts: Collection[str]) -> str | None:
+    try:
+        storage.check_host(item.uri, https_hosts)
+        data = storage.read_bytes(item.archive or item.uri, item.offset or 0, item.size)
+    except (OSError, ValueError):
+        return None  # whoever annotates it says why
+    return hashlib.sha256(data).hexdigest()
+
+
+def _paired(
+    items: Iterable[Item], answers: Iterable[_Answer]
+) -> Iterator[tuple[Item, list[_Answer]]]:
+    groups = groupby(answers, lambda answer: answer.place)
+    place, known = next(groups, _NONE)
+    for number, item in enumerate(items):
+        if number == place:
+            yield item, list(known)
+            place, known = next(groups, _NONE)
+        else:
+            yield item, []
+
+
+def _read(candidates: Path) -> Iterator[Item]:
+    for batch in pq.ParquetFile(candidates).iter_batches(_BLOCK):
+        yield from to_items(batch)
+
+
+def _answers(rows: pa.RecordBatchReader) -> Iterator[_Answer]:
+    for batch in rows:
+        yield from map(_Answer._make, zip(*batch.to_pydict().values(), strict=True))
+
+
+def _history(runs: Iterable[RunSummary], pool: ThreadPoolExecutor) -> Iterator[pa.RecordBatch]:
+    """The rows of runs: many small parts at once, the large files of a compacted run in turn."""
+    for run in runs:
+        files = row_files(run)
+        if run.files:
+            for uri in files:
+                yield from _batches(uri)
+        else:
+            for start in range(0, len(files), _READERS):
+                parts = pool.map(lambda uri: list(_batches(uri)), files[start : start + _READERS])
+                yield from chain.from_iterable(parts)
+
+
+def _batches(uri: str) -> Iterator[pa.RecordBatch]:
+    """Columns that an older version did not write are null."""
+    with storage.open_binary(uri) as file:
+        for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=_HISTORY.names):
+            known = {name: batch.column(name) for name in batch.schema.names}
+            yield pa.record_batch(
+                [known.get(name, pa.nulls(len(batch), pa.string())) for name in _HISTORY.names],
+                schema=_HISTORY,
+            )

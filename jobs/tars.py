@@ -1,0 +1,98 @@
+"""WebDataset tars to items: their images, with the columns of the JSON beside each."""
+
+import io
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any, BinaryIO
+
+from paliflow.configs import AnnotateSpec
+from paliflow.jobs import storage
+from paliflow.jobs.columns import describe, json_record, named_columns, require
+from paliflow.jobs.plan import Item
+
+_READ_AHEAD = 2**23
+"""Bytes a request: members of 100 kB are read over faster than they are jumped over."""
+
+
+def tar_items(tar: storage.Entry, spec: AnnotateSpec, suffixes: tuple[str, ...]) -> Iterator[Item]:
+    """The images of a tar in its order, each to be read from its place there.
+
+    Members that are neighbours and share a key (the path up to the first dot of the name) are a
+    sample: the keys of `<key>.json` are the columns of its images, and null where that does not
+    say them. The id is the sample's key unless the spec has an `id_column`.
+
+    Where the tar breaks off or its headers make no sense any more, what follows is one last item,
+    `<tar>#`, that no one can read.
+
+    Args:
+        tar: uncompressed.
+        spec: what is asked.
+        suffixes: of the members that are images.
+
+    Raises:
+        SpecError: a column that the spec names is not in the first image's sample.
+        ValueError: a sample's JSON cannot be read.
+    """
+    named = required = named_columns(spec)
+    with _opened(tar.uri) as file:
+        for key, members in groupby(_members(file), lambda member: _key(member.name)):
+            images, record = [], {}
+            for member in members:
+                if not member.name or member.name.lower().endswith(suffixes):
+                    images.append(member)
+                elif named and member.name == f"{key}.json":
+                    record = _record(file, member)
+            for member in images:
+                place = (tar.uri, member.offset_data, member.size, tar.version)
+                item = Item(f"{tar.uri}#{member.name}", *place, id=key or None)
+                if member.name:
+                    require(required, record)
+                    required = {}
+                yield describe(item, record, spec)
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[BinaryIO]:
+    with storage.open_binary(uri) as file:
+        yield io.BufferedReader(file, _READ_AHEAD) if "://" in uri else file  # type: ignore[type-var]
+
+
+def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """The headers but those of folders; one without a name stands for where they break off."""
+    end = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
+            while member := tar.next():
+                if tar.offset <= end or member.size < 0:
+                    raise tarfile.ReadError("the headers do not go forward")
+                end = tar.offset
+                tar.members.clear()  # type: ignore[attr-defined] # would hold every header
+                if member.name and not member.isdir():
+                    yield member
+            file.seek(end)
+            if not any(file.read(tarfile.BLOCKSIZE) or b"\1"):
+                return
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError):
+        pass
+    yield _break(end)
+
+
+def _break(offset: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("")
+    member.offset_data, member.size = offset, tarfile.BLOCKSIZE
+    return member
+
+
+def _key(name: str) -> str:
+    folder, base = posixpath.split(name)
+    return posixpath.join(folder, base.partition(".")[0])
+
+
+def _record(file: BinaryIO, member: tarfile.TarInfo) -> dict[str, Any]:
+    """A member's JSON object; empty if the tar breaks off within it."""
+    file.seek(member.offset_data)
+    content = file.read(member.size)
+    return json_record(content, f"{member.name!r}") if len(content) == member.size else {}

@@ -38,8 +38,8 @@ class AnnotateOperator(BaseOperator):
     `run_id` may be left out: it is then made from DAG, task, DAG run and map index, so that a
     retry resumes what its predecessor left. Returns the `RunSummary` as plain JSON, without the
     spec. The output is an `Asset` outlet where the DAG file names it; where `output` is templated
-    it is added to the `AssetAlias` `<dag_id>.<task_id>`. Its events carry `run_id`, `output`,
-    `location`, `rows` and `errors`.
+    or the task is mapped, it is added to the `AssetAlias` `<dag_id>.<task_id>`. Its events carry
+    `run_id`, `output`, `location`, `rows` and `errors`.
 
     A job that exits with 2 needs the user and fails the task for good; others may be retried. A
     retry goes on with the Ray job if that still runs; clearing, marking and timing out stop it.
@@ -85,11 +85,11 @@ class AnnotateOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.runtime_env = runtime_env
         self._stop: Callable[[], None] | None = None
+        self._alias = AssetAlias(f"{self.dag_id}.{self.task_id}")
         self._outlet: Asset | AssetAlias = (
-            AssetAlias(f"{self.dag_id}.{self.task_id}")
-            if rendered_later(spec["output"])
-            else Asset(asset_uri(spec["output"]))
+            self._alias if rendered_later(spec["output"]) else Asset(asset_uri(spec["output"]))
         )
+        self._others = self.outlets
         if self._outlet not in self.outlets:
             self.outlets = [*self.outlets, self._outlet]
 
@@ -152,6 +152,11 @@ class AnnotateOperator(BaseOperator):
         summary = conclude(event)
         extra = {key: summary[key] for key in ("run_id", "location", "rows", "errors")}
         extra["output"] = self.spec["output"]
+        if context["ti"].is_mapped and self._outlet not in self._others:
+            # Of a mapped task Airflow knows the outlets that `.partial` names, and lets an alias
+            # alone be one besides.
+            self._outlet = self._alias
+            self.outlets = [*self._others, self._outlet]
         asset_event = context["outlet_events"][self._outlet]
         if isinstance(self._outlet, AssetAlias):
             asset_event.add(Asset(asset_uri(self.spec["output"])), extra=extra)

@@ -27,11 +27,14 @@ def run(dag: DAG, run_after: datetime | None = None, **conf: Any) -> Any:
     return dag.test(run_after=run_after, run_conf=conf)
 
 
-def asset_events(dag_id: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """For each of a DAG's tasks the URI and the extra of the asset event it caused."""
+def asset_events(dag_id: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """The asset events that a DAG's tasks caused: task, URI and extra, sorted by them."""
     with create_session() as session:
         events = session.scalars(select(AssetEvent).where(AssetEvent.source_dag_id == dag_id))
-        return {str(event.source_task_id): (event.asset.uri, dict(event.extra)) for event in events}
+        found = [
+            (str(event.source_task_id), event.asset.uri, dict(event.extra)) for event in events
+        ]
+    return sorted(found, key=str)
 
 
 @functools.cache

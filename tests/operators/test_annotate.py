@@ -61,7 +61,7 @@ def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) ->
         assert task.xcom_pull(task_ids=name, key=OutputLink().xcom_key) == location
     extra = {"run_id": "done", "location": location, "rows": 3, "errors": 1}
     announced = (tmp_path.as_uri(), {**extra, "output": str(tmp_path)})
-    assert dag_run.asset_events("finished") == {"literal": announced, "templated": announced}
+    assert dag_run.asset_events("finished") == [("literal", *announced), ("templated", *announced)]
 
 
 @pytest.mark.parametrize("mapped", ["input", "output"])
@@ -88,7 +88,9 @@ def test_mapped_tasks_are_runs_of_their_own(mapped: str, tmp_path: Path) -> None
     assert [task.state for task in tasks] == ["success"] * 2
     returned = [task.xcom_pull(task_ids="annotate", map_indexes=task.map_index) for task in tasks]
     assert [summary["location"] for summary in returned] == [summary.location for summary in made]
-    assert dag_run.asset_events(dag_id)
+    assert [(uri, extra["run_id"]) for _, uri, extra in dag_run.asset_events(dag_id)] == [
+        (Path(summary.spec["output"]).as_uri(), summary.run_id) for summary in made
+    ]
 
 
 def finished_run(spec: AnnotateSpec) -> RunSummary:

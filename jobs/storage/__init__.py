@@ -15,6 +15,7 @@ __all__ = [
     "absolute",
     "check_host",
     "commit_if_absent",
+    "copy_if_absent",
     "delete",
     "is_file",
     "list_files",
@@ -116,6 +117,17 @@ def commit_if_absent(uri: str, content: BinaryIO) -> bool:
     return _writable(uri).commit_if_absent(uri, content)
 
 
+def copy_if_absent(uri: str, target: str) -> None:
+    """Copies a file within its storage, at once whatever its size, unless `target` is there.
+
+    Args:
+        uri: local or `gs://`.
+        target: likewise, on the same disk or in a bucket of the same kind, in a folder that is
+            there.
+    """
+    _writable(uri).copy_if_absent(uri, target)
+
+
 def overwrite(uri: str, content: BinaryIO) -> None:
     """Writes a file whole and durably in the place of whatever is there.
 
@@ -149,6 +161,7 @@ class _Writable(_Readable, Protocol):
     """What `local` and `gs` can do."""
 
     def commit_if_absent(self, uri: str, content: BinaryIO) -> bool: ...
+    def copy_if_absent(self, uri: str, target: str) -> None: ...
     def overwrite(self, uri: str, content: BinaryIO) -> None: ...
     def delete(self, uri: str) -> None: ...
 

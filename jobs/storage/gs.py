@@ -89,6 +89,19 @@ def commit_if_absent(uri: str, content: BinaryIO) -> bool:
     return True
 
 
+def copy_if_absent(uri: str, target: str) -> None:
+    from google.api_core.exceptions import PreconditionFailed
+
+    copy, token = _blob(target), None
+    with _errors(uri), contextlib.suppress(PreconditionFailed):
+        while True:
+            token, _, _ = copy.rewrite(
+                _blob(uri), token=token, if_generation_match=0, timeout=_TIMEOUT_S
+            )
+            if token is None:
+                return
+
+
 def overwrite(uri: str, content: BinaryIO) -> None:
     with _errors(uri):
         _upload(_blob(uri), content)

@@ -64,6 +64,12 @@ def commit_if_absent(uri: str, content: BinaryIO) -> bool:
     return True
 
 
+def copy_if_absent(uri: str, target: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.link(uri, target)
+    _sync_folder(Path(target).parent)
+
+
 def overwrite(uri: str, content: BinaryIO) -> None:
     target = Path(uri)
     with _synced_beside(target, content) as temporary:

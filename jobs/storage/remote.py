@@ -48,9 +48,9 @@ def check_host(uri: str, https_hosts: Collection[str]) -> None:
 
 
 def redacted(text: str) -> str:
-    """The text, its URLs without users and passwords, and of the web's what follows a `?`."""
+    """The text, its URIs without users, passwords and queries, where signatures travel."""
     text = re.sub(r"(\w://)[^\s/?#]*@", r"\1", text)
-    return re.sub(r"(https?://[^\s?]*)\?[^\s'\"]*", r"\1", text)
+    return re.sub(r"\b(?!gs:)(\w+://[^?]*)\?[^\s'\"]*", r"\1", text)
 
 
 def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> bytes:

@@ -1,14 +1,20 @@
 """Storage: whole files, created once, listed in order; local and gs://."""
 
+import errno
 import io
+import os
+import sys
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paliflow.jobs import storage
+from paliflow.jobs.storage import remote
 
 
 @pytest.fixture(params=["local", "gs"])
@@ -19,6 +25,10 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, gcs: None) -> str:
 
 def put(uri: str, content: bytes = b"x") -> bool:
     return storage.commit_if_absent(uri, io.BytesIO(content))
+
+
+def names(entries: Iterable[storage.Entry]) -> list[str]:
+    return [entry.uri for entry in entries]
 
 
 def test_what_was_committed_reads_back_whole_and_in_ranges(root: str) -> None:
@@ -36,7 +46,7 @@ def test_the_second_commit_changes_nothing(root: str) -> None:
     assert put(f"{root}/file", b"first")
     assert not put(f"{root}/file", b"second")
     assert storage.read_bytes(f"{root}/file") == b"first"
-    assert list(storage.list_files(root)) == [f"{root}/file"]
+    assert names(storage.list_files(root)) == [f"{root}/file"]
 
 
 def test_of_many_writers_at_once_exactly_one_wins(root: str) -> None:
@@ -86,18 +96,18 @@ def test_a_folder_is_not_a_file(root: str) -> None:
 
 
 def test_files_are_listed_in_the_same_order_everywhere(root: str) -> None:
-    names = ["a.jpg", "a/b.jpg", "a/c/d.jpg", "a-b.jpg", "a0.jpg", "Z.jpg", "é.jpg", "b c.jpg"]
-    for name in names:
+    files = ["a.jpg", "a/b.jpg", "a/c/d.jpg", "a-b.jpg", "a0.jpg", "Z.jpg", "é.jpg", "b c.jpg"]
+    for name in files:
         put(f"{root}/{name}")
-    assert list(storage.list_files(root)) == [f"{root}/{name}" for name in sorted(names)]
+    assert names(storage.list_files(root)) == [f"{root}/{name}" for name in sorted(files)]
 
 
 def test_a_glob_matches_in_order(root: str) -> None:
     for name in ["b.jpg", "a.jpg", "a.png", "deep/er/c.jpg", "x.jpg/d.png"]:
         put(f"{root}/{name}")
-    assert list(storage.match(f"{root}/*.jpg")) == [f"{root}/a.jpg", f"{root}/b.jpg"]
+    assert names(storage.match(f"{root}/*.jpg")) == [f"{root}/a.jpg", f"{root}/b.jpg"]
     found = [f"{root}/{name}" for name in ("a.jpg", "b.jpg", "deep/er/c.jpg")]
-    assert list(storage.match(f"{root}/**/*.jpg")) == found
+    assert names(storage.match(f"{root}/**/*.jpg")) == found
 
 
 def test_a_circle_of_links_ends(tmp_path: Path) -> None:
@@ -105,13 +115,13 @@ def test_a_circle_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "folder" / "a.jpg").touch()
     (tmp_path / "folder" / "circle").symlink_to(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "folder")
-    found = list(storage.list_files(str(tmp_path)))
+    found = names(storage.list_files(str(tmp_path)))
     assert found == [f"{tmp_path}/folder/a.jpg", f"{tmp_path}/link/a.jpg"]
 
 
 def test_a_name_that_is_not_utf8_is_listed_as_text(tmp_path: Path) -> None:
     Path(str(tmp_path) + "/a\udcff.jpg").touch()
-    assert list(storage.list_files(str(tmp_path))) == [f"{tmp_path}/a\\xff.jpg"]
+    assert names(storage.list_files(str(tmp_path))) == [f"{tmp_path}/a\\xff.jpg"]
 
 
 @given(st.text(st.characters(blacklist_characters="/\0", codec="utf-8"), min_size=1))
@@ -121,6 +131,168 @@ def test_absolute_is_idempotent(name: str) -> None:
     assert storage.absolute(once) == once
 
 
-def test_another_scheme_is_refused() -> None:
-    with pytest.raises(ValueError, match="s3://bucket"):
-        storage.absolute("s3://bucket/folder")
+def test_the_version_is_listed_and_changes_with_the_content(root: str) -> None:
+    put(f"{root}/a", b"one")
+    before = storage.version(f"{root}/a")
+    assert before is not None
+    assert list(storage.list_files(root)) == [(f"{root}/a", before)]
+    assert list(storage.match(f"{root}/*")) == [(f"{root}/a", before)]
+    storage.overwrite(f"{root}/a", io.BytesIO(b"two"))
+    assert storage.version(f"{root}/a") not in (None, before)
+    assert storage.version(f"{root}/b") is None
+
+
+def test_overwriting_replaces_or_creates(root: str) -> None:
+    for content in (b"one", b"", b"three"):
+        storage.overwrite(f"{root}/new/file", io.BytesIO(content))
+        assert storage.read_bytes(f"{root}/new/file") == content
+    assert len(list(storage.list_files(root))) == 1
+
+
+def test_what_is_deleted_is_gone_and_deleting_it_again_is_fine(root: str) -> None:
+    put(f"{root}/file")
+    for _ in range(2):
+        storage.delete(f"{root}/file")
+        assert not storage.is_file(f"{root}/file")
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [(0, 3), (2, 3), (5, 10), (8, 2), (10, 4), (3, 0), (3, None), (0, None)]
+)
+def test_a_range_ends_with_the_file(root: str, offset: int, size: int | None) -> None:
+    put(f"{root}/file", b"0123456789")
+    end = None if size is None else offset + size
+    assert storage.read_bytes(f"{root}/file", offset, size) == b"0123456789"[offset:end]
+
+
+def test_a_file_above_the_limit_is_not_read(root: str) -> None:
+    put(f"{root}/file", bytes(1000))
+    assert len(storage.read_bytes(f"{root}/file", limit=1000)) == 1000
+    with pytest.raises(OSError, match="larger than 999 bytes") as caught:
+        storage.read_bytes(f"{root}/file", limit=999)
+    assert caught.value.errno == errno.EFBIG
+    with pytest.raises(OSError, match="larger than 999 bytes"):
+        storage.read_bytes(f"{root}/file", 0, 1000, limit=999)
+
+
+def test_an_open_object_is_never_mixed_with_another(gcs: None, tmp_path: Path) -> None:
+    uri = f"gs://images/{tmp_path.name}/file"
+    put(uri, bytes(3_000_000))
+    with pytest.raises(OSError, match="412"), storage.open_binary(uri) as file:
+        assert file.read(10) == bytes(10)
+        storage.overwrite(uri, io.BytesIO(b"1" * 3_000_000))
+        file.read()
+
+
+@pytest.mark.parametrize("special", ["fifo", "folder", "device"])
+def test_only_regular_files_are_read(tmp_path: Path, special: str) -> None:
+    path = tmp_path / "a.jpg"
+    if special == "fifo":
+        os.mkfifo(path)
+    elif special == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+        storage.read_bytes(str(path))
+
+
+def test_a_link_to_itself_is_listed_and_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to("a.jpg")
+    assert list(storage.list_files(str(tmp_path))) == [(f"{tmp_path}/a.jpg", None)]
+    with pytest.raises(OSError, match="symbolic links"):
+        storage.read_bytes(f"{tmp_path}/a.jpg")
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """A folder of fsspec's file system in memory, which stands for any that it knows."""
+    filesystem = fsspec.filesystem("memory")
+    for name in ("b.jpg", "a/c.jpg", "a.jpg", "a-b.png"):
+        filesystem.pipe(f"/folder/{name}", name.encode())
+    yield "memory://folder"
+    filesystem.rm("/folder", recursive=True)
+
+
+def test_any_scheme_that_fsspec_knows_is_read(memory: str) -> None:
+    root = "memory:///folder"
+    listed = ["a-b.png", "a.jpg", "a/c.jpg", "b.jpg"]
+    assert names(storage.list_files(memory)) == [f"{root}/{name}" for name in listed]
+    assert names(storage.match(f"{memory}/*.jpg")) == [f"{root}/a.jpg", f"{root}/b.jpg"]
+    for name in listed:
+        assert storage.read_bytes(f"{memory}/{name}") == name.encode()
+    assert storage.read_bytes(f"{memory}/a/c.jpg", 2, 2) == b"c."
+    assert storage.is_file(f"{memory}/a.jpg")
+    assert not storage.is_file(f"{memory}/a")
+    with storage.open_binary(f"{memory}/a.jpg") as file:
+        assert file.read() == b"a.jpg"
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(f"{memory}/nothing")
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        storage.read_bytes(f"{memory}/a.jpg", limit=3)
+
+
+def test_outputs_are_local_or_on_gs(memory: str) -> None:
+    for write in (storage.commit_if_absent, storage.overwrite):
+        with pytest.raises(OSError, match="outputs are local or gs://"):
+            write(f"{memory}/new", io.BytesIO())
+
+
+def test_a_scheme_whose_library_is_missing_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as where it is not installed
+    remote._filesystem.cache_clear()
+    with pytest.raises(OSError, match=r"s3:// needs: pip install 'paliflow\[s3\]'"):
+        storage.read_bytes("s3://bucket/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("uri", "advice"),
+    [
+        ("http://host/a.jpg", "use https://"),
+        ("file:///etc/passwd", "give the plain path"),
+        ("gss://bucket", "neither a local path nor a URI of a known scheme"),
+        ("simplecache::https://host", "neither a local path nor"),
+        ("nope://user:secret@host/?token=secret", "nope://host"),
+    ],
+)
+def test_other_schemes_are_refused(uri: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice) as caught:
+        storage.absolute(uri)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "allowed"),
+    [
+        ("https://images.example/a.jpg", True),
+        ("https://IMAGES.example/a.jpg?size=2", True),
+        ("https://other.example:8443/a.jpg", True),
+        ("gs://anything/a.jpg", True),
+        ("/images/a.jpg", True),
+        ("https://other.example/a.jpg", False),
+        ("https://images.example:444/a.jpg", False),
+        ("https://images.example.evil.example/a.jpg", False),
+        ("https://sub.images.example/a.jpg", False),
+        ("https://images.example@evil.example/a.jpg", False),
+        ("https://user:secret@images.example/a.jpg", False),
+        ("https://evil.example/?https://images.example", False),
+        ("https://evil.example\\@images.example/", False),
+        ("https:///a.jpg", False),
+    ],
+)
+def test_https_is_for_the_listed_hosts_alone(uri: str, allowed: bool) -> None:
+    hosts = ("images.example", "other.example:8443")
+    if allowed:
+        storage.check_host(uri, hosts)
+    else:
+        with pytest.raises(PermissionError, match="not among https_hosts") as caught:
+            storage.check_host(uri, hosts)
+        assert "secret" not in str(caught.value)
+
+
+def test_what_is_redacted_keeps_its_place() -> None:
+    text = "GET https://user:secret@host/a b.jpg?X-Goog-Signature=secret&x=1: 403, s3://k:s@b/a"
+    assert remote.redacted(text) == "GET https://host/a b.jpg 403, s3://b/a"
+    assert remote.redacted("gs://bucket/a?b@c.jpg") == "gs://bucket/a?b@c.jpg"

@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 FOLDERS := configs model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo test slow fullsize lint format measure picture clean
+.PHONY: demo test slow chaos fullsize lint format measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -16,6 +16,9 @@ test: $(INSTALLED)  ## The tests that every change must pass
 
 slow: $(INSTALLED)  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(INSTALLED)  ## Fifty runs in which whoever can be killed is killed: about an hour
+	$(BIN)/python -m pytest -m chaos -s
 
 fullsize: $(INSTALLED)  ## The tests at the published sizes: 8 GB of memory, 6 GB of disk
 	$(BIN)/python -m pytest -m fullsize -s

@@ -151,8 +151,8 @@ def runs(output: Output) -> None:
             rows, errors, when = f"{done.rows:,}", f"{done.errors:,}", done.finished
             speed = f"{done.images_per_second:.1f}"
         table.add_row(
-            Text(run.run_id),
-            Text(state(run), "green" if run.summary else "yellow"),
+            _text(run.run_id),
+            _text(state(run), "green" if run.summary else "yellow"),
             *(rows, errors, speed, f"{when.astimezone():%Y-%m-%d %H:%M}" if when else ""),
         )
     if not table.row_count:
@@ -189,13 +189,18 @@ def _print(console: Console, summary: RunSummary) -> None:
     table = Table("image", "prompt", "answer")
     for row in sample_rows(summary, 8):
         name = row["source_uri"].rpartition("/")[2]
-        answer = Text(row["text"]) if row["error"] is None else Text(row["error"], "red")
-        table.add_row(Text(name), Text(row["prompt"]), answer)
+        answer = _text(row["text"]) if row["error"] is None else _text(row["error"], "red")
+        table.add_row(_text(name), _text(row["prompt"]), answer)
     reasons = Table.grid(padding=(0, 2))
     for reason, count in summary.error_reasons.items():
-        reasons.add_row(Text(f"{count:>8,}"), Text(reason, "red"))
+        reasons.add_row(f"{count:>8,}", _text(reason, "red"))
     console.print(Group(table, reasons) if summary.error_reasons else table)
     print(
         f"{summary.rows} rows, {summary.errors} of them errors, from {summary.inputs} images in "
         f"{summary.seconds:.1f} s: {summary.location}"
     )
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text from data: no markup, and nothing that a terminal would obey."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style)

@@ -51,14 +51,20 @@ def compact(summary: RunSummary) -> RunSummary:
         The summary with `files`.
 
     Raises:
-        FileNotFoundError: a part is missing.
+        FileNotFoundError: a part is missing; nothing has changed for readers.
+        RuntimeError: the parts do not have as many rows as the manifest says; likewise.
     """
     run = summary.location
     staged = _decided(run) or _decide(summary)
     files = tuple(f"part-{k:05d}-of-{len(staged):05d}.parquet" for k in range(len(staged)))
     with ThreadPoolExecutor(_READERS) as pool:
         if summary.files != files:
-            list(pool.map(partial(_publish, run), staged, files))
+            rows = sum(pool.map(partial(_publish, run), staged, files))
+            if rows != summary.rows:
+                raise RuntimeError(
+                    f"{run} has {summary.rows} rows and its compacted files {rows}; it stays as it "
+                    f"was: delete them and {run}/{_FOLDER}/ before you try again"
+                )
             summary = summary.model_copy(update={"files": files})
             manifest = summary.model_dump_json(indent=2).encode()
             storage.overwrite(f"{run}/_manifest.json", io.BytesIO(manifest))
@@ -176,11 +182,14 @@ def _about(footers: Sequence[pq.FileMetaData]) -> dict[str, str]:
     }
 
 
-def _publish(run: str, staged: str, file: str) -> None:
+def _publish(run: str, staged: str, file: str) -> int:
+    """Copies a decided file in place; returns how many rows are there."""
     try:
-        with storage.open_binary(f"{run}/{_FOLDER}/{staged}") as content:
-            storage.commit_if_absent(f"{run}/{file}", content)
+        storage.copy_if_absent(f"{run}/{_FOLDER}/{staged}", f"{run}/{file}")
     except FileNotFoundError:
         # Another compactor has published it and tidied up.
         if not storage.is_file(f"{run}/{file}"):
             raise
+    with storage.open_binary(f"{run}/{file}") as content:
+        rows: int = pq.read_metadata(content).num_rows
+        return rows

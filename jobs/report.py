@@ -6,13 +6,13 @@ import io
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import cycle, groupby
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +28,8 @@ from paliflow.jobs.compact import Piece, pieces
 from paliflow.jobs.plan import Item, read_plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
 from paliflow.jobs.reading import Input, read_input
-from paliflow.jobs.runs import row_files
+from paliflow.jobs.runs import row_files, spread
 
-_T = TypeVar("_T")
 _FILES = 64
 _ROWS = 4096
 """Read are at most so many stretches of rows, of at most so many rows each."""
@@ -97,15 +96,9 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _spread(items: Sequence[_T], count: int) -> list[_T]:
-    """At most `count` of them, evenly spaced."""
-    count = min(count, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
-
-
 def _sample(uris: list[str]) -> tuple[list[Stretch], list[Piece]]:
     """Stretches of rows from all over the files, and when the rows of those files were done."""
-    chosen = _spread(uris, _FILES)
+    chosen = spread(uris, _FILES)
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(partial(_read, stretches=_FILES // max(1, len(chosen))), chosen))
     stretches = [stretch for found, _ in read for stretch in found]
@@ -119,7 +112,7 @@ def _read(uri: str, stretches: int) -> tuple[list[Stretch], list[Piece]]:
         sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
         shard_of = np.repeat([piece.shard for piece in held], [piece.rows for piece in held])
         found = []
-        for group in _spread(range(len(sizes)), stretches):
+        for group in spread(range(len(sizes)), stretches):
             columns = [name for name in _COLUMNS if name in parquet.schema_arrow.names]
             for batch in parquet.iter_batches(_ROWS, row_groups=[group], columns=columns):
                 first = sum(sizes[:group])
@@ -146,10 +139,10 @@ def _gallery(
             inputs.append((numbers, any(status[number] == "error" for number in numbers)))
         for failed, into, wanted in ((False, good, _IMAGES), (True, bad, _ERRORS)):
             of_kind = [numbers for numbers, is_bad in inputs if is_bad == failed]
-            for numbers in _spread(of_kind, -(-wanted // len(stretches))):
+            for numbers in spread(of_kind, -(-wanted // len(stretches))):
                 into.append((stretch.shards[numbers[0]], stretch.rows.take(numbers).to_pylist()))
-    bad = _spread(bad, _ERRORS if good else _IMAGES)
-    good = _spread(good, _IMAGES - len(bad))
+    bad = spread(bad, _ERRORS if good else _IMAGES)
+    good = spread(good, _IMAGES - len(bad))
     images = _read_images(summary, good)
     cards = [_card(rows, image, colors) for (_, rows), image in zip(good, images, strict=True)]
     cards += [_card(rows, None, colors) for _, rows in bad]

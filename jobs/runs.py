@@ -2,7 +2,6 @@
 
 import glob
 import posixpath
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -89,11 +88,12 @@ def state(run: Run) -> str:
 
 
 def read_summary(location: str) -> RunSummary | None:
-    """The manifest in a run's folder; None if the run is not finished."""
+    """The manifest in a run's folder, wherever that was moved; None if it is not finished."""
     try:
-        return RunSummary.parse(storage.read_bytes(f"{location}/_manifest.json").decode())
+        summary = RunSummary.parse(storage.read_bytes(f"{location}/_manifest.json").decode())
     except FileNotFoundError:
         return None
+    return summary.model_copy(update={"location": location})
 
 
 def row_files(summary: RunSummary) -> list[str]:
@@ -104,18 +104,20 @@ def row_files(summary: RunSummary) -> list[str]:
 
 
 def sample_rows(summary: RunSummary, count: int) -> list[dict[str, Any]]:
-    """Rows from the beginnings of a finished run's files, evenly spaced in each."""
+    """At most `count` rows, evenly spaced in the beginnings of a finished run's files."""
     rows: list[dict[str, Any]] = []
-    for uri, share in Counter(spread(row_files(summary), count)).items():
+    chosen = spread(row_files(summary), count)
+    for uri in chosen:
         with storage.open_binary(uri) as file:
             batches = pq.ParquetFile(file).iter_batches(4096, columns=_SHOWN)
-            rows += spread(next(batches).to_pylist(), share)
-    return rows
+            rows += spread(next(batches).to_pylist(), -(-count // len(chosen)))
+    return spread(rows, count)
 
 
 def spread(items: Sequence[_T], count: int) -> list[_T]:
-    """`count` of them, evenly spaced; the same again where there are fewer."""
-    return [items[number * len(items) // count] for number in range(count)] if items else []
+    """At most `count` of them, evenly spaced."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _look_at(location: str) -> Run:

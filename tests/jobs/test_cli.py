@@ -1,5 +1,6 @@
 """The command line and `python -m paliflow.jobs`: what they print and how they exit."""
 
+import inspect
 import os
 import re
 import subprocess
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from paliflow.configs import RunSummary
+from paliflow.configs import AnnotateSpec, RunSummary, Sampling
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
+from paliflow.jobs.cli import _annotate, main
+from paliflow.jobs.plan import Item
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import write_mixed
+from paliflow.tests.jobs.outputs import commit_parts, finish
 
 
 def execute(
@@ -27,6 +31,14 @@ def execute(
     )
 
 
+def call(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of the command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["paliflow", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
 PALIFLOW = ["-c", "from paliflow.jobs.cli import main; main()"]
 
 
@@ -39,8 +51,120 @@ def images(tmp_path: Path) -> Path:
 def test_help_teaches_without_starting_anything(tmp_path: Path) -> None:
     result = execute(*PALIFLOW, "annotate", "--help", cwd=tmp_path, COLUMNS="200")
     assert result.returncode == 0
-    for text in ("--prompt", "--run-id", "resumes a run", "gs://", "Example:"):
+    for text in ("--prompt ", "--run-id", "resumes a run", "gs://", "Example:", "--no-report"):
         assert text in result.stdout
+    panels = re.findall(r"─ (\w+) ─", result.stdout)
+    assert panels == ["Arguments", "Options", "What", "Model", "Output", "How"]
+
+
+def test_every_field_of_the_spec_is_an_option() -> None:
+    options = set(inspect.signature(_annotate).parameters)
+    fields = {*AnnotateSpec.model_fields, *Sampling.model_fields}
+    assert options == fields - {"sampling"} | {"ray_address"}
+
+
+def test_options_become_the_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    specs: list[AnnotateSpec] = []
+
+    def annotate(spec: AnnotateSpec, *_: object) -> RunSummary:
+        specs.append(spec)
+        return finish(spec.model_copy(update={"output": str(tmp_path)}), [Item("missing.jpg")])
+
+    monkeypatch.setattr("paliflow.jobs.run.annotate", annotate)
+    options = {
+        "--prompt": "caption en",
+        "--metadata-column": "shop",
+        "--https-host": "a.example",
+        "--accelerator": "TPU=4",
+        "--max-error-fraction": "0.5",
+        "--max-errors": "0",
+        "--thumbnail": "256",
+        "--temperature": "0.5",
+        "--top-k": "3",
+        "--run-id": "first",
+    }
+    given = [word for pair in options.items() for word in pair]
+    given += ["--metadata-column", "price", "--only-new", "--no-report"]
+    assert call("annotate", "in", "--output", "out", *given, monkeypatch=monkeypatch) == 0
+    assert specs == [
+        AnnotateSpec(
+            input="in",
+            output="out",
+            prompts=("caption en",),
+            run_id="first",
+            metadata_columns=("shop", "price"),
+            https_hosts=("a.example",),
+            accelerators_per_actor={"TPU": 4},
+            max_error_fraction=0.5,
+            max_errors=0,
+            thumbnail=256,
+            sampling=Sampling(temperature=0.5, top_k=3),
+            only_new=True,
+            report=False,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("annotate in --output out --prompt ocr --max-errors many", "max_errors='many': "),
+        ("annotate in --output out --prompt ocr --accelerator TPU", "accelerators_per_actor.TPU"),
+        ("annotate in --output out", "give prompts"),
+        ("annotate in --output out --prompt ocr --prompt ocr", "prompts="),
+        ("show nowhere", "nowhere: no finished run"),
+        ("show nowhere --run-id first", "run_id=first: the run is planning or not there"),
+        ("compact nowhere", "nowhere: no finished run"),
+        ("runs nowhere", "nowhere: no runs"),
+        ("runs ftp://host/folder", "ftp://host/folder"),
+    ],
+)
+def test_what_the_user_must_change_is_one_line_and_exit_code_2(
+    arguments: str,
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(*arguments.split(), monkeypatch=monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("paliflow: ")
+    assert complaint in line
+
+
+def test_runs_are_listed_shown_and_compacted(
+    make_spec: SpecFactory,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    items = [Item(str(path)) for path in sorted(images.rglob("*.*"))]
+    spec = make_spec(input=str(images), run_id="first", shard_size=4)
+    location = finish(spec, items).location
+    commit_parts(spec.model_copy(update={"run_id": "second"}), items, [1])
+    assert call("runs", spec.output, monkeypatch=monkeypatch) == 0
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[:5] == ["first", "finished", "20", "8", "2.9"]
+    assert re.match(r"second +unfinished, 1 of 3 parts done +\d{4}-\d\d-\d\d \d\d:\d\d", second)
+    assert call("compact", spec.output, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == f"20 rows of 3 parts in 1 file: {location}\n"
+    for output in (spec.output, location):
+        assert call("show", output, monkeypatch=monkeypatch) == 0
+        shown = capsys.readouterr().out
+        for text in ("000.jpg", "caption en", "empty file", "caption en of 001.PNG"):
+            assert text in shown
+        assert shown.endswith(f"20 rows, 8 of them errors, from 10 images in 3.5 s: {location}\n")
+
+
+def test_what_data_says_cannot_command_the_terminal(
+    make_spec: SpecFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = make_spec(input="x", prompts=["caption [red]\x1b[2Jen\x07"])
+    finish(spec, [Item("missing/\x1b]0;title\x07.jpg")])
+    assert call("show", spec.output, monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "[red]" in shown
+    assert not {"\x1b", "\x07"} & set(shown)
 
 
 def test_relative_paths_a_table_and_the_place_of_the_rows(
@@ -49,6 +173,7 @@ def test_relative_paths_a_table_and_the_place_of_the_rows(
     result = execute(
         *(*PALIFLOW, "annotate", "images", "--output", "annotations", "--prompt", "ocr"),
         *("--max-new-tokens", "6", "--run-id", "first", "--ray-address", cluster),
+        *("--max-error-fraction", "0.5"),
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
@@ -64,7 +189,7 @@ def test_relative_paths_a_table_and_the_place_of_the_rows(
 def test_a_job_on_the_cluster_ends_with_its_summary(
     cluster: str, images: Path, make_spec: SpecFactory, tmp_path: Path
 ) -> None:
-    spec = make_spec(input=str(images))
+    spec = make_spec(input=str(images), max_error_fraction=0.5)
     result = execute(
         *("-m", "paliflow.jobs"),
         cwd=tmp_path,
@@ -75,13 +200,14 @@ def test_a_job_on_the_cluster_ends_with_its_summary(
     last = result.stdout.splitlines()[-1]
     assert last.startswith(SUMMARY_PREFIX)
     summary = RunSummary.parse(last.removeprefix(SUMMARY_PREFIX))
-    assert (summary.spec, summary.rows, summary.errors) == (spec, 20, 8)
+    assert AnnotateSpec.parse(summary.spec) == spec
+    assert (summary.rows, summary.errors) == (20, 8)
 
 
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        ('{"input": "x"}', "prompts: required and missing"),
+        ('{"input": "x"}', "output: required and missing"),
         ('{"input": "nowhere", "output": "out", "prompts": ["ocr"], "run_id": "a"}', "nowhere"),
     ],
 )

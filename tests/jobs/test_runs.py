@@ -1,0 +1,87 @@
+"""Runs of an output: which there are, how far each is, which rows stand for one."""
+
+import io
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from paliflow.configs.base import SpecError
+from paliflow.jobs import storage
+from paliflow.jobs.compact import compact
+from paliflow.jobs.plan import Item
+from paliflow.jobs.runs import find_run, list_runs, read_summary, row_files, sample_rows, state
+from paliflow.tests.jobs.conftest import SpecFactory
+from paliflow.tests.jobs.outputs import commit_parts, finish
+
+ITEMS = [Item(f"missing/{number}.jpg") for number in range(10)]
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(params=["local", "gs"])
+def output(request: pytest.FixtureRequest, gcs: None, tmp_path: Path) -> str:
+    """Where nothing is yet; its name looks like a glob."""
+    name = f"{tmp_path.name} [2026]"
+    return str(tmp_path / name) if request.param == "local" else f"gs://images/{name}"
+
+
+def test_runs_are_listed_with_how_far_they_are(output: str, make_spec: SpecFactory) -> None:
+    spec = make_spec(input="missing", output=output, run_id="b", shard_size=4)
+    finish(spec, ITEMS, finished=NEW_YEAR)
+    commit_parts(spec.model_copy(update={"run_id": "a"}), ITEMS, [0, 2])
+    commit_parts(spec.model_copy(update={"run_id": "d"}), ITEMS, [])
+    content = io.BytesIO(b"its last row is not written yet")
+    storage.commit_if_absent(f"{output}/run_id=c/_plan/0123/00000.parquet", content)
+    storage.commit_if_absent(f"{output}/other/file", content)
+    runs = list_runs(f"{output}/")
+    assert [(run.run_id, state(run)) for run in runs] == [
+        ("a", "unfinished, 2 of 3 parts done"),
+        ("b", "finished"),
+        ("c", "planning or not there"),
+        ("d", "unfinished, 0 of 3 parts done"),
+    ]
+    assert runs[0].latest is not None
+    assert runs[0].latest.committed > NEW_YEAR
+    assert runs[1].summary is not None
+    assert runs[1].summary.rows == 20
+
+
+def test_an_output_stands_for_its_newest_finished_run(output: str, make_spec: SpecFactory) -> None:
+    spec = make_spec(input="missing", output=output, run_id="b")
+    old = spec.model_copy(update={"run_id": "c"})
+    newest = finish(spec, ITEMS, finished=NEW_YEAR)
+    older = finish(old, ITEMS, finished=NEW_YEAR - timedelta(days=1))
+    commit_parts(spec.model_copy(update={"run_id": "a"}), ITEMS, [])
+    assert find_run(output) == newest
+    assert find_run(output, "c") == find_run(older.location) == older
+    for name, run_id in (("a", "a"), ("nothing", "nothing"), ("run_id=a", None)):
+        with pytest.raises(SpecError, match=rf"run_id={name.removeprefix('run_id=')}: the run is"):
+            find_run(output if run_id else f"{output}/{name}", run_id)
+    with pytest.raises(SpecError, match="no finished run"):
+        find_run(f"{output}/other")
+
+
+def test_a_run_that_was_moved_is_where_it_is_now(make_spec: SpecFactory, tmp_path: Path) -> None:
+    summary = finish(make_spec(input="missing"), ITEMS)
+    shutil.move(summary.location, tmp_path / "elsewhere")
+    moved = read_summary(str(tmp_path / "elsewhere"))
+    assert moved is not None
+    assert moved.location == str(tmp_path / "elsewhere")
+    assert len(sample_rows(moved, 5)) == 5
+
+
+def test_the_rows_shown_come_from_all_over_the_run_in_order(
+    output: str, make_spec: SpecFactory
+) -> None:
+    spec = make_spec(input="missing", output=output, shard_size=3)
+    summary = finish(spec, ITEMS)
+    shown = [row["source_uri"] for row in sample_rows(summary, 4)]
+    assert shown == [f"missing/{number}.jpg" for number in (0, 3, 6, 9)]
+    assert len(sample_rows(summary, 100)) == 20
+    compacted = compact(summary)
+    assert len(row_files(compacted)) == 1
+    assert [row["source_uri"] for row in sample_rows(compacted, 2)] == [
+        "missing/0.jpg",
+        "missing/5.jpg",
+    ]

@@ -139,6 +139,7 @@ class _Conditional:
 
 class _Handler(RequestHandler):  # type: ignore[misc]
     protocol_version = "HTTP/1.1"
+    wfile: Any
 
     def __init__(self, storage: _Storage, faults: Faults, *connection: Any) -> None:
         self._objects, self._faults = storage, faults
@@ -169,7 +170,7 @@ class _Handler(RequestHandler):  # type: ignore[misc]
             time.sleep(10 * (fault == "hang"))
             self._reset()
         else:
-            connection: Any = self.wfile
+            connection = self.wfile
             self.wfile = answer = io.BytesIO()
             self._conditionally(handle)
             self.wfile = connection

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import cache
 from string import Formatter
@@ -34,7 +34,7 @@ def named_columns(spec: AnnotateSpec) -> dict[str, str]:
     return named | {column: f"metadata_columns={column!r}" for column in spec.metadata_columns}
 
 
-def json_record(content: bytes, where: str) -> dict[str, Any]:
+def json_record(content: str | bytes, where: str) -> dict[str, Any]:
     """
     Raises:
         ValueError: the content is not a JSON object; the message begins with `where`.
@@ -147,7 +147,7 @@ def _plain(value: Any) -> Any:
             return value.encode(errors="backslashreplace").decode()
         case float():
             return value if math.isfinite(value) else None
-        case date() | datetime() | time():
+        case date() | time():
             return value.isoformat()
         case Decimal() | UUID() | timedelta():
             return str(value)

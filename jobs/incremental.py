@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.schema import ANNOTATIONS, PLAN
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item, to_items, to_table
+from paliflow.jobs.reading import read_content
 from paliflow.jobs.runs import list_runs, row_files
 
 _HISTORY = pa.schema(
@@ -112,13 +113,11 @@ def _digest_by_version(item: Item, answers: Iterable[_Answer]) -> str | None:
     return next(known, None) if item.version else None
 
 
-def _digest_by_reading(item: Item, https_hosts: Collection[str]) -> str | None:
+def _digest_by_reading(item: Item, https_hosts: tuple[str, ...]) -> str | None:
     try:
-        storage.check_host(item.uri, https_hosts)
-        data = storage.read_bytes(item.archive or item.uri, item.offset or 0, item.size)
+        return hashlib.sha256(read_content(item, https_hosts)).hexdigest()
     except (OSError, ValueError):
         return None  # whoever annotates it says why
-    return hashlib.sha256(data).hexdigest()
 
 
 def _paired(

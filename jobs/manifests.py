@@ -4,7 +4,7 @@ import csv
 import io
 import posixpath
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,7 +50,7 @@ _ROWS_AT_ONCE = 8192
 
 
 def _csv_rows(file: BinaryIO, named: Mapping[str, str], image: str) -> Iterator[Record]:
-    rows = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
+    rows = csv.DictReader(_text(file))
     try:
         require(named, rows.fieldnames or [])
         yield from rows
@@ -60,12 +60,16 @@ def _csv_rows(file: BinaryIO, named: Mapping[str, str], image: str) -> Iterator[
 
 def _jsonl_rows(file: BinaryIO, named: Mapping[str, str], image: str) -> Iterator[Record]:
     required: Mapping[str, str] = named
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(_text(file), start=1):
         if not line.isspace():
             row = json_record(line, f"line {number}")
             require(required, row)
             required = {}
             yield row
+
+
+def _text(file: BinaryIO) -> TextIO:
+    return io.TextIOWrapper(file, "utf-8-sig", newline="")
 
 
 _ROWS = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
 from paliflow.model import ImageTooLarge, decode_image, preprocess
+from paliflow.model.images import has_image_magic
 
 MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
@@ -49,7 +50,7 @@ def read_input(
     if not item.uri:
         return Input(item, error="the manifest names no image in this row")
     try:
-        data = _read(item, https_hosts)
+        data = read_content(item, https_hosts)
     except FileNotFoundError:
         return Input(item, error="not found")
     except PermissionError as error:
@@ -59,22 +60,29 @@ def read_input(
         return Input(item, error=f"cannot be read: {reason or error}")
     read = Input(item, hashlib.sha256(data).hexdigest())
     try:
-        image = decode_image(data, max_pixels)
+        image, width, height = decode_image(data, max_pixels)
     except (ImageTooLarge, Image.DecompressionBombError) as error:
         return read._replace(error=f"too many pixels: {error}")
     except UnidentifiedImageError:
-        return read._replace(error="not an image" if data else "empty file")
+        broken = "truncated or broken image: its header" if has_image_magic(data) else "not an image"
+        return read._replace(error=broken if data else "empty file")
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
         return read._replace(error=f"truncated or broken image: {error or type(error).__name__}")
     return read._replace(
-        width=image.width,
-        height=image.height,
+        width=width,
+        height=height,
         pixels=preprocess(image, size),
         thumbnail=None if thumbnail is None else _jpeg(image, thumbnail),
     )
 
 
-def _read(item: Item, https_hosts: tuple[str, ...]) -> bytes:
+def read_content(item: Item, https_hosts: tuple[str, ...]) -> bytes:
+    """The bytes of one input, be it a file or a place in an archive.
+
+    Raises:
+        OSError: it cannot be read, is too large, or at a host that is not listed.
+        ValueError: its URI is of no kind that can be read.
+    """
     uri = item.archive or item.uri
     storage.check_host(uri, https_hosts)
     if item.archive is None:

@@ -51,6 +51,7 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
     where, found = spec.input, None
     try:
         uri = storage.absolute(spec.input)
+        storage.check_host(uri, spec.https_hosts)
         read = _READERS.get(posixpath.splitext(uri)[1].lower())
         if storage.is_file(uri):
             files = iter([storage.Entry(uri, storage.version(uri))])

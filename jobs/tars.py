@@ -38,16 +38,18 @@ def tar_items(tar: storage.Entry, spec: AnnotateSpec, suffixes: tuple[str, ...])
     """
     named = required = named_columns(spec)
     with _opened(tar.uri) as file:
-        for key, members in groupby(_members(file), lambda member: _key(member.name)):
+        # Without columns nothing need wait for the other members of its sample.
+        sample = _key if named else str
+        for _, members in groupby(_members(file), lambda member: sample(member.name)):
             images, record = [], {}
             for member in members:
                 if not member.name or member.name.lower().endswith(suffixes):
                     images.append(member)
-                elif named and member.name == f"{key}.json":
+                elif named and member.name == f"{_key(member.name)}.json":
                     record = _record(file, member)
             for member in images:
                 place = (tar.uri, member.offset_data, member.size, tar.version)
-                item = Item(f"{tar.uri}#{member.name}", *place, id=key or None)
+                item = Item(f"{tar.uri}#{member.name}", *place, id=_key(member.name) or None)
                 if member.name:
                     require(required, record)
                     required = {}
@@ -77,13 +79,9 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 return
     except (tarfile.TarError, ValueError, OverflowError, RecursionError):
         pass
-    yield _break(end)
-
-
-def _break(offset: int) -> tarfile.TarInfo:
-    member = tarfile.TarInfo("")
-    member.offset_data, member.size = offset, tarfile.BLOCKSIZE
-    return member
+    broken = tarfile.TarInfo("")
+    broken.offset_data, broken.size = file.seek(0, io.SEEK_END), tarfile.BLOCKSIZE
+    yield broken
 
 
 def _key(name: str) -> str:

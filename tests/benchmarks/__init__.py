@@ -1,1 +1,0 @@
-"""Tests of what makes and measures the bundled checkpoint."""

@@ -156,7 +156,7 @@ def runs(output: Output) -> None:
             *(rows, errors, speed, f"{when.astimezone():%Y-%m-%d %H:%M}" if when else ""),
         )
     if not table.row_count:
-        raise SpecError(f"output={output!r}: no runs there")
+        raise SpecError(f"{output}: no runs there")
     Console().print(table)
 
 

@@ -171,11 +171,12 @@ def _read_images(
 
 def _items(summary: RunSummary, inputs: list[tuple[int, list[dict[str, Any]]]]) -> Iterator[Item]:
     """What to read; of a tar's members the plan knows where in the tar they are."""
-    plan = read_plan(summary.location)
-    shards = {shard for shard, rows in inputs if "#" in rows[0]["source_uri"]} if plan else set()
-    with ThreadPoolExecutor(8) as pool:
-        planned = pool.map(partial(read_shard, summary.location, plan), shards)
-        items = {item.uri: item for shard in planned for item in shard}
+    items: dict[str, Item] = {}
+    shards = {shard for shard, rows in inputs if "#" in rows[0]["source_uri"]}
+    if shards and (plan := read_plan(summary.location)):
+        with ThreadPoolExecutor(8) as pool:
+            for planned in pool.map(partial(read_shard, summary.location, plan), shards):
+                items |= {item.uri: item for item in planned}
     for _, rows in inputs:
         yield items.get(rows[0]["source_uri"], Item(rows[0]["source_uri"]))
 

@@ -45,7 +45,7 @@ def list_runs(output: str) -> list[Run]:
     """The runs of an output, in the order of their ids.
 
     Raises:
-        SpecError: `output` is no path or URI of a storage that holds outputs.
+        SpecError: `output` is a URI of a storage that holds no outputs.
     """
     found = set()
     folder = _absolute(output)
@@ -131,7 +131,6 @@ def _look_at(location: str) -> Run:
 
 
 def _absolute(output: str) -> str:
-    try:
-        return storage.absolute(output)
-    except ValueError as error:
-        raise SpecError(f"output: {error}") from None
+    if "://" in output and not output.startswith("gs://"):
+        raise SpecError(f"output={output!r}: outputs are local folders or gs:// prefixes")
+    return storage.absolute(output)

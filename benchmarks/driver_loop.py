@@ -12,13 +12,11 @@ from typing import Any
 import ray
 import typer
 
-from paliflow.jobs import driver
-from paliflow.jobs.driver import Beat, Done, Fleet
+from paliflow.jobs.driver import Beat, Done, Fleet, drive
 
 _PROCESSES = 1
 
 
-@ray.remote(max_concurrency=4)
 class Host:
     """Answers for many simulated annotators at once."""
 
@@ -41,11 +39,16 @@ class Simulated:
         self.load, self.beat, self.annotate = host.load, host.beat, host.annotate
 
 
+def _keep(actor: Simulated, *, no_restart: bool = True) -> None:
+    """Simulated actors have no process to kill."""
+
+
 def main(actors: int = 200, shards: int = 100_000) -> None:
     """Prints the time of the whole loop and of one shard."""
     ray.init("local", num_cpus=_PROCESSES, include_dashboard=False, log_to_driver=False)
-    hosts = [Host.remote() for _ in range(_PROCESSES)]  # type: ignore[attr-defined]
-    driver.ray.kill = lambda actor: None  # type: ignore[assignment] # they have no process
+    host: Any = ray.remote(Host).options(max_concurrency=4)
+    hosts = [host.remote() for _ in range(_PROCESSES)]
+    ray.kill = _keep  # type: ignore[assignment]
     started, seen, most = time.perf_counter(), 0, 0
 
     def report(done: Done, fleet: Fleet) -> None:
@@ -57,7 +60,7 @@ def main(actors: int = 200, shards: int = 100_000) -> None:
             print(f"{seen // 256} shards, {rate:.0f} a second", flush=True)
 
     numbers = iter(range(10**9))
-    driver.drive(
+    drive(
         lambda: Simulated(hosts[next(numbers) % _PROCESSES]),
         range(shards),
         lambda shard: 256,

@@ -113,6 +113,7 @@ class AnnotateSpec(Spec):
     actors: PositiveInt | None = None
     """Annotator actors; as many as the cluster has room for if not given."""
     cpus_per_actor: PositiveFloat = 1.0
+    """Cores of one actor; XLA on CPU takes what it finds."""
     accelerators_per_actor: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`."""
 

@@ -33,9 +33,11 @@ class Spec(BaseModel):
 
 
 def _explain(cls: type[BaseModel], detail: Any) -> str:
-    field = ".".join(map(str, detail["loc"])) or "(whole)"
+    field = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return f"{field}: unknown field; it has {', '.join(cls.model_fields)}"
     if detail["type"] == "missing":
         return f"{field}: required and missing"
+    if not detail["loc"]:
+        return str(detail["msg"])
     return f"{field}={detail['input']!r}: {detail['msg']}"

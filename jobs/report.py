@@ -60,6 +60,10 @@ class Stretch(NamedTuple):
     """Which shard each comes from."""
 
 
+REPORT = "_report.html"
+"""Its name: readers of Parquet folders pass over what begins so."""
+
+
 def write_report(summary: RunSummary) -> str:
     """Writes `_report.html` beside a finished run's manifest, in place of an earlier one.
 
@@ -86,7 +90,7 @@ def write_report(summary: RunSummary) -> str:
         speed=_speed(summary, committed),
         sampled=rows.num_rows if rows else 0,
     )
-    uri = f"{summary.location}/_report.html"
+    uri = f"{summary.location}/{REPORT}"
     storage.overwrite(uri, io.BytesIO(page.encode(errors="replace")))
     return uri
 

@@ -23,7 +23,8 @@ from paliflow.jobs.incremental import only_new
 from paliflow.jobs.limits import ErrorLimits
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
-from paliflow.jobs.report import write_report
+from paliflow.jobs.report import REPORT, write_report
+from paliflow.jobs.runs import read_summary
 from paliflow.jobs.sink import present_parts, read_parts
 from paliflow.jobs.sources import items
 from paliflow.model import checkpoint_sha256, local_copy
@@ -45,9 +46,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     started, clock = datetime.now(UTC), time.monotonic()
     spec = _with_absolute_paths(spec)
     run = f"{spec.output}/run_id={spec.run_id}"
-    manifest = f"{run}/_manifest.json"
-    if storage.is_file(manifest):
-        summary = RunSummary.parse(storage.read_bytes(manifest).decode())
+    if summary := read_summary(run):
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return _finish(summary, spec)
@@ -72,6 +71,8 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
             require_room(spec)
             wanted = partial(room, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout)
+    if summary := read_summary(run):  # another driver was here, and may have compacted the parts
+        return _finish(summary, spec)
     seconds = time.monotonic() - clock
     summary = RunSummary(
         run_id=spec.run_id,
@@ -87,7 +88,8 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         images_per_second=(plan.inputs - already) / seconds,
         versions={name: version(name) for name in ("paliflow", "ray", "jax", "flax", "pyarrow")},
     )
-    storage.commit_if_absent(manifest, io.BytesIO(summary.model_dump_json(indent=2).encode()))
+    manifest = io.BytesIO(summary.model_dump_json(indent=2).encode())
+    storage.commit_if_absent(f"{run}/_manifest.json", manifest)
     return _finish(summary, spec)
 
 
@@ -138,10 +140,18 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec) -> dict[str, Any]:
 
 
 def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
-    """What a sealed run may still lack, because its job died before: files that are copies."""
-    if spec.report:
-        write_report(summary)
-    return compact(summary) if spec.compact and not summary.files else summary
+    """What a sealed run may still lack, because its job died before: other views of its rows.
+
+    A part that another driver committed while this run was compacted goes in the same stroke.
+    """
+    if spec.compact or summary.files:
+        summary = compact(summary)
+    if spec.report and not storage.is_file(f"{summary.location}/{REPORT}"):
+        try:
+            write_report(summary)
+        except Exception as error:  # the rows are whole; nobody shall lose them over a picture
+            print(f"no report: {type(error).__name__}: {error}", flush=True)
+    return summary
 
 
 def _with_absolute_paths(spec: AnnotateSpec) -> AnnotateSpec:

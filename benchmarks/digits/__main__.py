@@ -23,7 +23,7 @@ Work = Annotated[Path, typer.Option(help="Where the tokenizer and the checkpoint
 @app.command(name="train")
 def train_command(
     work: Work = Path("digits-training"),
-    steps: int = 14_000,
+    steps: int = 8_000,
     batch_size: int = 32,
     learning_rate: float = 1.5e-3,
     seed: int = 0,

@@ -48,11 +48,11 @@ class PatchBatch(NamedTuple):
 
 @struct.dataclass
 class PretrainState:
-    """All that changes from step to step; `head` is thrown away in the end."""
+    """All that changes from step to step."""
 
     step: jax.Array
-    img: Params
-    head: Params
+    trained: dict[str, Any]
+    """`img`, the tower's parameters, and `head`, which is thrown away in the end."""
     opt_state: optax.OptState
 
 
@@ -85,14 +85,12 @@ def init_pretraining(
     params: Params, optimizer: optax.GradientTransformation, seed: int
 ) -> PretrainState:
     """The tower of a network's parameters, under a fresh linear head."""
-    tower = params["img"]
-    assert isinstance(tower, dict)
-    kernel = tower["head"]["kernel"]  # type: ignore[call-overload,index]
-    width = kernel.shape[-1]
+    tower: Any = params["img"]
+    width = tower["head"]["kernel"].shape[-1]
     weights = np.random.default_rng(seed).normal(0, width**-0.5, (width, _EDGES.stop))
-    head: Params = {"kernel": jnp.float32(weights), "bias": jnp.zeros(_EDGES.stop)}
-    opt_state = optimizer.init({"img": tower, "head": head})
-    return PretrainState(jnp.zeros((), jnp.int32), tower, head, opt_state)
+    head = {"kernel": jnp.float32(weights), "bias": jnp.zeros(_EDGES.stop)}
+    trained = {"img": tower, "head": head}
+    return PretrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
 
 
 def make_pretrain_step(
@@ -100,7 +98,7 @@ def make_pretrain_step(
 ) -> Callable[[PretrainState, PatchBatch], tuple[PretrainState, dict[str, jax.Array]]]:
     """The jitted step; it consumes the state it is given and returns the next, and `loss`."""
 
-    def loss_of(trained: Params, batch: PatchBatch) -> jax.Array:
+    def loss_of(trained: dict[str, Any], batch: PatchBatch) -> jax.Array:
         said = _say(network, trained, jnp.asarray(batch.images))
         on_digit = jnp.asarray(batch.digits) != _NO_DIGIT
         weight = jnp.where(on_digit, 1.0, _PAPER_WEIGHT)
@@ -109,16 +107,16 @@ def make_pretrain_step(
             said[..., _PLACES], batch.places
         )
         away = jnp.abs(said[..., _EDGES] - batch.edges).mean(-1)
-        return (named * weight).sum() / weight.sum() + (away * on_digit).sum() / on_digit.sum()
+        named = (named * weight).sum() / weight.sum()
+        away = (away * on_digit).sum() / on_digit.sum()
+        loss: jax.Array = named + away
+        return loss
 
     def step(state: PretrainState, batch: PatchBatch) -> tuple[PretrainState, dict[str, jax.Array]]:
-        trained: Params = {"img": state.img, "head": state.head}
-        loss, grads = jax.value_and_grad(loss_of)(trained, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-        trained = optax.apply_updates(trained, updates)
-        return PretrainState(state.step + 1, trained["img"], trained["head"], opt_state), {
-            "loss": loss
-        }  # type: ignore[arg-type]
+        loss, grads = jax.value_and_grad(loss_of)(state.trained, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        return PretrainState(state.step + 1, trained, opt_state), {"loss": loss}
 
     return jax.jit(step, donate_argnums=0)
 
@@ -126,13 +124,12 @@ def make_pretrain_step(
 def patch_accuracy(network: Network, state: PretrainState, side: int, count: int = 200) -> float:
     """The share of the patches on held-out digits whose digit the tower names."""
     batch = make_patch_batch(network.config.image_size, side, 0, count, 0, "test")
-    said = _say(network, {"img": state.img, "head": state.head}, jnp.asarray(batch.images))
+    said = _say(network, state.trained, jnp.asarray(batch.images))
     on_digit = batch.digits != _NO_DIGIT
     return float((np.asarray(said[..., :_NO_DIGIT].argmax(-1)) == batch.digits)[on_digit].mean())
 
 
-def _say(network: Network, trained: Params, images: jax.Array) -> jax.Array:
-    tokens = apply(network, {"img": trained["img"]}, "encode_images", images)
-    head: Any = trained["head"]
-    said: jax.Array = tokens @ head["kernel"] + head["bias"]
+def _say(network: Network, trained: dict[str, Any], images: jax.Array) -> jax.Array:
+    tokens: jax.Array = apply(network, {"img": trained["img"]}, "encode_images", images)
+    said: jax.Array = tokens @ trained["head"]["kernel"] + trained["head"]["bias"]
     return said

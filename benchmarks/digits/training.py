@@ -163,7 +163,7 @@ def train(
     print(f"patches read: {patch_accuracy(network, pretrained, side):.1%}", flush=True)
     return fit(
         work / "checkpoints",
-        replace(state, params={**params, "img": pretrained.img}),
+        replace(state, params={**params, "img": pretrained.trained["img"]}),
         make_train_step(network, optimizer),
         partial(make_batch, tokenizer, vision.image_size, seed, batch_size),
         steps,

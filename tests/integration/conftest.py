@@ -67,9 +67,9 @@ class Services:
             "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "DAG_PROCESSOR__PARSING_PROCESSES": "1",
             # Soon, but not so soon that a slow machine counts as a dead one.
-            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
-            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
-            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+            "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+            "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
         }
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
@@ -107,20 +107,12 @@ class Services:
             )
 
     def kill(self, name: str) -> None:
-        """Kills a part with all its processes, at once."""
-        end_session(self._processes.pop(name), grace_s=0)
-
-    def kill_workers(self) -> None:
-        """Kills Airflow's workers, whatever they are doing, and the tasks in them."""
-        scheduler = psutil.Process(self._processes["scheduler"].pid)
-        workers = [
-            process
-            for process in scheduler.children()
-            if any("LocalExecutor" in word for word in process.cmdline())
-        ]
-        for process in [*workers, *(child for worker in workers for child in worker.children())]:
+        """Kills a part and all that it has started, at once."""
+        leader = psutil.Process(self._processes.pop(name).pid)
+        family = [leader, *leader.children(recursive=True)]
+        for process in family:
             process.kill()
-        assert workers
+        psutil.wait_procs(family, timeout=10)
 
     def stop(self) -> None:
         for process in reversed(self._processes.values()):

@@ -72,6 +72,12 @@ class Run:
         return summary
 
 
+def restart(services: Services, part: str) -> None:
+    """Kills a part of Airflow and starts it again; the workers are the scheduler's."""
+    services.kill(part)
+    services.start(part, "airflow", part)
+
+
 def times(log: str, line: str) -> int:
     return sum(line in entry for entry in log.splitlines())
 
@@ -101,7 +107,7 @@ def test_a_task_is_deferred_until_its_job_has_written_parquet(services: Services
 def test_clearing_a_deferred_task_stops_its_job_and_starts_another(services: Services) -> None:
     run = Run(services, "cleared")
     run.until("deferred", "failed")
-    services.kill_workers()
+    restart(services, "scheduler")
     old = run.until_job("RUNNING")
     services.airflow.post(
         "dags/cleared/clearTaskInstances",
@@ -133,7 +139,7 @@ def test_ending_a_dag_run_stops_the_job_of_its_deferred_task(services: Services)
 def test_a_retry_after_a_lost_worker_goes_on_with_the_running_job(services: Services) -> None:
     run = Run(services, "lost")
     job = run.until_job("RUNNING")
-    services.kill_workers()
+    restart(services, "scheduler")
     services.until(lambda: run.task()["try_number"] == 2, PATIENCE_S)
     run.until("success", "failed")
     run.check_output()
@@ -145,8 +151,7 @@ def test_another_triggerer_takes_over_and_repeats_no_line(services: Services) ->
     run = Run(services, "moved")
     run.until("deferred", "failed")
     services.until(lambda: times(run.log(), PLANNED), PATIENCE_S)
-    services.kill("triggerer")
-    services.start("triggerer", "airflow", "triggerer")
+    restart(services, "triggerer")
     run.until("success", "failed", "up_for_retry")
     run.check_output()
     assert len(run.jobs()) == 1

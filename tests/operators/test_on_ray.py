@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from airflow.cli.cli_parser import get_parser
 from airflow.sdk.bases.operator import TriggerFailureReason
 from airflow.sdk.exceptions import TaskDeferralTimeout
 
@@ -172,10 +173,14 @@ def test_an_error_names_the_connection_and_not_its_token(ray: str) -> None:
     assert "the-wrong-token" not in message
 
 
-def test_a_connection_can_be_tested(ray: str) -> None:
-    works, message = RayJobHook(ray).test_connection()
-    assert works
-    assert message.startswith("Ray 2.")
+def test_airflows_command_line_tests_a_connection(
+    ray: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # the command sets it for good
+    arguments = get_parser().parse_args(["connections", "test", ray])
+    arguments.func(arguments)
+    assert "Connection success" in capsys.readouterr().out
 
 
 def test_nobody_listening_is_an_error_that_says_what_to_check() -> None:

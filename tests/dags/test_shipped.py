@@ -1,0 +1,81 @@
+"""The shipped DAGs parse without a warning and run as they are."""
+
+import json
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+import paliflow.dags
+from paliflow.tests.operators import dag_run
+
+FOLDER = Path(str(paliflow.dags.__file__)).parent
+
+
+def shipped() -> DagBag:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        return DagBag(FOLDER)
+
+
+def test_every_shipped_dag_is_imported_without_a_deprecation_warning() -> None:
+    bag = shipped()
+    assert bag.import_errors == {}
+    modules = {path.stem for path in FOLDER.glob("[a-z]*.py")}
+    assert {Path(dag.fileloc).stem for dag in bag.dags.values()} == modules
+
+
+def test_annotate_images_turns_the_sample_into_parquet(tmp_path: Path) -> None:
+    dag = shipped().dags["annotate_images"]
+    run = dag_run.run(dag, output=str(tmp_path))
+    (task,) = run.get_task_instances()
+    assert task.state == "success"
+
+    summary = task.xcom_pull(task_ids="annotate")
+    json.dumps(summary)
+    scenes = set(json.loads((FOLDER / "sample" / "ground_truth.json").read_text()))
+    broken = {path.name for path in (FOLDER / "sample").glob("broken_*")}
+    prompts = list(dag.params["prompts"])
+    assert summary["inputs"] == len(scenes | broken)
+    assert summary["errors"] == len(broken) * len(prompts)
+
+    assert sorted(rows(tmp_path)) == sorted(
+        (image, prompt, "error" if image in broken else "ok")
+        for image in scenes | broken
+        for prompt in prompts
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("annotate_daily", "daily"),
+        pytest.param("annotate_on_arrival", "on_arrival", marks=pytest.mark.slow),
+    ],
+)
+def test_an_incremental_dag_asks_again_only_about_what_failed(
+    name: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dag = shipped().dags[name]
+    first, second = (
+        dag_run.run(dag, run_after=datetime(2026, 1, day, tzinfo=UTC)).get_task_instances()[0]
+        for day in (1, 2)
+    )
+    assert (first.state, second.state) == ("success", "success")
+    broken = len([*(FOLDER / "sample").glob("broken_*")])
+    before, after = (task.xcom_pull(task_ids="annotate") for task in (first, second))
+    assert (before["errors"], after["errors"]) == (after["rows"], after["rows"])
+    assert after["inputs"] == broken
+    answered = [row[:2] for row in rows(tmp_path / "paliflow-output" / folder) if row[2] == "ok"]
+    assert len(answered) == len(set(answered)) == before["ok"] > 0
+
+
+def rows(output: Path) -> list[tuple[str, str, str]]:
+    """Image, prompt and status of each row in an output."""
+    select = f"select source_uri, prompt, status from '{output}/run_id=*/part-*.parquet'"
+    found = duckdb.execute(select).fetchall()
+    return [(Path(uri).name, prompt, status) for uri, prompt, status in found]

@@ -64,8 +64,9 @@ def read_input(
     except (ImageTooLarge, Image.DecompressionBombError) as error:
         return read._replace(error=f"too many pixels: {error}")
     except UnidentifiedImageError:
-        broken = "truncated or broken image: its header" if has_image_magic(data) else "not an image"
-        return read._replace(error=broken if data else "empty file")
+        if has_image_magic(data):
+            return read._replace(error="truncated or broken image: its header")
+        return read._replace(error="not an image" if data else "empty file")
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
         return read._replace(error=f"truncated or broken image: {error or type(error).__name__}")
     return read._replace(

@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 # Every failure leaves this package as an OSError (FileNotFoundError, PermissionError or plain)
-# whose `strerror` names no file, so that equal troubles read alike, and holds no credentials.
+# whose `strerror` names no file, so that equal troubles read alike, and holds no credentials; but
+# a URI of an unknown kind is a ValueError.
 
 check_host = remote.check_host
 
@@ -168,6 +169,7 @@ class _Writable(_Readable, Protocol):
 
 def _of(uri: str) -> _Readable:
     if "://" in uri and not uri.startswith("gs://"):
+        remote.check_scheme(uri)
         return remote
     return _writable(uri)
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -26,7 +27,8 @@ def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> by
 @contextlib.contextmanager
 def open_binary(uri: str) -> Iterator[BinaryIO]:
     # Opening a pipe waits for its writer, unless one asks not to.
-    with open(uri, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+    opener = lambda _, flags: os.open(_path(uri), flags | os.O_NONBLOCK)  # noqa: E731
+    with open(uri, "rb", opener=opener) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", uri)
         yield file
@@ -38,7 +40,7 @@ def is_file(uri: str) -> bool:
 
 def version(uri: str) -> str | None:
     try:
-        found = Path(uri).stat()
+        found = os.stat(_path(uri))  # noqa: PTH116 -- may be bytes
     except OSError:
         return None
     return f"{found.st_size}-{found.st_mtime_ns}"
@@ -129,3 +131,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _entry(path: str) -> Entry:
     return Entry(os.fsencode(path).decode(errors="backslashreplace"), version(path))
+
+
+def _path(uri: str) -> str | bytes:
+    """Undoes what `_entry` does to a name that is not UTF-8."""
+    if "\\x" not in uri or os.path.lexists(uri):
+        return uri
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), os.fsencode(uri))

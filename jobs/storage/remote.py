@@ -1,4 +1,4 @@
-"""Any other scheme that fsspec knows, to read from: `s3://`, and `https://` within bounds."""
+"""Other storage that fsspec knows, to read from: `s3://` and its like, `https://` within bounds."""
 
 import contextlib
 import errno
@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import fsspec
-from fsspec.registry import known_implementations
 from google.api_core.retry import Retry
 
 from paliflow.jobs.storage.entry import Entry
 
 _EXTRAS = ("https", "s3")
-_REFUSED = {"file": "give the plain path", "local": "give the plain path", "http": "use https://"}
+SCHEMES = ("abfs", "az", "hf", "https", "oci", "oss", "s3")
+"""Not all that fsspec has: some (`generic://http://...`) lead anywhere."""
 _PASSING = (408, 429, 500, 502, 503, 504)
 _TIMEOUT_S = 60.0
 """For one answer of an `https://` host, to its last byte; and until the last try begins."""
@@ -25,11 +25,9 @@ _CHUNK = 2**18
 
 def check_scheme(uri: str) -> None:
     """Raises ValueError if this URI is of no kind that can be read."""
-    scheme = uri.partition("://")[0]
-    if advice := _REFUSED.get(scheme):
-        raise ValueError(f"{redacted(uri)!r}: {scheme}:// is not read; {advice}")
-    if scheme not in known_implementations:
-        raise ValueError(f"{redacted(uri)!r} is neither a local path nor a URI of a known scheme")
+    if (scheme := _scheme(uri)) not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in ("gs", *SCHEMES))
+        raise ValueError(f"{scheme}:// is not read; give a local path or one of {known}")
 
 
 def check_host(uri: str, https_hosts: Collection[str]) -> None:
@@ -171,7 +169,7 @@ def _read(uri: str, offset: int, size: int | None, limit: int | None) -> bytes:
 
 
 def _may_pass(error: Exception) -> bool:
-    # s3fs retries by itself; a connection that never was is no accident.
+    # s3fs retries by itself. A host that cannot be reached or keeps silent is not asked again.
     import aiohttp
 
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
@@ -179,7 +177,8 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, aiohttp.ClientResponseError):
         return error.status in _PASSING
     broken = (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)
-    return isinstance(error, broken) and not isinstance(error, aiohttp.ClientConnectorError)
+    final = (aiohttp.ClientConnectorError, TimeoutError)
+    return isinstance(error, broken) and not isinstance(error, final)
 
 
 _retrying: Any = Retry(predicate=_may_pass, initial=0.5, maximum=10.0, timeout=_TIMEOUT_S)
@@ -217,5 +216,5 @@ def _translated(error: Exception, uri: str) -> OSError:
         extra = f"pip install 'paliflow[{scheme}]'" if scheme in _EXTRAS else redacted(str(error))
         return OSError(errno.ENOSYS, f"{scheme}:// needs: {extra}", uri)
     if isinstance(error, OSError) and error.errno:
-        return type(error)(error.errno, redacted(error.strerror or str(error)), uri)
+        return OSError(error.errno, redacted(error.strerror or str(error)), uri)
     return OSError(errno.EIO, redacted(f"{type(error).__name__}: {error}"), uri)

@@ -1,6 +1,7 @@
 """Reading one input: every kind of image becomes pixels, everything else a reason."""
 
 import hashlib
+import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from paliflow.jobs import reading, storage
+from paliflow.jobs.plan import Item
 from paliflow.jobs.reading import Input, read_input
+from paliflow.model import images
 from paliflow.tests.jobs.files import bomb, encode
+
+
+@pytest.fixture(params=["local", "gs"])
+def root(request: pytest.FixtureRequest, tmp_path: Path, gcs: None) -> str:
+    """A fresh folder."""
+    return str(tmp_path) if request.param == "local" else f"gs://images/{tmp_path.name}"
 
 
 def read(path: Path, content: bytes | None = None, max_pixels: int = 100_000_000) -> Input:
     if content is not None:
         path.write_bytes(content)
-    return read_input(str(path), 56, max_pixels)
+    return read_item(Item(str(path)), max_pixels=max_pixels)
+
+
+def read_item(item: Item, **options: Any) -> Input:
+    defaults = {"size": 56, "max_pixels": 1000, "thumbnail": None, "https_hosts": ()}
+    return read_input(item, **{**defaults, **options})
 
 
 ANIMATION: dict[str, Any] = {"save_all": True, "append_images": [Image.new("P", (40, 30), 7)]}
@@ -93,14 +108,77 @@ def test_what_cannot_be_read_has_only_a_reason(tmp_path: Path, gcs: None) -> Non
         str(tmp_path / "nothing"): "not found",
         "gs://images/nothing": "not found",
         str(tmp_path / "folder.jpg"): "cannot be read: ",
-        "https://host/a.jpg": "cannot be read: 'https://host/a.jpg' is neither",
+        "https://host/a.jpg": "no access: its host is not among https_hosts, which are: none",
+        "http://host/a.jpg": "cannot be read: http:// is not read; give",
+        "nope://u:secret@host/a": "cannot be read: nope:// is not read",
         "a\0b": "cannot be read: ",
         "": "the manifest names no image in this row",
     }.items():
-        result = read_input(uri, 56, 1_000)
+        result = read_item(Item(uri))
         assert result.error is not None
         assert result.error.startswith(error)
-        assert result == Input(uri, error=result.error)
+        assert result == Input(Item(uri), error=result.error)
+
+
+def test_a_member_of_a_tar_is_read_where_it_lies(tmp_path: Path, root: str) -> None:
+    image = encode("RGB", "JPEG")
+    archive = f"{root}/images.tar"
+    storage.overwrite(archive, io.BytesIO(b"before" + image + b"behind"))
+    item = Item(f"{archive}#a.jpg", archive=archive, offset=6, size=len(image))
+    result = read_item(item, max_pixels=10_000)
+    assert (result.error, result.item) == (None, item)
+    assert result.sha256 == hashlib.sha256(image).hexdigest()
+    assert (
+        read_item(item._replace(size=10**6)).error == "cannot be read: the archive ends before it"
+    )
+    assert read_item(item._replace(archive=f"{root}/gone.tar")).error == "not found"
+
+
+def test_a_file_above_the_bytes_that_fit_is_not_read(
+    tmp_path: Path, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_BYTES", 999)
+    storage.overwrite(f"{root}/a.jpg", io.BytesIO(bytes(1000)))
+    whole, member = Item(f"{root}/a.jpg"), Item("x", archive=f"{root}/a.jpg", offset=0, size=1000)
+    for item in (whole, member):
+        assert read_item(item) == Input(item, error="cannot be read: larger than 999 bytes")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_thumbnail_is_a_small_upright_jpeg(tmp_path: Path, turned: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    path = tmp_path / "image"
+    path.write_bytes(encode("RGB", "JPEG", (400, 300), exif=exif))
+    result = read_item(Item(str(path)), max_pixels=200_000, thumbnail=100)
+    assert result.thumbnail is not None
+    small = Image.open(io.BytesIO(result.thumbnail))
+    assert (small.format, small.mode) == ("JPEG", "RGB")
+    assert small.size == ((75, 100) if turned else (100, 75))
+    tiny = read_item(Item(str(path)), max_pixels=200_000, thumbnail=1000).thumbnail
+    assert tiny is not None
+    assert max(Image.open(io.BytesIO(tiny)).size) == 400  # never enlarged
+
+
+def test_a_large_image_keeps_its_size_and_its_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = Image.effect_noise((60, 40), 90).convert("RGB").resize((1200, 801))
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for kind in ("PNG", "JPEG"):
+        smooth.save(tmp_path / kind, kind, exif=exif, quality=95)
+        item = Item(str(tmp_path / kind))
+        exact = read_item(item, max_pixels=10**6)
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "LARGE", 300_000)
+            reduced = read_item(item, max_pixels=10**6)
+        assert (reduced.width, reduced.height) == (exact.width, exact.height) == (801, 1200)
+        assert exact.pixels is not None
+        assert reduced.pixels is not None
+        difference = np.abs(reduced.pixels - exact.pixels) * 127.5  # in grey levels
+        assert difference.mean() < 1.5
+        assert difference.max() < 10
 
 
 JPEG, PNG = encode("RGB", "JPEG"), encode("RGB", "PNG")

@@ -27,7 +27,7 @@ def _gradient(size: tuple[int, int] = (40, 30)) -> Image.Image:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     form = "TIFF" if mode == "CMYK" else "PNG"
-    image = decode_image(_file(_gradient().convert(mode), form), LIMIT)
+    image = decode_image(_file(_gradient().convert(mode), form), LIMIT).image
     assert (image.mode, image.size) == ("RGB", (40, 30))
     if mode not in ("1", "P", "L", "LA"):
         np.testing.assert_allclose(np.asarray(image), np.asarray(_gradient()), atol=2)
@@ -37,19 +37,19 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 def test_sixteen_bit_greys_keep_their_range(dtype: type) -> None:
     grey: np.ndarray[Any, Any] = np.linspace(0, 65535, 40 * 30).reshape(30, 40).astype(dtype)
     form = "PNG" if dtype is np.uint16 else "TIFF"
-    image = np.asarray(decode_image(_file(Image.fromarray(grey), form), LIMIT))
+    image = np.asarray(decode_image(_file(Image.fromarray(grey), form), LIMIT).image)
     np.testing.assert_allclose(image[..., 0], grey / 257, atol=1.01)
 
 
 def test_alpha_is_dropped_not_blended() -> None:
     transparent = Image.new("RGBA", (4, 4), (200, 100, 50, 0))
-    assert decode_image(_file(transparent), LIMIT).getpixel((0, 0)) == (200, 100, 50)
+    assert decode_image(_file(transparent), LIMIT).image.getpixel((0, 0)) == (200, 100, 50)
 
 
 def test_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate 90 degrees clockwise
-    turned = decode_image(_file(_gradient(), "JPEG", exif=exif, quality=95), LIMIT)
+    turned = decode_image(_file(_gradient(), "JPEG", exif=exif, quality=95), LIMIT).image
     assert turned.size == (30, 40)
     wanted = np.asarray(_gradient().rotate(-90, expand=True), int)
     assert np.abs(np.asarray(turned, int) - wanted).mean() < 4
@@ -58,7 +58,7 @@ def test_orientation_is_applied() -> None:
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     data = _file(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode_image(data, LIMIT).getpixel((0, 0)) == (255, 0, 0)
+    assert decode_image(data, LIMIT).image.getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_an_image_that_announces_too_many_pixels_is_not_decoded() -> None:

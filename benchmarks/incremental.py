@@ -41,12 +41,14 @@ def write_history(output: str, run_id: str, numbers: range, rows_a_file: int) ->
         pq.write_table(rows, file, row_group_size=16_384, compression="zstd")
         storage.commit_if_absent(f"{location}/{name}", file)
     now = datetime.now(UTC)
-    counts = {"inputs": len(numbers), "rows": len(numbers), "ok": len(numbers), "errors": 0}
     summary = RunSummary(
         run_id=run_id,
         location=location,
         spec={},
-        **counts,
+        inputs=len(numbers),
+        rows=len(numbers),
+        ok=len(numbers),
+        errors=0,
         shards=len(names),
         files=names if rows_a_file == COMPACTED else (),
         checkpoint="",

@@ -75,7 +75,7 @@ def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) 
         tempfile.TemporaryDirectory() as folder,
         ThreadPoolExecutor(_READERS) as pool,
         duckdb.connect(
-            config={"memory_limit": "384MB", "threads": 2, "temp_directory": folder}
+            config={"memory_limit": "256MB", "threads": 2, "temp_directory": folder}
         ) as database,
     ):
         candidates = Path(folder) / "items.parquet"
@@ -84,6 +84,7 @@ def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) 
             while block := list(islice(remaining, _BLOCK)):
                 file.write_table(to_table(block))
         history = pa.RecordBatchReader.from_batches(_HISTORY, _history(earlier, pool))
+        database.execute("SET enable_progress_bar = false")
         database.register("history", history)
         values = {"items": str(candidates), "prompts": list(spec.prompts)}
         rows = database.sql(_ANSWERED, params=values).to_arrow_reader(_BLOCK)

@@ -114,10 +114,9 @@ def to_table(items: Sequence[Item]) -> pa.Table:
 
 def to_items(table: pa.Table | pa.RecordBatch) -> list[Item]:
     """The inverse of `to_table`."""
-    return [
-        Item(**{**row, "prompts": None if row["prompts"] is None else tuple(row["prompts"])})
-        for row in table.to_pylist()
-    ]
+    columns = table.to_pydict()
+    columns["prompts"] = [own if own is None else tuple(own) for own in columns["prompts"]]
+    return list(map(Item._make, zip(*(columns[name] for name in Item._fields), strict=True)))
 
 
 def _plan_uri(run: str) -> str:

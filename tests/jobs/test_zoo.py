@@ -11,8 +11,8 @@ from PIL import Image
 from paliflow.jobs import storage
 from paliflow.tests.jobs import zoo
 
-READ_ALL = """
-import json, resource, sys, time
+READ_ALL = r"""
+import json, re, sys, time
 import pytest
 from PIL import Image
 
@@ -24,7 +24,8 @@ for uri in json.load(sys.stdin):
     read = read_input(Item(uri), size=224, max_pixels=10**8, thumbnail=64, https_hosts=())
     parts = read.width, read.height, read.pixels, read.thumbnail
     whole = all(part is not None for part in parts)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Of this program alone: a process inherits ru_maxrss from the one that started it.
+    peak = int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 2**20
     cpu = time.process_time() - start
     print(json.dumps([uri, read.error, whole, cpu, time.monotonic() - wall, peak]), flush=True)
 """
@@ -72,5 +73,5 @@ def test_the_largest_images_that_pass_fit_too(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         ((error, whole, cpu, _, peak),) = read_all([str(path)]).values()
         assert (error, whole) == (None, True)
-        assert cpu < 5
-        assert peak < 1
+        assert cpu < 5, path.name
+        assert peak < 1, path.name

@@ -125,7 +125,7 @@ class AnnotateOperator(BaseOperator):
                 trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout
             )
         try:
-            event = asyncio.run(_event_of(trigger))
+            event = asyncio.run(trigger.follow())
         except AirflowTaskTimeout:
             store.delete(STATE)  # Airflow calls on_kill next
             raise
@@ -216,11 +216,6 @@ def asset_uri(output: str) -> str:
     """The `Asset` that stands for an output folder: `gs://...` or `file:///...`."""
     path = Path(output).expanduser().absolute()
     return output.rstrip("/") if "://" in output else path.as_uri()
-
-
-async def _event_of(trigger: RayJobTrigger) -> dict[str, Any]:
-    payload: dict[str, Any] = (await anext(trigger.run())).payload
-    return payload
 
 
 def _run_in_thread(coroutine: Callable[[], Any]) -> None:

@@ -53,9 +53,13 @@ class RayJobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields one event: `status` is Ray's, or `UNREACHABLE`."""
+        """Yields the one event."""
+        yield TriggerEvent(await self.follow())
+
+    async def follow(self) -> dict[str, Any]:
+        """The job's `outcome`, once there is one: `status` is Ray's, or `UNREACHABLE`."""
         async with RayJobHook(self.ray_conn_id) as ray:
-            yield TriggerEvent(await self._wait(ray))
+            return await self._wait(ray)
 
     async def _wait(self, ray: RayJobHook) -> dict[str, Any]:
         seen = await self._relayed()

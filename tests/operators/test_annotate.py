@@ -1,7 +1,8 @@
 """The operator with the real job, as a child process and on a Ray cluster."""
 
+import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from airflow.sdk import DAG
 from PIL import Image
 
 from paliflow.configs import AnnotateSpec, RunSummary
-from paliflow.operators import AnnotateOperator, process
+from paliflow.operators import AnnotateOperator, RayJobTrigger, process
 from paliflow.operators.annotate import default_run_id
-from paliflow.operators.links import OutputLink
+from paliflow.operators.links import OutputLink, RayJobLink
 from paliflow.tests.operators import dag_run
 
 
@@ -43,6 +44,27 @@ def test_a_job_that_only_the_user_can_mend_is_not_retried(
     assert task.state == "failed"
     assert task.try_number == 1
     assert f"input='{tmp_path}/$HOME': [Errno 2] No such file" in capfd.readouterr().out
+
+
+def test_a_timeout_stops_the_job_that_a_worker_waits_for(ray: str, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    with DAG("timed_out") as dag:
+        AnnotateOperator(
+            task_id="annotate",
+            input=str(tmp_path),
+            output=str(tmp_path / "out"),
+            prompts="ocr",
+            ray_conn_id=ray,
+            deferrable=False,
+            poll_interval=0.5,
+            execution_timeout=timedelta(seconds=4),
+        )
+    (task,) = dag_run.run(dag).get_task_instances()
+    assert task.state == "failed"
+    page = task.xcom_pull(task_ids="annotate", key=RayJobLink().xcom_key)
+    trigger = RayJobTrigger(ray_conn_id=ray, submission_id=page.split("/")[-1], poll_interval=0.5)
+    # What is stopped before it runs, Ray may call failed.
+    assert asyncio.run(trigger.follow())["status"] in ("STOPPED", "FAILED")
 
 
 def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from paliflow.configs.base import Spec
+from paliflow.configs.base import Spec, redacted
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
@@ -44,8 +44,8 @@ class AnnotateSpec(Spec):
 
     input: str = Field(min_length=1)
     """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .jsonl)
-    with one image path a row, or a WebDataset (.tar, or a glob of them); local, `gs://`, or any
-    scheme that fsspec knows (`s3://`, `https://`) where it is installed."""
+    with one image path a row, or a WebDataset (.tar, or a glob of them); local, `gs://`, and with
+    an extra of the same name `s3://` and `https://`."""
     output: str = Field(min_length=1)
     """Folder or `gs://` prefix; rows go to `<output>/run_id=<run_id>/`."""
     prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -122,6 +122,20 @@ class AnnotateSpec(Spec):
     def _plain_run_id(cls, value: str) -> str:
         if not RUN_ID.fullmatch(value):
             raise ValueError("letters, digits and . _ + - only, starting with a letter or digit")
+        return value
+
+    @field_validator("output", "checkpoint", "tokenizer", "mask_decoder")
+    @classmethod
+    def _local_or_gs(cls, value: str | None) -> str | None:
+        if value and "://" in value and not value.startswith("gs://"):
+            raise ValueError("it has to be a local path or a gs:// URI")
+        return value
+
+    @field_validator("input")
+    @classmethod
+    def _without_credentials(cls, value: str) -> str:
+        if redacted(value) != value:
+            raise ValueError("a user, password or signature in it would be written to the output")
         return value
 
     @field_validator("prompts", mode="before")

@@ -1,5 +1,6 @@
 """The strictness that every spec shares: unknown keys refused, errors that name field and fix."""
 
+import re
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,6 +33,12 @@ class Spec(BaseModel):
             raise SpecError(f"{cls.__name__}: " + "; ".join(lines)) from None
 
 
+def redacted(text: str) -> str:
+    """The text, its URIs without users, passwords and queries, where signatures travel."""
+    text = re.sub(r"(\w://)[^\s/?#]*@", r"\1", text)
+    return re.sub(r"\b(?!gs:)(\w+://[^?]*)\?[^\s'\"]*", r"\1", text)
+
+
 def _explain(cls: type[BaseModel], detail: Any) -> str:
     field = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
@@ -40,4 +47,4 @@ def _explain(cls: type[BaseModel], detail: Any) -> str:
         return f"{field}: required and missing"
     if not detail["loc"]:
         return str(detail["msg"])
-    return f"{field}={detail['input']!r}: {detail['msg']}"
+    return f"{field}={redacted(repr(detail['input']))}: {detail['msg']}"

@@ -163,6 +163,4 @@ def _with_absolute_paths(spec: AnnotateSpec) -> AnnotateSpec:
             paths[field] = storage.absolute(path)
         except ValueError as error:
             raise SpecError(f"{field}: {error}") from None
-        if field != "input" and "://" in path and not path.startswith("gs://"):
-            raise SpecError(f"{field}={path!r}: it has to be a local path or a gs:// URI")
     return spec.model_copy(update=paths)

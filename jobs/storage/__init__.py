@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
+from paliflow.configs.base import redacted
 from paliflow.jobs.storage import gs, local, remote
 from paliflow.jobs.storage.entry import Entry
 
@@ -178,5 +179,5 @@ def _writable(uri: str) -> _Writable:
     if uri.startswith("gs://"):
         return gs
     if "://" in uri:
-        raise OSError(errno.EROFS, "outputs are local or gs://", remote.redacted(uri))
+        raise OSError(errno.EROFS, "outputs are local or gs://", redacted(uri))
     return local

@@ -16,6 +16,10 @@ _TIMEOUT_S = (10.0, 30.0)
 up two minutes after the first try."""
 
 
+_CONNECTIONS = 64
+"""Kept open to a host."""
+
+
 def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> bytes:
     """See `paliflow.jobs.storage`, here and below."""
     from google.api_core.exceptions import RequestRangeNotSatisfiable
@@ -141,8 +145,13 @@ def _list_objects(bucket: str, **query: str) -> Iterator[Entry]:
 @cache
 def _client() -> Any:
     from google.cloud import storage
+    from requests.adapters import HTTPAdapter
 
-    return storage.Client()
+    client = storage.Client()
+    # By default ten connections are kept, fewer than an actor's threads.
+    for scheme in ("https://", "http://"):
+        client._http.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
+    return client
 
 
 def _blob(uri: str) -> Any:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import re
 import sys
 from collections.abc import Collection, Iterator
 from functools import cache, partial
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import fsspec
 from google.api_core.retry import Retry
 
+from paliflow.configs.base import redacted
 from paliflow.jobs.storage.entry import Entry
 
 _EXTRAS = ("https", "s3")
@@ -43,12 +43,6 @@ def check_host(uri: str, https_hosts: Collection[str]) -> None:
         known = ", ".join(https_hosts) or "none"
         said = f"its host is not among https_hosts, which are: {known}"
         raise PermissionError(errno.EACCES, said, redacted(uri))
-
-
-def redacted(text: str) -> str:
-    """The text, its URIs without users, passwords and queries, where signatures travel."""
-    text = re.sub(r"(\w://)[^\s/?#]*@", r"\1", text)
-    return re.sub(r"\b(?!gs:)(\w+://[^?]*)\?[^\s'\"]*", r"\1", text)
 
 
 def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> bytes:

@@ -22,7 +22,9 @@ Answer = Callable[[Input, str], tuple[str, list[Detection]]]
 def briefly(source: Input, prompt: str) -> tuple[str, list[Detection]]:
     """An answer of a few words that tells inputs apart, or a box."""
     if task_of(prompt) == "detect":
-        return "<loc0000><loc0000><loc0512><loc0512> cat", [Detection("cat", 0, 0, 15, 20, score=0.75)]
+        return "<loc0000><loc0000><loc0512><loc0512> cat", [
+            Detection("cat", 0, 0, 15, 20, score=0.75)
+        ]
     return f"{prompt} of {source.item.uri.rpartition('/')[2]}", []
 
 

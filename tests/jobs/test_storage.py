@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paliflow.configs.base import redacted
 from paliflow.jobs import storage
 from paliflow.jobs.storage import remote
 
@@ -303,5 +304,5 @@ def test_https_is_for_the_listed_hosts_alone(uri: str, allowed: bool) -> None:
 
 def test_what_is_redacted_keeps_its_place() -> None:
     text = "GET https://user:secret@host/a b.jpg?X-Goog-Signature=secret&x=1: 403, s3://k:s@b/a"
-    assert remote.redacted(text) == "GET https://host/a b.jpg 403, s3://b/a"
-    assert remote.redacted("gs://bucket/a?b@c.jpg") == "gs://bucket/a?b@c.jpg"
+    assert redacted(text) == "GET https://host/a b.jpg 403, s3://b/a"
+    assert redacted("gs://bucket/a?b@c.jpg") == "gs://bucket/a?b@c.jpg"

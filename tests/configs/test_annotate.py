@@ -1,0 +1,43 @@
+"""The annotate spec: what is wrong is named, and nothing secret gets into it."""
+
+from typing import Any
+
+import pytest
+
+from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import SpecError
+
+GOOD: dict[str, Any] = {"input": "in", "output": "out", "prompts": ["ocr"], "run_id": "r"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"output": "s3://bucket/folder"}, "output='s3://bucket/folder': .*local path or a gs://"),
+        ({"checkpoint": "https://host/model.npz"}, "checkpoint='https://host/model.npz': "),
+        ({"prompts": []}, "give prompts, or the prompt_column of a manifest"),
+        ({"prompts": ["ocr", "ocr"]}, "the same prompt twice"),
+        ({"batchsize": 4}, "batchsize: unknown field; it has input, output"),
+        ({"max_error_fraction": 2}, "max_error_fraction=2: "),
+        ({"run_id": "a/b"}, "run_id='a/b': "),
+    ],
+)
+def test_a_field_that_is_wrong_is_named_with_its_value(
+    fields: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(SpecError, match=complaint):
+        AnnotateSpec.parse(GOOD | fields)
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://me:hunter2@host/a.csv", "https://host/a.csv?X-Goog-Signature=hunter2"]
+)
+def test_an_input_with_credentials_is_refused_without_repeating_them(uri: str) -> None:
+    with pytest.raises(SpecError, match=r"input='https://host/a.csv.*would be written") as caught:
+        AnnotateSpec.parse(GOOD | {"input": uri})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_prompts_may_come_from_the_rows_alone() -> None:
+    spec = AnnotateSpec.parse(GOOD | {"prompts": [], "prompt_column": "question"})
+    assert spec.prompts == ()

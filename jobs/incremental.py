@@ -25,13 +25,16 @@ _HISTORY = pa.schema(
         for name in ("source_uri", "source_sha256", "source_version", "prompt", "status")
     ]
 )
-_ANSWERED = """
+# One step after the other, each of which spills: together they would fight for the memory.
+_JOIN = """
+    CREATE TABLE answers AS
     SELECT file_row_number AS place, prompt, source_version AS version, source_sha256 AS sha256
     FROM read_parquet($items, file_row_number = true) JOIN history
     ON uri = source_uri AND list_contains(coalesce(prompts, $prompts), prompt)
     WHERE status = 'ok' AND source_sha256 IS NOT NULL
-    ORDER BY place
 """
+_SORT = "FROM answers ORDER BY place"
+_MEMORY = "384MB"
 _BLOCK = 8192
 """Items or rows of history in memory at once."""
 _READERS = 16
@@ -75,7 +78,8 @@ def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) 
         tempfile.TemporaryDirectory() as folder,
         ThreadPoolExecutor(_READERS) as pool,
         duckdb.connect(
-            config={"memory_limit": "256MB", "threads": 2, "temp_directory": folder}
+            f"{folder}/answers",
+            config={"memory_limit": _MEMORY, "threads": 2, "temp_directory": folder},
         ) as database,
     ):
         candidates = Path(folder) / "items.parquet"
@@ -87,8 +91,9 @@ def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) 
         database.execute("SET enable_progress_bar = false")
         database.register("history", history)
         values = {"items": str(candidates), "prompts": list(spec.prompts)}
-        rows = database.sql(_ANSWERED, params=values).to_arrow_reader(_BLOCK)
-        pairs = _paired(_read(candidates), _answers(rows))
+        database.execute(_JOIN, values)
+        answers = _answers(database.sql(_SORT).to_arrow_reader(_BLOCK))
+        pairs = _paired(_read(candidates), answers)
         while some := list(islice(pairs, _BLOCK)):
             yield from _unanswered(some, spec, pool)
 

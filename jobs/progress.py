@@ -70,7 +70,8 @@ class Progress:
         reached = self._already + done
         left = str(timedelta(seconds=round((self._total - reached) / rate))) if rate else "?"
         busy = f"{min(1.0, self._busy_s / self._actor_s):.0%} busy, " if self._busy_s else ""
+        actors = f"{self._fleet.actors} actors, " if reached < self._total else ""
         return (
             f"{reached}/{self._total} images, {rate:.1f} images/s, {self._errors} errors, "
-            f"{self._fleet.actors} actors, {busy}{left} left"
+            f"{actors}{busy}{left} left"
         )

@@ -29,6 +29,7 @@ class Sampling(Spec):
         return self
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 HOW_FIELDS = frozenset(
     {
         "actors", "cpus_per_actor", "accelerators_per_actor", "stall_timeout", "max_error_fraction",
@@ -127,7 +128,7 @@ class AnnotateSpec(Spec):
     @field_validator("output", "checkpoint", "tokenizer", "mask_decoder")
     @classmethod
     def _local_or_gs(cls, value: str | None) -> str | None:
-        if value and "://" in value and not value.startswith("gs://"):
+        if value and _SCHEME.match(value) and not value.startswith("gs://"):
             raise ValueError("it has to be a local path or a gs:// URI")
         return value
 

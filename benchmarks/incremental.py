@@ -2,6 +2,7 @@
 
 Run `python -m paliflow.benchmarks.incremental 100000 1000000`. Nine of ten candidates were
 answered in two earlier runs, one of many parts and one compacted; all on the local disk.
+Two cores took 18 µs each and 796 MiB at 10^7, of which the imports alone are 276.
 """
 
 import io

@@ -175,6 +175,8 @@ class Asker:
         )
 
     def _encode(self, prompt: str) -> list[int]:
+        if not prompt:
+            raise ValueError("the row gives none")
         return self._tokenizer.encode_prompt(prompt, self._spec.max_prompt_tokens)
 
     def _try_encode(self, prompt: str) -> list[int] | ValueError:

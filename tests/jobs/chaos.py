@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
 from paliflow.configs import AnnotateSpec
@@ -24,6 +26,8 @@ from paliflow.tests.jobs.files import write_mixed
 INPUTS, SHARD_SIZE = 60, 4
 FAULTS = "429=0.01,503=0.02,reset=0.02,cut=0.01,lost=0.01,slow=0.02"
 MAX_KILLS = 4
+_PAUSE_S = 0.1, 8.0
+"""Between two kills."""
 _PATIENCE_S = 240
 
 
@@ -36,25 +40,27 @@ class Arena:
 
     def annotate(self, spec: AnnotateSpec, disturb: random.Random | None = None) -> list[str]:
         """Runs jobs until one of them succeeds; returns whom it killed on the way."""
+        dice = disturb or random.Random(0)
+        kills = dice.randint(1, MAX_KILLS) if disturb else 0
         victims: list[str] = []
-        kills = disturb.randint(1, MAX_KILLS) if disturb else 0
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             job = self._start(spec)
             try:
-                while job.poll() is None and len(victims) < kills:
-                    assert disturb
-                    time.sleep(disturb.uniform(0.1, 8.0))
-                    if victim := self._kill_one(disturb, job):
-                        victims.append(victim)
-                code = job.wait(max(1.0, deadline - time.monotonic()))
+                kill_at = time.monotonic() + dice.uniform(*_PAUSE_S)
+                while job.poll() is None:
+                    assert time.monotonic() < deadline, f"no end after {victims}"
+                    time.sleep(0.3)
+                    self._replace_the_dead()
+                    if len(victims) < kills and time.monotonic() > kill_at:
+                        kill_at = time.monotonic() + dice.uniform(*_PAUSE_S)
+                        if victim := self._kill_one(dice, job):
+                            victims.append(victim)
             finally:
                 job.kill()
-            if code == 0:
+            if job.wait() == 0:
                 return victims
-            assert disturb, "an undisturbed job failed"
-            assert len(victims) > 0, "a job failed before anything was killed"
-            assert time.monotonic() < deadline, f"no end after {victims}"
+            assert victims, "a job failed before anything was killed"
 
     def _start(self, spec: AnnotateSpec) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -72,27 +78,42 @@ class Arena:
             job.kill()
             return kind
         if kind == "raylet":
-            node = self._nodes.pop(dice.randrange(len(self._nodes)))
-            self._cluster.remove_node(node, allow_graceful=False)
-            self._nodes.append(self._cluster.add_node(num_cpus=1))
+            self._replace(dice.choice(self._nodes))
             return kind
         prefix = "ray::Annotator" if kind == "actor" else "ray::"
-        found = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if (process.info["cmdline"] or [""])[0].startswith(prefix)
-        ]
-        if not found:
+        if not (found := [*self._processes(prefix)]):
             return None
         dice.choice(sorted(found, key=lambda process: process.pid)).kill()
         return kind
+
+    def _replace(self, node: Any) -> None:
+        self._nodes.remove(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+        self._nodes.append(self._cluster.add_node(num_cpus=1))
+
+    def _replace_the_dead(self) -> None:
+        """A raylet ends with some of its helpers."""
+        for node in [*self._nodes]:
+            if node.dead_processes():
+                self._replace(node)
+
+    def _processes(self, prefix: str) -> Iterator[psutil.Process]:
+        """Of the nodes; killing one of the head's own would be to lose the cluster."""
+        for node in self._nodes:
+            for info in node.all_processes[PROCESS_TYPE_RAYLET]:
+                with suppress(psutil.Error):  # some have just ended
+                    for process in psutil.Process(info.process.pid).children(recursive=True):
+                        if (process.cmdline() or [""])[0].startswith(prefix):
+                            yield process
 
 
 @contextmanager
 def arena(folder: Path) -> Iterator[Arena]:
     """Sets up the cluster; its processes share what they compile, in `folder`."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     try:
         yield Arena(cluster)
     finally:

@@ -57,7 +57,7 @@ class Asked:
             asked = zip(chunk.inputs, chunk.prompts, chunk.tokens, strict=True)
             for place, (number, prompt, tokens) in enumerate(asked):
                 source = self.batch[number]
-                if isinstance(tokens, ValueError):
+                if isinstance(tokens, ValueError) and not source.error:
                     row = error_row(source, prompt, f"prompt: {tokens}")
                 elif answers is None or source.pixels is None:
                     row = error_row(source, prompt, source.error or "not asked")

@@ -8,15 +8,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
+from paliflow.jobs.run import annotate
 from paliflow.jobs.sources import items
+from paliflow.tests.jobs.conftest import SpecFactory
+from paliflow.tests.jobs.files import encode
 
 SAMPLES = {
     "000.jpg": b"first",
@@ -191,6 +196,27 @@ def test_tars_in_a_bucket_give_the_same_items(gcs: None, tmp_path: Path) -> None
     assert list(map(content, here)) == list(map(content, there))
     assert there[0].archive == "gs://images/tars/x.tar"
     assert there[0].version == storage.version("gs://images/tars/x.tar")
+
+
+def test_a_run_over_a_broken_tar_answers_what_it_holds_and_says_what_it_does_not(
+    cluster: str, make_spec: SpecFactory, tmp_path: Path
+) -> None:
+    image = encode("RGB", "PNG")
+    ask = json.dumps({"question": "who?"}).encode()
+    whole = tar_of({"0.png": image, "0.json": ask, "1.png": image, "2.png": image, "2.json": ask})
+    (tmp_path / "x.tar").write_bytes(whole[: whole.index(b"2.json") + 100])
+    spec = make_spec(
+        input=str(tmp_path / "x.tar"), prompts=["answer en {question}"], max_error_fraction=1.0
+    )
+    summary = annotate(spec, Console(quiet=True), cluster)
+    rows = pq.read_table(f"{summary.location}/part-00000.parquet").to_pylist()
+    found = [(row["source_uri"].partition("#")[2], row["prompt"], row["error"]) for row in rows]
+    assert found == [
+        ("0.png", "answer en who?", None),
+        ("1.png", "", "prompt: the row gives none"),
+        ("2.png", "", "prompt: the row gives none"),
+        ("", "", "cannot be read: the archive ends before it"),
+    ]
 
 
 @settings(deadline=2000)

@@ -10,6 +10,10 @@ class SpecError(ValueError):
     """A spec that cannot run; the message names each field, its value and what is wrong."""
 
 
+class ClusterError(RuntimeError):
+    """The cluster cannot do it now; the next try may find it otherwise."""
+
+
 class Spec(BaseModel):
     """A frozen pydantic model that refuses unknown keys."""
 

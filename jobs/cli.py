@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import ClusterError, SpecError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -28,12 +28,12 @@ def main() -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns a `SpecError` into one line on stderr and exit code 2."""
+    """Turns a `SpecError` and a `ClusterError` into one line on stderr and exit code 2 or 1."""
     try:
         yield
-    except SpecError as error:
+    except (SpecError, ClusterError) as error:
         print("paliflow: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, SpecError) else 1)
 
 
 @app.callback()

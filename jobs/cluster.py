@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import ClusterError
 from paliflow.jobs.annotator import CONCURRENCY
 
 _CORES_OF_A_CPU_ACTOR = 2.0
@@ -24,7 +24,7 @@ def connected(address: str | None) -> Iterator[None]:
     Where this process is connected already, it stays so.
 
     Raises:
-        SpecError: nothing answers at `address`.
+        ClusterError: nothing answers at `address`.
     """
     if ray.is_initialized():
         yield
@@ -39,7 +39,8 @@ def connected(address: str | None) -> Iterator[None]:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(where, **quiet, **local)
     except OSError as error:
-        raise SpecError(f"ray_address={where!r}: no Ray cluster answers there: {error}") from error
+        said = f"ray_address={where!r}: no Ray cluster answers there: {error}"
+        raise ClusterError(said) from error
     try:
         yield
     finally:
@@ -73,13 +74,14 @@ def room(spec: AnnotateSpec) -> int:
 def require_room(spec: AnnotateSpec) -> None:
     """
     Raises:
-        SpecError: not even one annotator fits into the cluster, and none is asked for by number.
+        ClusterError: not even one annotator fits into the cluster as it is, and none is asked for
+            by number.
     """
     if not room(spec):
         wanted = {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
         total = ray.cluster_resources()
         has = {name: total.get(name, 0) for name in wanted}
-        raise SpecError(
+        raise ClusterError(
             f"accelerators_per_actor, cpus_per_actor: one actor takes {wanted}, the whole cluster "
             f"has {has}; ask for less, or set `actors` to wait until it grows"
         )

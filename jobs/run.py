@@ -41,6 +41,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     Raises:
         SpecError: the user must change something: the input, the checkpoint, a prompt, a run id
             that another spec has taken, or an input of which too much is broken.
+        ClusterError: the cluster is not there, or has no room now.
         RuntimeError: the parts do not add up to the plan, or actors keep dying.
     """
     started, clock = datetime.now(UTC), time.monotonic()

@@ -228,7 +228,7 @@ def test_a_cluster_that_is_not_there_is_named_at_once(images: Path, tmp_path: Pa
         *("--ray-address", "127.0.0.1:1"),
         cwd=tmp_path,
     )
-    assert result.returncode == 2
+    assert result.returncode == 1
     assert "ray_address='127.0.0.1:1'" in result.stderr
 
 

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from paliflow.benchmarks.digits import scenes
 from paliflow.configs import AnnotateSpec, RunSummary
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import run, storage
 from paliflow.jobs.annotator import Annotator
@@ -238,7 +238,6 @@ def test_a_run_from_bucket_to_bucket(cluster: str, make_spec: SpecFactory, tmp_p
     [
         ({"tokenizer": "nowhere.model"}, "^tokenizer='.*nowhere.model'"),
         ({"prompts": ["caption " * 600]}, "^max_prompt_tokens=512.* longer than 512"),
-        ({"accelerators_per_actor": {"TPU": 4}}, "the whole cluster has"),
         ({"input": "nowhere"}, "no such file|No such file"),
     ],
 )
@@ -247,6 +246,14 @@ def test_what_the_user_must_change_is_said(
 ) -> None:
     spec = make_spec(**({"input": str(images / "000.jpg")} | fields))
     with pytest.raises(SpecError, match=complaint):
+        annotate(spec)
+
+
+def test_a_cluster_without_room_may_have_it_at_the_next_try(
+    cluster: str, make_spec: SpecFactory, images: Path
+) -> None:
+    spec = make_spec(input=str(images / "000.jpg"), accelerators_per_actor={"TPU": 4})
+    with pytest.raises(ClusterError, match="the whole cluster has"):
         annotate(spec)
 
 

@@ -88,6 +88,8 @@ def main() -> None:
     images = [path for path in TRUTH.parent.iterdir() if path.suffix in (".jpg", ".png")]
     expected = len(images) * len(shares)
     print(f"{len(rows)} rows for {len(images)} files and {len(shares)} prompts, in {output}")
+    for report in output.glob("run_id=*/_report.html"):
+        print(f"To look at: {report}")
     if len(rows) != expected or set(broken) != {p.name for p in images} - set(truth):
         raise SystemExit(f"{expected} rows were expected, and errors for the broken files alone")
     if min(shares.values()) < LEAST_AGREEMENT:

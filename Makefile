@@ -17,7 +17,7 @@ test: $(INSTALLED)  ## The tests that every change must pass
 slow: $(INSTALLED)  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(INSTALLED)  ## Fifty runs in which whoever can be killed is killed: about an hour
+chaos: $(INSTALLED)  ## Fifty runs in which whoever can be killed is killed: about half an hour
 	$(BIN)/python -m pytest -m chaos -s
 
 fullsize: $(INSTALLED)  ## The tests at the published sizes: 8 GB of memory, 6 GB of disk

@@ -12,17 +12,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs import AnnotateSpec
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 from paliflow.jobs.incremental import only_new
 from paliflow.jobs.plan import Item
+from paliflow.jobs.runs import seal
+from paliflow.tests.summaries import made_up
 
 PROMPT = "caption en"
 CHECKPOINT = "c" * 64
@@ -41,27 +42,16 @@ def write_history(output: str, run_id: str, numbers: range, rows_a_file: int) ->
         rows = _rows(range(start, min(start + rows_a_file, numbers.stop)))
         pq.write_table(rows, file, row_group_size=16_384, compression="zstd")
         storage.commit_if_absent(f"{location}/{name}", file)
-    now = datetime.now(UTC)
-    summary = RunSummary(
-        run_id=run_id,
-        location=location,
-        spec={},
-        inputs=len(numbers),
-        rows=len(numbers),
-        ok=len(numbers),
-        errors=0,
-        shards=len(names),
-        files=names if rows_a_file == COMPACTED else (),
-        checkpoint="",
-        checkpoint_sha256=CHECKPOINT,
-        started=now,
-        finished=now,
-        seconds=1.0,
-        images_per_second=1.0,
-        versions={},
+    count = len(numbers)
+    seal(
+        made_up(
+            location,
+            **dict.fromkeys(("inputs", "rows", "ok"), count),
+            shards=len(names),
+            files=names if rows_a_file == COMPACTED else (),
+            checkpoint_sha256=CHECKPOINT,
+        )
     )
-    manifest = io.BytesIO(summary.model_dump_json().encode())
-    storage.commit_if_absent(f"{location}/_manifest.json", manifest)
 
 
 def _rows(numbers: range) -> pa.Table:

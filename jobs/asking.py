@@ -83,9 +83,9 @@ class Asker:
         """
         self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
         self._spec, self._sampler = spec, _sampler(spec.sampling)
-        self._length = max(
-            (self._padded(self._encode(prompt)) for prompt in spec.prompts), default=0
-        )
+        # Asked in every batch, tokenized once.
+        self._known = {prompt: self._encode(prompt) for prompt in spec.prompts}
+        self._length = max(map(self._padded, self._known.values()), default=0)
 
     def ask(self, batch: Sequence[Input], place: tuple[int, ...]) -> Asked:
         """Dispatches every prompt of every input; the vision tower sees each image once.
@@ -181,7 +181,7 @@ class Asker:
 
     def _try_encode(self, prompt: str) -> list[int] | ValueError:
         try:
-            return self._encode(prompt)
+            return self._known.get(prompt) or self._encode(prompt)
         except ValueError as error:
             return error
 

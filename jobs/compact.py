@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
-from paliflow.jobs.runs import row_files
+from paliflow.jobs.runs import row_files, seal
+from paliflow.jobs.sink import REASONS
 
 FILE_BYTES = 256 * 2**20
 _READERS = 8
@@ -66,8 +67,7 @@ def compact(summary: RunSummary) -> RunSummary:
                     f"was: delete them and {run}/{_FOLDER}/ before you try again"
                 )
             summary = summary.model_copy(update={"files": files})
-            manifest = summary.model_dump_json(indent=2).encode()
-            storage.overwrite(f"{run}/_manifest.json", io.BytesIO(manifest))
+            seal(summary, again=True)
         uris = (entry.uri for entry in storage.list_files(run))
         list(
             pool.map(
@@ -176,7 +176,7 @@ def _about(footers: Sequence[pq.FileMetaData]) -> dict[str, str]:
     }
     return kept | {
         **sums,
-        "paliflow.reasons": json.dumps(dict(reasons.most_common(20))),
+        "paliflow.reasons": json.dumps(dict(reasons.most_common(REASONS))),
         "paliflow.committed": max(piece.committed for piece in held).isoformat(),
         "paliflow.parts": json.dumps([(p.shard, p.rows, p.committed.isoformat()) for p in held]),
     }

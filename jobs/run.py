@@ -1,10 +1,10 @@
 """One annotation run from spec to manifest: plan, drive, verify, seal."""
 
-import io
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -24,8 +24,8 @@ from paliflow.jobs.limits import ErrorLimits
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
 from paliflow.jobs.report import REPORT, write_report
-from paliflow.jobs.runs import read_summary
-from paliflow.jobs.sink import present_parts, read_parts
+from paliflow.jobs.runs import read_summary, seal
+from paliflow.jobs.sink import REASONS, present_parts, read_parts
 from paliflow.jobs.sources import items
 from paliflow.model import checkpoint_sha256, local_copy
 
@@ -51,7 +51,8 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return _finish(summary, spec)
-    plan = read_plan(run) or _plan(run, spec)
+    digest = cache(partial(_digest, checkpoint_of(spec)))  # reads all of the weights
+    plan = read_plan(run) or _plan(run, spec, digest)
     require_same(plan.spec, spec)
     done = present_parts(run)
     missing = [shard for shard in range(plan.shards) if shard not in done]
@@ -80,7 +81,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         location=run,
         spec=spec.model_dump(mode="json"),
         inputs=plan.inputs,
-        **_counts(run, plan, spec),
+        **_counts(run, plan, spec, digest),
         shards=plan.shards,
         checkpoint=checkpoint_of(spec),
         started=started,
@@ -89,24 +90,23 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         images_per_second=(plan.inputs - already) / seconds,
         versions={name: version(name) for name in ("paliflow", "ray", "jax", "flax", "pyarrow")},
     )
-    manifest = io.BytesIO(summary.model_dump_json(indent=2).encode())
-    storage.commit_if_absent(f"{run}/_manifest.json", manifest)
+    seal(summary)
     return _finish(summary, spec)
 
 
-def _plan(run: str, spec: AnnotateSpec) -> Plan:
+def _plan(run: str, spec: AnnotateSpec, digest: Callable[[], str]) -> Plan:
     found = items(spec)
     if spec.only_new:
-        found = only_new(found, spec, _digest(spec))
+        found = only_new(found, spec, digest())
     return write_plan(run, found, spec.model_dump(mode="json"))
 
 
-def _digest(spec: AnnotateSpec) -> str:
-    with local_copy(checkpoint_of(spec)) as path:
+def _digest(checkpoint: str) -> str:
+    with local_copy(checkpoint) as path:
         return checkpoint_sha256(path)
 
 
-def _counts(run: str, plan: Plan, spec: AnnotateSpec) -> dict[str, Any]:
+def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Callable[[], str]) -> dict[str, Any]:
     """What the parts say they hold, if that is what the plan wants.
 
     Raises:
@@ -135,8 +135,8 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec) -> dict[str, Any]:
         "rows": rows,
         "ok": rows - errors,
         "errors": errors,
-        "error_reasons": dict(reasons.most_common(20)),
-        "checkpoint_sha256": checkpoints.pop() if checkpoints else _digest(spec),
+        "error_reasons": dict(reasons.most_common(REASONS)),
+        "checkpoint_sha256": checkpoints.pop() if checkpoints else digest(),
     }
 
 

@@ -1,6 +1,7 @@
 """The runs of an output: which there are, how far each is, which files hold its rows."""
 
 import glob
+import io
 import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,9 @@ from paliflow.jobs import storage
 from paliflow.jobs.plan import Plan, read_plan
 from paliflow.jobs.sink import Part, part_uri, present_parts, read_part
 
-_TRACES = ("_manifest.json", "_plan/plan.json", "_plan/*/00000.parquet")
+_MANIFEST = "_manifest.json"
+_TRACES = (_MANIFEST, "_plan/plan.json", "_plan/*/00000.parquet")
 """What a run has left, at the latest, when it is finished, planned and being planned."""
-
-
 _SHOWN = ["source_uri", "prompt", "text", "status", "error"]
 _T = TypeVar("_T")
 
@@ -90,10 +90,22 @@ def state(run: Run) -> str:
 def read_summary(location: str) -> RunSummary | None:
     """The manifest in a run's folder, wherever that was moved; None if it is not finished."""
     try:
-        summary = RunSummary.parse(storage.read_bytes(f"{location}/_manifest.json").decode())
+        summary = RunSummary.parse(storage.read_bytes(f"{location}/{_MANIFEST}").decode())
     except FileNotFoundError:
         return None
     return summary.model_copy(update={"location": location})
+
+
+def seal(summary: RunSummary, *, again: bool = False) -> None:
+    """Writes the manifest that makes a run finished; the first to write it decides.
+
+    Args:
+        summary: what to write.
+        again: in place of the manifest that is there.
+    """
+    write = storage.overwrite if again else storage.commit_if_absent
+    content = io.BytesIO(summary.model_dump_json(indent=2).encode())
+    write(f"{summary.location}/{_MANIFEST}", content)
 
 
 def row_files(summary: RunSummary) -> list[str]:

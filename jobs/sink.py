@@ -17,6 +17,10 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 
+REASONS = 20
+"""As many different errors are counted; most messages name no file, so that they repeat."""
+_BLOCK = 1024
+"""Footers that are asked for at once."""
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
@@ -60,7 +64,7 @@ def commit_part(
         **about,
         "shard": str(shard),
         "errors": str(reasons.total()),
-        "reasons": json.dumps(dict(reasons.most_common(_REASONS))),
+        "reasons": json.dumps(dict(reasons.most_common(REASONS))),
         "committed": datetime.now(UTC).isoformat(),
     }
     named = {f"paliflow.{key}": text for key, text in metadata.items()}
@@ -74,10 +78,6 @@ def commit_part(
         compression_level=spec.compression_level,
     )
     return storage.commit_if_absent(part_uri(run, shard), file)
-
-
-_REASONS = 20
-"""As many different errors are counted; most messages name no file, so that they repeat."""
 
 
 def read_part(run: str, shard: int) -> Part:
@@ -105,9 +105,6 @@ def read_parts(run: str, shards: Sequence[int]) -> Iterator[Part]:
     with ThreadPoolExecutor(16) as pool:
         for start in range(0, len(shards), _BLOCK):
             yield from pool.map(partial(read_part, run), shards[start : start + _BLOCK])
-
-
-_BLOCK = 1024
 
 
 def present_parts(run: str) -> set[int]:

@@ -24,6 +24,8 @@ from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
 
+from paliflow.tests.servers import running
+
 FAULTS = ("429", "503", "403", "reset", "cut", "lost", "slow", "hang")
 """What can befall a request about objects.
 
@@ -66,14 +68,8 @@ def at_random(shares: dict[str, float], seed: int) -> Iterator[str | None]:
 def serve(faults: Faults | None = None, port: int = 0) -> Iterator[str]:
     """Runs an empty server in memory; yields its URL, for STORAGE_EMULATOR_HOST."""
     handler = partial(_Handler, _Storage(use_memory_fs=True), faults or Faults())
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with running(ThreadingHTTPServer(("127.0.0.1", port), handler)) as bound:
+        yield f"http://127.0.0.1:{bound}"
 
 
 class _PreconditionError(Exception):

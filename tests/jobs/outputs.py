@@ -1,6 +1,5 @@
 """Runs made without a model: plan, parts and manifest as the job leaves them."""
 
-import io
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
@@ -8,10 +7,10 @@ from itertools import islice
 from typing import Any
 
 from paliflow.configs import AnnotateSpec, RunSummary
-from paliflow.jobs import storage
 from paliflow.jobs.plan import Item, write_plan
 from paliflow.jobs.reading import Input, read_input
 from paliflow.jobs.rows import answer_row, error_row, task_of
+from paliflow.jobs.runs import seal
 from paliflow.jobs.sink import commit_part, read_parts
 from paliflow.model import Detection
 
@@ -101,6 +100,5 @@ def finish(
         "versions": {"paliflow": "0.1.0"},
     }
     summary = RunSummary.parse(defaults | fields)
-    content = io.BytesIO(summary.model_dump_json(indent=2).encode())
-    storage.commit_if_absent(f"{run}/_manifest.json", content)
+    seal(summary)
     return summary

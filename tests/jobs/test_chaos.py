@@ -8,6 +8,7 @@ import pytest
 
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.jobs import storage
+from paliflow.jobs.runs import read_summary
 from paliflow.tests.jobs.chaos import INPUTS, SHARD_SIZE, Arena, arena, faulty_bucket, rows_of
 from paliflow.tests.jobs.conftest import small_spec
 
@@ -46,9 +47,9 @@ def quiet(place: Arena) -> RunSummary:
 
 
 def summary_of(name: str) -> RunSummary:
-    return RunSummary.parse(
-        storage.read_bytes(f"gs://images/{name}/run_id=test/_manifest.json").decode()
-    )
+    summary = read_summary(f"gs://images/{name}/run_id=test")
+    assert summary
+    return summary
 
 
 def nothing_is_lost_doubled_or_changed(place: Arena, quiet: RunSummary, seed: int) -> None:

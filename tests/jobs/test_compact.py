@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -234,18 +235,13 @@ def test_a_compactor_that_is_overtaken_at_any_point_does_no_harm(
 def test_many_compactors_at_once_end_with_each_row_once(finished: RunSummary) -> None:
     before = rows_of(finished)
     start = threading.Barrier(4)
-    ends: list[RunSummary] = []
 
-    def run() -> None:
+    def run(_: int) -> RunSummary:
         start.wait()
-        ends.append(compact(finished))
+        return compact(finished)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(ends) == 4
+    with ThreadPoolExecutor(4) as pool:
+        ends = list(pool.map(run, range(4)))
     compacted = read_summary(finished.location)
     assert compacted is not None
     assert all(end == compacted for end in ends)

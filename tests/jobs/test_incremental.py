@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs import AnnotateSpec
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 from paliflow.jobs.incremental import only_new
 from paliflow.jobs.plan import Item
+from paliflow.jobs.runs import seal
+from paliflow.tests.summaries import made_up
 
 ASKED = ("caption en", "ocr")
 SHA = {content: hashlib.sha256(content).hexdigest() for content in (b"one", b"two")}
@@ -59,28 +60,8 @@ def write_run(
         file = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(list(part), schema), file)
         storage.commit_if_absent(f"{run}/{name}", file)
-    now = datetime.now(UTC)
-    summary = RunSummary(
-        run_id=run_id,
-        location=run,
-        spec={},
-        inputs=1,
-        rows=1,
-        ok=1,
-        errors=0,
-        shards=len(parts),
-        files=tuple(names),
-        checkpoint="somewhere",
-        checkpoint_sha256=checkpoint,
-        started=now,
-        finished=now,
-        seconds=1.0,
-        images_per_second=1.0,
-        versions={},
-    )
     if finished:
-        content = io.BytesIO(summary.model_dump_json().encode())
-        storage.commit_if_absent(f"{run}/_manifest.json", content)
+        seal(made_up(run, shards=len(parts), files=tuple(names), checkpoint_sha256=checkpoint))
 
 
 @pytest.fixture

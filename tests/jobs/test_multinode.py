@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import pytest
 from paliflow.configs.summary import SPEC_VARIABLE
 from paliflow.tests.jobs.conftest import small_spec
 from paliflow.tests.jobs.files import write_mixed
+from paliflow.tests.operators.ray_head import free_port
 
 _HERE, _THERE = "10.213.7.1", "10.213.7.2"
 _NAMESPACE = "paliflow-test"
@@ -65,12 +65,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_failure_threshold": "15",
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

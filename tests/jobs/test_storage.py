@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -59,11 +60,8 @@ def test_of_many_writers_at_once_exactly_one_wins(root: str) -> None:
         if put(f"{root}/file", bytes([number]) * 100_000):
             wins.append(number)
 
-    threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
     (winner,) = wins
     assert storage.read_bytes(f"{root}/file") == bytes([winner]) * 100_000
 

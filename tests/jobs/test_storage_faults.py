@@ -4,9 +4,9 @@ import io
 import itertools
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -114,11 +114,8 @@ def test_of_many_writers_in_a_storm_exactly_one_wins(faults: Faults) -> None:
         if storage.commit_if_absent("gs://b/folder/new", io.BytesIO(bytes([number]) * 1000)):
             wins.append(number)
 
-    threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
     faults.inject([])
     assert [storage.read_bytes("gs://b/folder/new")[0]] == wins
 

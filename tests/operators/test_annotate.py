@@ -16,6 +16,7 @@ from paliflow.operators import AnnotateOperator, RayJobTrigger, process
 from paliflow.operators.annotate import default_run_id
 from paliflow.operators.links import OutputLink, RayJobLink
 from paliflow.tests.operators import dag_run
+from paliflow.tests.summaries import made_up
 
 
 @pytest.mark.parametrize("where", ["child process", "ray cluster"])
@@ -119,23 +120,8 @@ def finished_run(spec: AnnotateSpec) -> RunSummary:
     """The summary in the manifest that it leaves in the spec's output."""
     location = Path(spec.output, f"run_id={spec.run_id}")
     location.mkdir(parents=True)
-    summary = RunSummary(
-        run_id=spec.run_id,
-        location=str(location),
-        spec=spec.model_dump(mode="json"),
-        inputs=3,
-        rows=3,
-        ok=2,
-        errors=1,
-        shards=1,
-        checkpoint="model.npz",
-        checkpoint_sha256="0" * 64,
-        started=datetime(2026, 1, 1, tzinfo=UTC),
-        finished=datetime(2026, 1, 1, tzinfo=UTC),
-        seconds=1.0,
-        images_per_second=3.0,
-        versions={},
-    )
+    spec_json = spec.model_dump(mode="json")
+    summary = made_up(str(location), spec=spec_json, inputs=3, rows=3, ok=2, errors=1)
     (location / "_manifest.json").write_text(summary.model_dump_json())
     return summary
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +16,7 @@ from airflow.sdk.exceptions import TaskDeferralTimeout
 from paliflow.operators import AnnotateOperator, RayJobHook, RayJobTrigger, hook
 from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.hook import RayJobError
+from paliflow.tests.servers import running
 
 SLEEP = "python -c 'import time; time.sleep(300)'"
 
@@ -129,13 +129,11 @@ def test_a_submission_whose_answer_is_lost_becomes_one_job(
             self.end_headers()
             self.wfile.write(answer.content)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Proxy)) as port:
         _, password = os.environ["AIRFLOW_CONN_RAY_HEAD"].split("@")[0].rsplit(":", 1)
-        uri = f"ray://:{password}@127.0.0.1:{server.server_port}"
+        uri = f"ray://:{password}@127.0.0.1:{port}"
         monkeypatch.setenv("AIRFLOW_CONN_LOSSY", uri)
         job = submit("lossy", "echo once")
-        server.shutdown()
     assert len(posts) == 2
     assert "already exists" in posts[1]
     assert "once" in wait(trigger_for(ray, job))["tail"]

@@ -1,0 +1,29 @@
+"""Summaries of runs that never were, for manifests that are only read."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from paliflow.configs import RunSummary
+
+
+def made_up(location: str, **fields: Any) -> RunSummary:
+    """The summary of a finished run of one input; any field may be given."""
+    now = datetime.now(UTC)
+    defaults: dict[str, Any] = {
+        "run_id": location.rpartition("/run_id=")[2],
+        "location": location,
+        "spec": {},
+        "inputs": 1,
+        "rows": 1,
+        "ok": 1,
+        "errors": 0,
+        "shards": 1,
+        "checkpoint": "somewhere",
+        "checkpoint_sha256": "c" * 64,
+        "started": now,
+        "finished": now,
+        "seconds": 1.0,
+        "images_per_second": 1.0,
+        "versions": {},
+    }
+    return RunSummary.parse(defaults | fields)

@@ -1,6 +1,31 @@
-"""What a job is: specs that users write, the summary that a run leaves, the output's schema."""
+"""What a job is: specs that users write, the summaries that runs leave, the output's schema."""
 
 from paliflow.configs.annotate import AnnotateSpec, Sampling
-from paliflow.configs.summary import RunSummary
+from paliflow.configs.evaluate import EvaluateSpec
+from paliflow.configs.examples import EvaluationSet, ExampleSource
+from paliflow.configs.finetune import Duration, FineTuneSpec, Lora
+from paliflow.configs.promote import PromoteSpec
+from paliflow.configs.summary import (
+    Comparison,
+    EvaluateSummary,
+    FineTuneSummary,
+    PromoteSummary,
+    RunSummary,
+)
 
-__all__ = ["AnnotateSpec", "RunSummary", "Sampling"]
+__all__ = [
+    "AnnotateSpec",
+    "Comparison",
+    "Duration",
+    "EvaluateSpec",
+    "EvaluateSummary",
+    "EvaluationSet",
+    "ExampleSource",
+    "FineTuneSpec",
+    "FineTuneSummary",
+    "Lora",
+    "PromoteSpec",
+    "PromoteSummary",
+    "RunSummary",
+    "Sampling",
+]

@@ -1,6 +1,7 @@
 """The strictness that every spec shares: unknown keys refused, errors that name field and fix."""
 
 import re
+from difflib import get_close_matches
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -46,7 +47,9 @@ def redacted(text: str) -> str:
 def _explain(cls: type[BaseModel], detail: Any) -> str:
     field = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
-        return f"{field}: unknown field; it has {', '.join(cls.model_fields)}"
+        near = get_close_matches(str(detail["loc"][-1]), cls.model_fields, n=1)
+        hint = f", did you mean {near[0]}?" if near else ";"
+        return f"{field}: unknown field{hint} It has {', '.join(sorted(cls.model_fields))}"
     if detail["type"] == "missing":
         return f"{field}: required and missing"
     if not detail["loc"]:

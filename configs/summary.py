@@ -1,4 +1,4 @@
-"""`RunSummary`: what `_manifest.json` holds and what a job reports when it ends."""
+"""Summaries: what `_manifest.json` holds and what a job reports when it ends."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ SUMMARY_PREFIX = "paliflow-summary: "
 """What precedes the summary's JSON on the last line that `python -m paliflow.jobs` prints."""
 
 
-class RunSummary(Spec):
+class Summary(Spec):
     """A finished run. Written last: a run without it is unfinished.
 
     Fields that a newer version has written are passed over.
@@ -25,7 +25,20 @@ class RunSummary(Spec):
     location: str
     """The folder of this run: `<output>/run_id=<run_id>`."""
     spec: dict[str, Any]
-    """The `AnnotateSpec` as JSON."""
+    """The run's spec as JSON."""
+    checkpoint: str
+    """Where the weights came from; what a `registry://` URI stood for when the run began."""
+    checkpoint_sha256: str
+    started: datetime
+    finished: datetime
+    seconds: float
+    """Wall time of the job that finished the run."""
+    versions: dict[str, str]
+
+
+class RunSummary(Summary):
+    """A finished annotation run."""
+
     inputs: int
     rows: int
     ok: int
@@ -36,13 +49,73 @@ class RunSummary(Spec):
     files: tuple[str, ...] = ()
     """The files in `location` that hold the rows, if the run was compacted; else they are its
     parts, `part-00000.parquet` to the last shard's."""
-    checkpoint: str
-    """Where the weights came from."""
-    checkpoint_sha256: str
-    started: datetime
-    finished: datetime
-    seconds: float
-    """Wall time of the job that finished the run."""
     images_per_second: float
     """Inputs done by that job over its wall time, start-up included."""
-    versions: dict[str, str]
+
+
+class FineTuneSummary(Summary):
+    """A finished fine-tuning run."""
+
+    model: str
+    """The exported weights, a tokenizer and a model card beside them."""
+    model_sha256: str
+    steps: int
+    best_step: int
+    """Of the checkpoint that became the model; `steps` if the last did."""
+    examples: int
+    """Drawn in all, those that failed included."""
+    errors: int
+    error_reasons: dict[str, int] = Field(default_factory=dict)
+    """Why examples were skipped, and how many."""
+    loss: float
+    """Mean over the last twentieth of the steps, in nats."""
+    figures: dict[str, float] = Field(default_factory=dict)
+    """The validation figures of the model, e.g. `held_out/loss`."""
+    examples_per_second: float
+    """Of the job that finished the run, start-up left out."""
+
+
+class EvaluateSummary(Summary):
+    """A finished evaluation."""
+
+    examples: int
+    errors: int
+    """Examples whose image or prompt was broken; they score nothing."""
+    error_reasons: dict[str, int] = Field(default_factory=dict)
+    examples_sha256: str
+    """Of all that was asked and is right: two evaluations compare only if theirs agree."""
+    figures: dict[str, float]
+    """`<set>/<metric>`."""
+
+
+class Comparison(Spec):
+    """One figure of two checkpoints on the same examples."""
+
+    metric: str
+    candidate: float
+    incumbent: float
+    low: float
+    """With the rule's confidence the candidate is better by at least this."""
+    wanted: float
+    """What `low` has to reach: the least gain, or minus the loss that a guard allows."""
+    examples: int
+
+
+class PromoteSummary(Spec):
+    """What became of a candidate."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    promoted: bool
+    reason: str
+    """In a sentence."""
+    comparisons: tuple[Comparison, ...] = ()
+    """The deciding figure, then the guards."""
+    registry: str
+    name: str
+    alias: str
+    version: int
+    """What the alias points to now."""
+    checkpoint: str
+    """The same version's weights."""
+    checkpoint_sha256: str

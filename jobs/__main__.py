@@ -1,24 +1,42 @@
 """Runs the spec in the environment variable PALIFLOW_SPEC; what a Ray job's entry point calls."""
 
 import os
+import sys
+from importlib import import_module
 
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import SpecError
+from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
 from paliflow.jobs.cli import user_errors
 
+_JOBS: dict[str, tuple[type[Spec], str]] = {
+    "annotate": (AnnotateSpec, "run"),
+    "evaluate": (EvaluateSpec, "evaluate"),
+    "finetune": (FineTuneSpec, "finetune"),
+    "promote": (PromoteSpec, "promote"),
+}
+"""Each job's spec, and the module of the function of its name."""
+
 
 def main() -> None:
-    """Prints progress, then the summary as the last line; exit codes as the command line's."""
+    """`python -m paliflow.jobs JOB`: progress, then the summary as the last line.
+
+    Exit codes are the command line's.
+    """
     with user_errors():
+        _, *jobs = sys.argv
+        if len(jobs) != 1 or jobs[0] not in _JOBS:
+            raise SpecError(f"python -m paliflow.jobs takes one of: {', '.join(_JOBS)}")
         if SPEC_VARIABLE not in os.environ:
             raise SpecError(f"set the environment variable {SPEC_VARIABLE} to a spec's JSON")
-        spec = AnnotateSpec.parse(os.environ[SPEC_VARIABLE])
-        from paliflow.jobs import run  # here, because a bad spec need not wait for JAX and Ray
-
-        summary = run.annotate(spec, Console(force_terminal=False))
+        (job,) = jobs
+        kind, module = _JOBS[job]
+        spec = kind.parse(os.environ[SPEC_VARIABLE])
+        # Imported here, because a bad spec need not wait for JAX and Ray.
+        run = getattr(import_module(f"paliflow.jobs.{module}"), job)
+        summary = run(spec, Console(force_terminal=False))
     print(SUMMARY_PREFIX + summary.model_dump_json(), flush=True)
 
 

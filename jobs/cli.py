@@ -44,8 +44,8 @@ def _paliflow() -> None:
 _PANELS = {
     "What": "prompts image_column prompt_column id_column metadata_columns https_hosts only_new "
     "max_pixels read_timeout",
-    "Model": "checkpoint tokenizer mask_decoder dtype query_pre_attn_scalar max_new_tokens "
-    "max_prompt_tokens temperature top_k top_p seed",
+    "Model": "checkpoint registry tokenizer mask_decoder dtype query_pre_attn_scalar "
+    "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id thumbnail compact report row_group_size compression_level",
     "How": "actors cpus_per_actor accelerators_per_actor batch_size shard_size stall_timeout "
     "max_errors max_error_fraction",

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from paliflow.configs import AnnotateSpec
-from paliflow.configs.annotate import HOW_FIELDS
 from paliflow.configs.base import SpecError
+from paliflow.configs.run import RunSpec
 
 
-def require_same(before: Mapping[str, Any], spec: AnnotateSpec) -> None:
+def require_same(before: Mapping[str, Any], spec: RunSpec) -> None:
     """Compares a run's spec with the one that asks for it, but for how and where it is done.
 
     Args:
@@ -20,8 +19,8 @@ def require_same(before: Mapping[str, Any], spec: AnnotateSpec) -> None:
         SpecError: naming each field that differs.
     """
     now = spec.model_dump(mode="json")
-    defaults = AnnotateSpec.model_construct().model_dump(mode="json", warnings=False)
-    fields = [name for name in {**now, **before} if name not in HOW_FIELDS]
+    defaults = type(spec).model_construct().model_dump(mode="json", warnings=False)
+    fields = [name for name in {**now, **before} if name not in spec.HOW]
     changed = [
         f"{name} was {was!r}, is {now.get(name)!r}"
         for name in fields

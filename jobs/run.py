@@ -46,7 +46,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = _with_absolute_paths(spec)
-    run = f"{spec.output}/run_id={spec.run_id}"
+    run = spec.location
     if summary := read_summary(run):
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
@@ -157,7 +157,7 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
 
 def _with_absolute_paths(spec: AnnotateSpec) -> AnnotateSpec:
     """Actors run in other folders, and a resumed run may be started from another."""
-    fields = {"input", "output", "checkpoint", "tokenizer", "mask_decoder"}
+    fields = {"input", "output", "checkpoint", "registry", "tokenizer", "mask_decoder"}
     paths = spec.model_dump(include=fields, exclude_none=True)
     for field, path in paths.items():
         try:

@@ -29,7 +29,7 @@ from paliflow.operators.links import OutputLink, RayJobLink, browsable
 from paliflow.operators.outcome import conclude
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
-ENTRYPOINT = "python -m paliflow.jobs"
+ENTRYPOINT = "python -m paliflow.jobs annotate"
 
 
 class AnnotateOperator(BaseOperator):
@@ -100,11 +100,10 @@ class AnnotateOperator(BaseOperator):
         except SpecError as error:
             raise AirflowFailException(str(error)) from None
         ti = context["ti"]
-        location = f"{spec.output.rstrip('/')}/run_id={spec.run_id}"
-        OutputLink().push(ti, browsable(location))
+        OutputLink().push(ti, browsable(spec.location))
         if not self.ray_conn_id:
             with gcp.local_environment(self.gcp_conn_id) as environment:
-                child = process.start(spec, environment)
+                child = process.start("annotate", spec, environment)
                 self._stop = partial(process.terminate, child)
                 return self.execute_complete(context, process.follow(child, self.log))
 

@@ -16,15 +16,16 @@ GRACE_S = 3.0
 """Between SIGTERM and SIGKILL; Airflow itself kills a task 5 s after it asked it to end."""
 
 
-def start(spec: Spec, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Starts `python -m paliflow.jobs` as the leader of a process group.
+def start(job: str, spec: Spec, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Starts `python -m paliflow.jobs JOB` as the leader of a process group.
 
     Args:
+        job: its name.
         spec: what it does.
         environment: variables besides this process's own.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "paliflow.jobs"],
+        [sys.executable, "-m", "paliflow.jobs", job],
         env={
             **os.environ,
             **environment,

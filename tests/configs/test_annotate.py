@@ -17,7 +17,10 @@ GOOD: dict[str, Any] = {"input": "in", "output": "out", "prompts": ["ocr"], "run
         ({"checkpoint": "https://host/model.npz"}, "checkpoint='https://host/model.npz': "),
         ({"prompts": []}, "give prompts, or the prompt_column of a manifest"),
         ({"prompts": ["ocr", "ocr"]}, "the same prompt twice"),
-        ({"batchsize": 4}, "batchsize: unknown field; it has input, output"),
+        (
+            {"batchsize": 4},
+            r"batchsize: unknown field, did you mean batch_size\? It has accel.*, batch_size",
+        ),
         ({"max_error_fraction": 2}, "max_error_fraction=2: "),
         ({"run_id": "a/b"}, "run_id='a/b': "),
     ],

@@ -64,7 +64,7 @@ class Arena:
 
     def _start(self, spec: AnnotateSpec) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "paliflow.jobs"],
+            [sys.executable, "-m", "paliflow.jobs", "annotate"],
             env={
                 **os.environ,
                 "RAY_ADDRESS": self._cluster.address,

@@ -191,7 +191,7 @@ def test_a_job_on_the_cluster_ends_with_its_summary(
 ) -> None:
     spec = make_spec(input=str(images), max_error_fraction=0.5)
     result = execute(
-        *("-m", "paliflow.jobs"),
+        *("-m", "paliflow.jobs", "annotate"),
         cwd=tmp_path,
         RAY_ADDRESS=cluster,
         **{SPEC_VARIABLE: spec.model_dump_json()},
@@ -215,7 +215,10 @@ def test_a_job_that_the_user_must_change_exits_with_2_and_one_line(
     cluster: str, spec: str, complaint: str, tmp_path: Path
 ) -> None:
     result = execute(
-        "-m", "paliflow.jobs", cwd=tmp_path, RAY_ADDRESS=cluster, **{SPEC_VARIABLE: spec}
+        *("-m", "paliflow.jobs", "annotate"),
+        cwd=tmp_path,
+        RAY_ADDRESS=cluster,
+        **{SPEC_VARIABLE: spec},
     )
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
@@ -233,5 +236,5 @@ def test_a_cluster_that_is_not_there_is_named_at_once(images: Path, tmp_path: Pa
 
 
 def test_a_job_without_a_spec_names_the_variable(tmp_path: Path) -> None:
-    result = execute("-m", "paliflow.jobs", cwd=tmp_path)
+    result = execute("-m", "paliflow.jobs", "annotate", cwd=tmp_path)
     assert (result.returncode, SPEC_VARIABLE in result.stderr) == (2, True)

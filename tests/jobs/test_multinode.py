@@ -154,7 +154,7 @@ def test_losing_a_host_does_not_lose_the_run(
         "RAY_ADDRESS": address,
         SPEC_VARIABLE: spec.model_dump_json(),
     }
-    command = [sys.executable, "-m", "paliflow.jobs"]
+    command = [sys.executable, "-m", "paliflow.jobs", "annotate"]
     location = tmp_path / "output" / "run_id=test"
     with started(command, job_environment) as job:
         deadline = time.monotonic() + 300

@@ -131,7 +131,7 @@ def test_ending_a_task_ends_everything_it_started(tmp_path: Path) -> None:
     spec = AnnotateSpec(
         input=str(tmp_path), output=str(tmp_path / "out"), prompts=("ocr",), run_id="killed"
     )
-    child = process.start(spec, {})
+    child = process.start("annotate", spec, {})
     family: list[psutil.Process] = []
     while not any("raylet" in member.name() for member in family):
         assert child.poll() is None, "it ended before Ray ran"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.annotate import RUN_ID
 from paliflow.configs.base import SpecError
+from paliflow.configs.run import RUN_ID
 from paliflow.operators import AnnotateOperator
 from paliflow.operators.annotate import asset_uri, default_run_id
 

@@ -1,0 +1,125 @@
+"""`FineTuneSpec`: which examples, which recipe, which checkpoint to start from."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from paliflow.configs.base import Spec
+from paliflow.configs.examples import EvaluationSet, ExampleSource
+from paliflow.configs.run import ModelSpec
+
+
+class Duration(Spec):
+    """A length of training: give one of the three."""
+
+    steps: PositiveInt | None = None
+    """Optimizer steps."""
+    epochs: PositiveFloat | None = None
+    """Passes over as many examples as all sources hold together."""
+    percent: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Of the whole training."""
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> "Duration":
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of steps, epochs and percent, not {given or 'none'}")
+        return self
+
+
+class Lora(Spec):
+    """Low-rank adapters (arXiv:2106.09685): all else is frozen, and they merge into the weights."""
+
+    rank: PositiveInt = 16
+    matrices: str = r"llm/layers/(attn/.*|mlp/.*)"
+    """The pattern of parameter paths that get an adapter."""
+
+
+class FineTuneSpec(ModelSpec):
+    """One fine-tuning run: examples and a recipe turn a checkpoint into another.
+
+    The defaults are those of PaliGemma's published transfers (arXiv:2407.07726, appendix J).
+    """
+
+    HOW: ClassVar[frozenset[str]] = ModelSpec.HOW | {
+        "workers", "cpus_per_worker", "accelerators_per_worker", "topology", "accelerator_type",
+        "save_every", "keep", "max_failures", "max_error_fraction", "max_errors",
+    }  # fmt: skip
+
+    train: Annotated[tuple[ExampleSource, ...], Field(min_length=1)]
+    """What is learnt from: one source, or a mixture of weighted ones."""
+    validation: dict[str, EvaluationSet] = Field(default_factory=dict)
+    """Held-out sets by name: their loss (`<name>/loss`) and metrics (`<name>/<metric>`) are taken
+    while training goes on."""
+    duration: Duration = Duration(epochs=5)
+    """How long to train."""
+    warmup: Duration = Duration(percent=5)
+    """In which the learning rate rises to its peak, before it falls to zero along a cosine."""
+    learning_rate: PositiveFloat = 1e-5
+    """At its peak."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """A step at the schedule's peak takes this share off; the learning rate does not scale it."""
+    decayed: str = r".*/kernel"
+    """The pattern of parameter paths that decay: big_vision's, which is the vision tower alone."""
+    clip_norm: PositiveFloat = 1.0
+    """The gradient's global norm at most."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The share of each target's probability that goes to all other tokens."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Of the language model's attention and feed-forward outputs."""
+    frozen: tuple[str, ...] = ()
+    """Patterns of parameter paths that stay as they are, e.g. `img/.*`."""
+    lora: Lora | None = None
+    """Train low-rank adapters instead of the weights."""
+    batch_size: PositiveInt = 32
+    """Examples an optimizer step, over all workers."""
+    accumulate: PositiveInt = 1
+    """Parts that a batch is cut into, one after another: less memory, the same step."""
+    remat: bool = True
+    """Recompute each layer in the backward pass instead of keeping its activations."""
+    max_tokens: PositiveInt = 128
+    """Tokens of prefix and suffix together; a longer example is an error, never cut."""
+    images_per_example: PositiveInt = 1
+    """Images of every example, concatenated in the order of its list."""
+    image_size: PositiveInt | None = None
+    """Pixels of the square input, if not the checkpoint's."""
+    max_new_tokens: PositiveInt = 64
+    """Tokens generated at most where a validation metric needs answers."""
+    validate_every: Duration = Duration(percent=20)
+    """Between two looks at the validation sets."""
+    save_every: Duration = Duration(percent=10)
+    """Between two checkpoints: what a killed run repeats at most."""
+    keep: PositiveInt = 2
+    """Newest checkpoints to keep."""
+    best: str | None = None
+    """The validation figure whose best checkpoint becomes the model, e.g. `held_out/exact_match`
+    or `held_out/loss`; the last step's if not given."""
+    export: Literal["npz", "huggingface"] = "npz"
+    """What the model is written as: big_vision's .npz, or a Hugging Face folder."""
+    workers: PositiveInt = 1
+    """Processes, one a host."""
+    cpus_per_worker: PositiveFloat = 1.0
+    """Cores of one worker."""
+    accelerators_per_worker: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Ray resources of one worker, e.g. `{"TPU": 4}` or `{"GPU": 1}`."""
+    topology: str | None = None
+    """Of a TPU slice, e.g. `4x4`; needed where several workers share one."""
+    accelerator_type: str | None = None
+    """Of a TPU slice, as Ray calls it, e.g. `TPU-V6E`."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Lost workers after which the job gives up; preempted ones do not count."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "FineTuneSpec":
+        if self.duration.percent:
+            raise ValueError("duration.percent: of what? give steps or epochs")
+        if self.batch_size % (self.accumulate * self.workers):
+            raise ValueError(
+                f"batch_size={self.batch_size} has to divide by accumulate={self.accumulate} "
+                f"times workers={self.workers}"
+            )
+        name = self.best and self.best.partition("/")[0]
+        if name and name not in self.validation:
+            known = ", ".join(self.validation) or "none"
+            raise ValueError(f"best={self.best!r}: no validation set {name!r}; there are: {known}")
+        return self

@@ -1,0 +1,120 @@
+"""What runs have in common: a name, a place, a model, and how a model is asked."""
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from paliflow.configs.base import Spec
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+REGISTERED = re.compile(r"registry://([A-Za-z0-9][A-Za-z0-9._-]*)@([A-Za-z0-9][A-Za-z0-9._-]*)")
+"""`registry://name@alias`, or the number of a version in the alias's place."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def _local_or_gs(value: str) -> str:
+    if _SCHEME.match(value) and not value.startswith("gs://"):
+        raise ValueError("it has to be a local path or a gs:// URI")
+    return value
+
+
+def _checkpoint(value: str) -> str:
+    if not value.startswith("registry://"):
+        return _local_or_gs(value)
+    if not REGISTERED.fullmatch(value):
+        raise ValueError("of a registry it has to be registry://<name>@<alias or version>")
+    return value
+
+
+def _plain_run_id(value: str) -> str:
+    if not RUN_ID.fullmatch(value):
+        raise ValueError("letters, digits and . _ + - only, starting with a letter or digit")
+    return value
+
+
+Stored = Annotated[str, Field(min_length=1), AfterValidator(_local_or_gs)]
+"""A local path or a `gs://` URI."""
+Checkpoint = Annotated[str, Field(min_length=1), AfterValidator(_checkpoint)]
+"""As `Stored`, or `registry://name@alias`."""
+
+
+class RunSpec(Spec):
+    """What every run has: a name, and a place of its own."""
+
+    HOW: ClassVar[frozenset[str]] = frozenset({"output"})
+    """Fields that say how and where a run is done and not what it is: they may change when it is
+    resumed, `output` because the folder was moved."""
+
+    output: Stored
+    """Folder or `gs://` prefix; a run writes to `<output>/run_id=<run_id>/`."""
+    run_id: Annotated[str, AfterValidator(_plain_run_id)]
+    """Names the run. The same id again does only what is missing."""
+
+    @property
+    def location(self) -> str:
+        """The run's folder."""
+        return f"{self.output.rstrip('/')}/run_id={self.run_id}"
+
+
+class ModelSpec(RunSpec):
+    """A run that starts from a checkpoint."""
+
+    checkpoint: Checkpoint | None = None
+    """A big_vision .npz, a Hugging Face or an Orbax folder, local or `gs://`, or
+    `registry://name@alias`; the bundled handwriting reader if not given."""
+    registry: Stored | None = None
+    """The folder whose `registry.json` knows `registry://` checkpoints."""
+    tokenizer: Stored | None = None
+    """A sentencepiece model; `tokenizer.model` beside the checkpoint if not given."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of matrix products, and of weights that are not trained."""
+    query_pre_attn_scalar: PositiveFloat | None = None
+    """Overrides what the checkpoint's shapes suggest."""
+    seed: int = 0
+    """Of all that is drawn at random; the same seed gives the same."""
+    https_hosts: tuple[str, ...] = ()
+    """The hosts that `https://` images may come from; none if not given."""
+    max_pixels: PositiveInt = 100_000_000
+    """An image that announces more pixels is an error, undecoded."""
+    read_timeout: PositiveFloat = 60.0
+    """Seconds that reading and decoding one input may take; then it is an error."""
+    max_error_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    """The run stops where more of its inputs than this fail (once a hundred are done)."""
+    max_errors: Annotated[int, Field(ge=0)] | None = None
+    """The run stops where more inputs than this fail."""
+
+    @model_validator(mode="after")
+    def _names_the_registry(self) -> "ModelSpec":
+        if self.checkpoint and self.checkpoint.startswith("registry://") and not self.registry:
+            raise ValueError(f"checkpoint={self.checkpoint!r} needs `registry`, its folder")
+        return self
+
+
+class AskSpec(ModelSpec):
+    """A run whose actors ask a model about images."""
+
+    HOW: ClassVar[frozenset[str]] = RunSpec.HOW | {
+        "actors", "cpus_per_actor", "accelerators_per_actor", "stall_timeout",
+        "max_error_fraction", "max_errors",
+    }  # fmt: skip
+
+    mask_decoder: Stored | None = None
+    """The mask decoder's weights (`vae-oid.npz`); without it `segment` gives boxes only."""
+    max_new_tokens: PositiveInt = 64
+    """Tokens generated at most; an answer cut by this has `finished` false."""
+    max_prompt_tokens: PositiveInt = 512
+    """A prompt with more tokens is refused before anything runs."""
+    stall_timeout: PositiveFloat = 900.0
+    """Seconds without a finished batch after which an actor is killed and its shard given back;
+    the first batch includes compilation."""
+    shard_size: PositiveInt = 256
+    """Inputs a shard: the unit of retry, and of one Parquet part."""
+    batch_size: PositiveInt = 16
+    """Images a device batch."""
+    actors: PositiveInt | None = None
+    """Annotator actors; as many as the cluster has room for if not given."""
+    cpus_per_actor: PositiveFloat = 1.0
+    """Cores of one actor; XLA on CPU takes what it finds."""
+    accelerators_per_actor: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`."""

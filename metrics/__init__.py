@@ -10,15 +10,17 @@ from paliflow.metrics.answers import (
     vqa_accuracy,
     vqa_normalize,
 )
+from paliflow.metrics.bootstrap import gain_at_least, ratio
 from paliflow.metrics.boxes import (
     DetectionScores,
     box_iou,
+    count_matches,
     detection_f1,
     detection_scores,
     mask_iou,
     mean_iou,
 )
-from paliflow.metrics.captions import bleu, cider, cider_per_item, rouge_l
+from paliflow.metrics.captions import bleu, cider, cider_per_item, rouge_l, rouge_l_per_item
 from paliflow.metrics.ptb import tokenize
 
 __all__ = [
@@ -30,13 +32,17 @@ __all__ = [
     "cider_per_item",
     "count_from_word",
     "count_match",
+    "count_matches",
     "detection_f1",
     "detection_scores",
     "exact_match",
+    "gain_at_least",
     "mask_iou",
     "mean_iou",
+    "ratio",
     "relaxed_match",
     "rouge_l",
+    "rouge_l_per_item",
     "simple_vqa_accuracy",
     "tokenize",
     "vqa_accuracy",

@@ -91,7 +91,7 @@ def detection_scores(
     if not 0 < iou <= 1:
         raise ValueError(f"iou is {iou}: give a threshold above 0 and at most 1")
     matched = sum(
-        _count_matches(wanted, given, iou)
+        count_matches(wanted, given, iou)
         for wanted, given in zip(references, predictions, strict=True)
     )
     wanted, given = sum(map(len, references)), sum(map(len, predictions))
@@ -113,13 +113,11 @@ def detection_f1(
     return detection_scores(references, predictions, iou).f1
 
 
-def _area(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
-    sides: NDArray[np.float64] = np.maximum(high - low, 0)
-    return sides[..., 0] * sides[..., 1]
+def count_matches(wanted: Sequence[Detection], given: Sequence[Detection], iou: float = 0.5) -> int:
+    """How many of an image's detections can be matched at once, as in `detection_scores`.
 
-
-def _count_matches(wanted: Sequence[Detection], given: Sequence[Detection], iou: float) -> int:
-    """The most pairs that can be made: a maximum bipartite matching, by augmenting paths."""
+    A maximum bipartite matching, by augmenting paths.
+    """
     if not wanted or not given:
         return 0
     overlaps = box_iou([[box] for _, box in wanted], [box for _, box in given])
@@ -137,6 +135,11 @@ def _count_matches(wanted: Sequence[Detection], given: Sequence[Detection], iou:
         return False
 
     return sum(place(reference, set()) for reference in range(len(wanted)))
+
+
+def _area(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    sides: NDArray[np.float64] = np.maximum(high - low, 0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def _check(references: Sized, predictions: Sized) -> None:

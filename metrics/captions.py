@@ -94,8 +94,16 @@ def rouge_l(references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, st
     Source: Lin 2004, https://aclanthology.org/W04-1013.
     Raises ValueError if there are no items, their ids differ, or one has no references.
     """
+    scores = rouge_l_per_item(references, hypotheses)
+    return sum(scores.values()) / len(scores)
+
+
+def rouge_l_per_item(
+    references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]
+) -> dict[_Id, float]:
+    """The ROUGE-L of each item, in the order of `references`; see `rouge_l`."""
     pairs = _tokenized(references, hypotheses)
-    return sum(_rouge_l(texts, hypothesis) for texts, hypothesis in pairs.values()) / len(pairs)
+    return {key: _rouge_l(texts, hypothesis) for key, (texts, hypothesis) in pairs.items()}
 
 
 def _rouge_l(texts: list[str], hypothesis: str) -> float:

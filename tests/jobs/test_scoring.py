@@ -1,0 +1,123 @@
+"""Answers become scores by the metrics of their task, example by example."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from paliflow import metrics
+from paliflow.configs.base import SpecError
+from paliflow.configs.examples import Metric
+from paliflow.jobs.scoring import metrics_of, score
+from paliflow.model import MaskDecoder
+
+VAE = Path(__file__).parents[1] / "data" / "reference" / "vae.weights.npz"
+HALF = "<loc0000><loc0000><loc0512><loc1023>"
+WHOLE = "<loc0000><loc0000><loc1023><loc1023>"
+
+
+def figure(
+    metric: Metric,
+    answers: Sequence[Sequence[str]],
+    texts: Sequence[str | None],
+    prefix: str = "answer en what?",
+    decoder: MaskDecoder | None = None,
+) -> float:
+    return score([metric], [prefix] * len(texts), answers, texts, decoder)[metric].figure
+
+
+@pytest.mark.parametrize(
+    ("metric", "right", "text", "expected"),
+    [
+        ("exact_match", ["two"], " two\n", 1),
+        ("exact_match", ["two"], "Two", 0),
+        ("exact_match", ["2", "two"], "two", 1),
+        ("anls", ["Invoice", "bill"], "invoise", 6 / 7),
+        ("relaxed_match", ["100"], "104", 1),
+        ("relaxed_match", ["Yes"], "yes", 1),
+        ("count_match", ["two"], "2", 1),
+        ("vqa_accuracy", ["Two."], "2", 1),
+        ("vqa_accuracy", ["yes"] * 2 + ["no"] * 8, "yes", 0.6),
+    ],
+)
+def test_an_answer_is_scored_as_its_benchmark_does(
+    metric: Metric, right: list[str], text: str, expected: float
+) -> None:
+    assert figure(metric, [right], [text]) == pytest.approx(expected)
+
+
+def test_captions_are_scored_as_a_set() -> None:
+    right = [["a cat on a mat", "the cat"], ["two dogs in the snow"], ["a red bus"]]
+    texts = ["a cat on the mat", "two dogs", "a green car"]
+    whole = dict(enumerate(right)), dict(enumerate(texts))
+    assert figure("cider", right, texts) == pytest.approx(metrics.cider(*whole))
+    assert figure("rouge_l", right, texts) == pytest.approx(metrics.rouge_l(*whole))
+
+
+def test_detection_f1_is_that_of_all_images_together() -> None:
+    right = [[f"{HALF} cat"], [f"{WHOLE} cat ; {HALF} dog"], [""]]
+    texts = [f"{HALF} cat", f"{WHOLE} dog ; {HALF} dog", f"{HALF} cat"]
+    assert figure("detection_f1", right, texts) == pytest.approx(2 * 2 / (3 + 4))
+    assert figure("detection_f1", [[""]], [""]) == 1
+
+
+def test_the_best_of_several_right_answers_counts() -> None:
+    right = [[f"{WHOLE} cat", f"{HALF} cat"]]
+    assert figure("detection_f1", right, [f"{HALF} cat"]) == 1
+    assert figure("mean_iou", right, [f"{HALF} cat"]) == 1
+
+
+def test_of_one_object_wanted_the_first_given_counts_whatever_its_label() -> None:
+    given = f"{HALF} animal ; {WHOLE} cat"
+    assert figure("mean_iou", [[f"{WHOLE} cat"]], [given]) == pytest.approx(512 / 1023)
+    assert figure("mean_iou", [[f"{WHOLE} cat"]], ["a cat"]) == 0
+
+
+def test_of_several_objects_each_is_compared_with_its_labels_next() -> None:
+    wanted = f"{HALF} dog ; {WHOLE} cat ; {HALF} cat ; {WHOLE} bus"
+    given = f"{WHOLE} cat ; {HALF} dog ; {WHOLE} cat ; {WHOLE} cat"
+    assert figure("mean_iou", [[wanted]], [given]) == pytest.approx((2 + 512 / 1023) / 4)
+
+
+def test_masks_are_compared_where_there_is_a_decoder() -> None:
+    decoder = MaskDecoder.from_checkpoint(VAE)
+    one, other = ("".join(f"<seg{code:03d}>" for code in codes) for codes in (range(16), [7] * 16))
+    right = [[f"{WHOLE}{one} cat"]]
+    asked = "segment cat"
+    assert figure("mean_iou", right, [f"{WHOLE}{one} cat"], asked, decoder) == 1
+    assert figure("mean_iou", right, [f"{WHOLE} cat"], asked, decoder) == 0
+    assert 0 <= figure("mean_iou", right, [f"{WHOLE}{other} cat"], asked, decoder) < 1
+    assert figure("mean_iou", right, [f"{WHOLE}{other} cat"], asked) == 1
+    assert figure("mean_iou", right, [f"{WHOLE}{other} cat"], "detect cat", decoder) == 1
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "cider", "detection_f1", "mean_iou"])
+def test_what_failed_scores_nothing_and_counts(metric: Metric) -> None:
+    right = [[f"{HALF} a cat"], [f"{WHOLE} two dogs"]]
+    whole = figure(metric, right, [right[0][0], right[1][0]])
+    assert figure(metric, right, [right[0][0], None]) < whole
+    assert figure(metric, [[""]], [None]) == 0
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "expected"),
+    [
+        (["caption en", "cap de"], ("cider",)),
+        (["answer en how many?"], ("vqa_accuracy",)),
+        (["ocr"], ("exact_match", "anls")),
+        (["detect cat", "detect dog"], ("detection_f1",)),
+        (["segment cat"], ("mean_iou",)),
+    ],
+)
+def test_a_sets_task_says_how_it_is_scored(
+    prefixes: list[str], expected: tuple[Metric, ...]
+) -> None:
+    assert metrics_of("held_out", None, prefixes) == expected
+    assert metrics_of("held_out", ("rouge_l", "rouge_l"), prefixes) == ("rouge_l",)
+
+
+def test_where_the_task_does_not_say_the_error_names_the_fix() -> None:
+    with pytest.raises(SpecError, match=r"'held_out': .* tasks caption, ocr; give `metrics`"):
+        metrics_of("held_out", None, ["ocr", "caption en"])
+    with pytest.raises(SpecError, match="name no task of a metric; give `metrics`, some of exact"):
+        metrics_of("held_out", None, ["what is this?"])

@@ -54,3 +54,13 @@ PLAN = pa.schema(
     ]
 )
 """The inputs of a run in order: see `jobs.plan.Item`."""
+
+EXAMPLES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("prefix", pa.string()),
+        ("suffixes", pa.list_(pa.string())),
+    ]
+)
+"""The labelled examples of a run in order: see `jobs.examples.example.Example`."""

@@ -1,6 +1,5 @@
 """What a spec's `input` stands for: its items, streamed in a fixed order."""
 
-import errno
 import glob
 import posixpath
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from pathlib import Path
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
-from paliflow.jobs.manifests import MANIFEST_SUFFIXES, manifest_items
+from paliflow.jobs.manifests import manifest_items
 from paliflow.jobs.plan import Item
+from paliflow.jobs.tables import TABLE_SUFFIXES
 from paliflow.jobs.tars import tar_items
 
 # fmt: off
@@ -21,10 +21,8 @@ IMAGE_SUFFIXES = (
 )
 # fmt: on
 """Of the files that are inputs in a folder or a tar; a glob or a manifest names its own."""
-_PASSING = (errno.EIO, errno.ETIMEDOUT)
-"""Troubles of a storage that another try may not have."""
 _COMPRESSED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_READERS = dict.fromkeys(MANIFEST_SUFFIXES, manifest_items)
+_READERS = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
 _READERS[".tar"] = partial(tar_items, suffixes=IMAGE_SUFFIXES)
 
 
@@ -71,7 +69,7 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
     except SpecError as error:
         raise SpecError(f"input={where!r}, {error}") from None
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in _PASSING:
+        if storage.may_pass(error):
             raise
         raise SpecError(f"input={where!r}: {error}") from error
     if found is None:
@@ -94,6 +92,6 @@ def _refuse_columns(spec: AnnotateSpec) -> None:
     for field in ("prompt_column", "id_column", "metadata_columns"):
         if value := getattr(spec, field):
             raise SpecError(
-                f"{field}={value!r}: only the rows of a manifest ({', '.join(MANIFEST_SUFFIXES)}) "
+                f"{field}={value!r}: only the rows of a manifest ({', '.join(TABLE_SUFFIXES)}) "
                 "and the samples of a .tar have columns"
             )

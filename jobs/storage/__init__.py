@@ -21,9 +21,11 @@ __all__ = [
     "is_file",
     "list_files",
     "match",
+    "may_pass",
     "open_binary",
     "overwrite",
     "read_bytes",
+    "replace",
     "version",
 ]
 
@@ -32,6 +34,11 @@ __all__ = [
 # a URI of an unknown kind is a ValueError.
 
 check_host = remote.check_host
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether it is a storage's trouble that another try may not have."""
+    return isinstance(error, OSError) and error.errno in (errno.EIO, errno.ETIMEDOUT)
 
 
 def absolute(uri: str) -> str:
@@ -142,6 +149,26 @@ def overwrite(uri: str, content: BinaryIO) -> None:
     _writable(uri).overwrite(uri, content)
 
 
+def replace(uri: str, content: BinaryIO, version: str | None) -> bool:
+    """Writes a file whole and durably, if what is there is still of a version.
+
+    Of those who replace the same version one wins: on `gs://` by the precondition
+    ifGenerationMatch, locally by a lock on a file beside it, which the other verbs pass by.
+
+    Args:
+        uri: what to write, local or `gs://`; local parent folders are made.
+        content: read from its start.
+        version: what `version` said before the content that this one is made from was read; None
+            if there was no file.
+
+    Returns:
+        False if another has been there meanwhile; then nothing has changed. One exception: where
+        the storage did what was asked, the answer was lost, and before the retry somebody replaced
+        that in turn, it is False too. So read again, and see whether it is done.
+    """
+    return _writable(uri).replace(uri, content, version)
+
+
 def delete(uri: str) -> None:
     """Deletes a local file or an object; one that is absent is fine."""
     with contextlib.suppress(FileNotFoundError):
@@ -165,6 +192,7 @@ class _Writable(_Readable, Protocol):
     def commit_if_absent(self, uri: str, content: BinaryIO) -> bool: ...
     def copy_if_absent(self, uri: str, target: str) -> None: ...
     def overwrite(self, uri: str, content: BinaryIO) -> None: ...
+    def replace(self, uri: str, content: BinaryIO, version: str | None) -> bool: ...
     def delete(self, uri: str) -> None: ...
 
 

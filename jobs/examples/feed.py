@@ -1,0 +1,225 @@
+"""Examples to batches of arrays: which a step draws is decided by the seed and its number."""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import islice, tee
+from typing import NamedTuple
+
+import grain
+import numpy as np
+from numpy.typing import NDArray
+
+from paliflow.configs.finetune import FineTuneSpec
+from paliflow.jobs.examples.example import Example
+from paliflow.jobs.examples.plan import ExamplePlan, open_examples, training_name
+from paliflow.jobs.plan import Item
+from paliflow.jobs.readahead import ReadAhead
+from paliflow.jobs.reading import Input, read_input
+from paliflow.model.examples import Texts, encode_examples
+from paliflow.model.tokenizer import Tokenizer
+from paliflow.model.train import Batch
+
+_BATCHES_AHEAD = 2
+
+
+class Fed(NamedTuple):
+    """One process's rows of a batch."""
+
+    batch: Batch
+    """Of numpy arrays."""
+    failures: tuple[str, ...]
+    """Why rows of it were skipped; their `mask_loss` is all 0."""
+
+
+class _Pair(NamedTuple):
+    example: Example
+    suffix: str
+
+
+class _Draw(NamedTuple):
+    source: int
+    epoch: int
+    """Of the source."""
+    row: int
+
+
+def training_feed(
+    run: str,
+    plan: ExamplePlan,
+    spec: FineTuneSpec,
+    tokenizer: Tokenizer,
+    image_size: int,
+    *,
+    first_step: int,
+    total_steps: int,
+    process_index: int,
+    process_count: int,
+) -> Iterator[Fed]:
+    """Batches of the steps from `first_step` to before `total_steps`.
+
+    Sources are drawn from in proportion to their weights (to within a hundredth), whatever their
+    sizes. Each is shuffled anew every time it has been gone through, so that all its examples have
+    had their turn before one has its next. An example with several suffixes takes another each
+    time, until all have had theirs.
+
+    The global batch of a step depends on the seed and the step's number alone. The processes have
+    consecutive parts of it and read nothing else. Images are read ahead in threads; one that
+    cannot be read is a row that does not count.
+
+    Args:
+        run: the run's folder.
+        plan: from `write_examples` of `sources_of(spec)`.
+        spec: `batch_size` is of all processes together.
+        tokenizer: the model's.
+        image_size: what the network sees, in pixels.
+        first_step, total_steps: counted from 0.
+        process_index, process_count: which part of each batch.
+    """
+    names = [training_name(number) for number in range(len(spec.train))]
+    sources = [open_examples(run, plan, name) for name in names]
+    draws = _draws([len(source) for source in sources], [s.weight for s in spec.train], spec.seed)
+    own = _part(spec.batch_size, process_index, process_count)
+
+    def pairs() -> Iterator[_Pair]:
+        for step in range(first_step, total_steps):
+            for place in own:
+                draw = draws[step * spec.batch_size + place]
+                example = sources[draw.source][draw.row]
+                turn = draw.epoch + zlib.crc32(example.id.encode())
+                yield _Pair(example, example.suffixes[turn % len(example.suffixes)])
+
+    yield from _feed(pairs(), len(own), spec, tokenizer, image_size)
+
+
+def validation_feed(
+    run: str,
+    plan: ExamplePlan,
+    name: str,
+    spec: FineTuneSpec,
+    tokenizer: Tokenizer,
+    image_size: int,
+    *,
+    process_index: int,
+    process_count: int,
+) -> Iterator[Fed]:
+    """A source's examples in order, each with its first suffix, in batches as in `training_feed`.
+
+    The last batch is filled up with rows that do not count.
+
+    Args:
+        name: the source's in the plan.
+    """
+    examples = open_examples(run, plan, name)
+    own = _part(spec.batch_size, process_index, process_count)
+
+    def pairs() -> Iterator[_Pair | None]:
+        for start in range(0, len(examples), spec.batch_size):
+            for index in range(start + own.start, start + own.stop):
+                example = examples[index] if index < len(examples) else None
+                yield example and _Pair(example, example.suffixes[0])
+
+    yield from _feed(pairs(), len(own), spec, tokenizer, image_size)
+
+
+def _draws(sizes: list[int], weights: list[float], seed: int) -> grain.MapDataset[_Draw]:
+    """An endless sequence with random access: what the n-th example of a training is."""
+    sources = []
+    for number, size in enumerate(sizes):
+        own = np.random.SeedSequence([seed % 2**32, number]).generate_state(1)[0]
+        rows = grain.MapDataset.range(size).shuffle(seed=int(own)).repeat()
+        sources.append(rows.map_with_index(partial(_draw, number, size)))
+    return grain.MapDataset.mix(sources, weights)
+
+
+def _draw(source: int, size: int, index: int, row: int) -> _Draw:
+    return _Draw(source, index // size, row)
+
+
+def _part(batch_size: int, process_index: int, process_count: int) -> range:
+    """Which rows of a global batch are a process's."""
+    size, rest = divmod(batch_size, process_count)
+    if rest:
+        raise ValueError(f"batch_size={batch_size} does not divide by {process_count} processes")
+    return range(process_index * size, (process_index + 1) * size)
+
+
+def _feed(
+    pairs: Iterable[_Pair | None],
+    size: int,
+    spec: FineTuneSpec,
+    tokenizer: Tokenizer,
+    image_size: int,
+) -> Iterator[Fed]:
+    """Batches of `size` rows; None is a row that does not count."""
+    count = spec.images_per_example
+    read = partial(
+        read_input,
+        size=image_size,
+        max_pixels=spec.max_pixels,
+        thumbnail=None,
+        https_hosts=spec.https_hosts,
+    )
+    pairs, following = tee(pairs)
+    items = (
+        Item(image)
+        for pair in following
+        if pair and len(pair.example.images) == count
+        for image in pair.example.images
+    )
+    depth = _BATCHES_AHEAD * size * count
+    with closing(ReadAhead(read, items, depth, spec.read_timeout)) as ahead:
+        inputs = iter(ahead)
+        while rows := list(islice(pairs, size)):
+            yield _assemble(rows, inputs, spec, tokenizer, image_size)
+
+
+def _assemble(
+    rows: list[_Pair | None],
+    inputs: Iterator[Input],
+    spec: FineTuneSpec,
+    tokenizer: Tokenizer,
+    image_size: int,
+) -> Fed:
+    count, length = spec.images_per_example, spec.max_tokens
+    images = np.zeros((len(rows), count, image_size, image_size, 3), np.float32)
+    blank = np.full((1, length), tokenizer.pad_id, np.int32)
+    texts = [Texts(blank, np.ones_like(blank), np.zeros_like(blank))] * len(rows)
+    failures = []
+    for place, pair in enumerate(rows):
+        if pair is None:
+            continue
+        try:
+            pixels = _pixels(pair.example, inputs, count)
+            texts[place] = _encode(pair, tokenizer, length)
+            images[place] = pixels
+        except ValueError as error:
+            failures.append(str(error))
+    fields = map(np.concatenate, zip(*texts, strict=True))
+    return Fed(Batch(images[:, 0] if count == 1 else images, *fields), tuple(failures))
+
+
+def _pixels(example: Example, inputs: Iterator[Input], count: int) -> list[NDArray[np.float32]]:
+    """
+    Raises:
+        ValueError: an image could not be read, or there are too many or too few.
+    """
+    if len(example.images) != count:
+        raise ValueError(f"{len(example.images)} images, not images_per_example={count}")
+    own = list(islice(inputs, count))
+    for source in own:
+        if source.pixels is None:
+            raise ValueError(source.error)
+    return [source.pixels for source in own if source.pixels is not None]
+
+
+def _encode(pair: _Pair, tokenizer: Tokenizer, length: int) -> Texts:
+    """
+    Raises:
+        ValueError: there are too many tokens; it does not name them, so that equal ones count.
+    """
+    try:
+        return encode_examples(tokenizer, [(pair.example.prefix, pair.suffix)], length)
+    except ValueError:
+        raise ValueError(f"prefix and suffix have more than max_tokens={length} tokens") from None

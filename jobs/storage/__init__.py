@@ -149,7 +149,7 @@ def overwrite(uri: str, content: BinaryIO) -> None:
     _writable(uri).overwrite(uri, content)
 
 
-def replace(uri: str, content: BinaryIO, version: str | None) -> bool:
+def replace(uri: str, content: BinaryIO, seen: str | None) -> bool:
     """Writes a file whole and durably, if what is there is still of a version.
 
     Of those who replace the same version one wins: on `gs://` by the precondition
@@ -158,7 +158,7 @@ def replace(uri: str, content: BinaryIO, version: str | None) -> bool:
     Args:
         uri: what to write, local or `gs://`; local parent folders are made.
         content: read from its start.
-        version: what `version` said before the content that this one is made from was read; None
+        seen: what `version` said before the content that this one is made from was read; None
             if there was no file.
 
     Returns:
@@ -166,7 +166,7 @@ def replace(uri: str, content: BinaryIO, version: str | None) -> bool:
         the storage did what was asked, the answer was lost, and before the retry somebody replaced
         that in turn, it is False too. So read again, and see whether it is done.
     """
-    return _writable(uri).replace(uri, content, version)
+    return _writable(uri).replace(uri, content, seen)
 
 
 def delete(uri: str) -> None:
@@ -192,7 +192,7 @@ class _Writable(_Readable, Protocol):
     def commit_if_absent(self, uri: str, content: BinaryIO) -> bool: ...
     def copy_if_absent(self, uri: str, target: str) -> None: ...
     def overwrite(self, uri: str, content: BinaryIO) -> None: ...
-    def replace(self, uri: str, content: BinaryIO, version: str | None) -> bool: ...
+    def replace(self, uri: str, content: BinaryIO, seen: str | None) -> bool: ...
     def delete(self, uri: str) -> None: ...
 
 

@@ -79,18 +79,7 @@ def match(pattern: str) -> Iterator[Entry]:
 
 
 def commit_if_absent(uri: str, content: BinaryIO) -> bool:
-    from google.api_core.exceptions import PreconditionFailed
-
-    blob = _blob(uri)
-    # An upload may succeed and its answer be lost; its retry then meets its own object.
-    blob.metadata = mark = {"paliflow-writer": uuid.uuid4().hex}
-    with _errors(uri):
-        try:
-            _upload(blob, content, if_generation_match=0)
-        except PreconditionFailed:
-            blob.reload(timeout=_TIMEOUT_S)
-            return bool(blob.metadata == mark)
-    return True
+    return _upload_over(uri, content, 0)
 
 
 def copy_if_absent(uri: str, target: str) -> None:
@@ -111,6 +100,10 @@ def overwrite(uri: str, content: BinaryIO) -> None:
         _upload(_blob(uri), content)
 
 
+def replace(uri: str, content: BinaryIO, seen: str | None) -> bool:
+    return _upload_over(uri, content, int(seen or 0))
+
+
 def delete(uri: str) -> None:
     with _errors(uri):
         _blob(uri).delete(timeout=_TIMEOUT_S)
@@ -127,6 +120,24 @@ class _Bounded(io.BytesIO):
         if self._limit is not None and self.tell() + memoryview(data).nbytes > self._limit:
             raise OSError(errno.EFBIG, f"larger than {self._limit} bytes", self._uri)
         return super().write(data)
+
+
+def _upload_over(uri: str, content: BinaryIO, generation: int) -> bool:
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+
+    blob = _blob(uri)
+    # An upload may succeed and its answer be lost; its retry then meets its own object.
+    blob.metadata = mark = {"paliflow-writer": uuid.uuid4().hex}
+    with _errors(uri):
+        try:
+            _upload(blob, content, if_generation_match=generation)
+        except PreconditionFailed:
+            try:
+                blob.reload(timeout=_TIMEOUT_S)
+            except NotFound:  # deleted meanwhile
+                return False
+            return bool(blob.metadata == mark)
+    return True
 
 
 def _upload(blob: Any, content: BinaryIO, **conditions: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import glob
 import os
 import re
@@ -79,8 +80,31 @@ def overwrite(uri: str, content: BinaryIO) -> None:
     _sync_folder(target.parent)
 
 
+def replace(uri: str, content: BinaryIO, seen: str | None) -> bool:
+    if seen is None:
+        return commit_if_absent(uri, content)
+    target = Path(uri)
+    with _synced_beside(target, content) as temporary, _locked(target):
+        if seen != version(uri):
+            return False
+        # Clocks of file systems are coarse: no later version may look like an earlier one.
+        before, now = target.stat(), temporary.stat()
+        os.utime(temporary, ns=(now.st_atime_ns, max(now.st_mtime_ns, before.st_mtime_ns + 1)))
+        temporary.replace(target)
+    _sync_folder(target.parent)
+    return True
+
+
 def delete(uri: str) -> None:
     Path(uri).unlink()
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Among threads and processes; a lock goes with its process, and its file stays."""
+    with target.with_name(f".{target.name}.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -66,6 +66,40 @@ def test_of_many_writers_at_once_exactly_one_wins(root: str) -> None:
     assert storage.read_bytes(f"{root}/file") == bytes([winner]) * 100_000
 
 
+def test_a_replacement_needs_the_version_it_has_seen(root: str) -> None:
+    def replace(content: bytes, seen: str | None) -> bool:
+        return storage.replace(f"{root}/new/file", io.BytesIO(content), seen)
+
+    assert not replace(b"x", "1")  # there is nothing yet
+    assert replace(b"one", None)
+    assert not replace(b"x", None)
+    seen = {storage.version(f"{root}/new/file")}
+    for content in (b"two", b"six", b"ten"):  # as fast as can be, and of one size
+        earlier = storage.version(f"{root}/new/file")
+        assert replace(content, earlier)
+        assert not replace(b"x", earlier)
+        seen.add(storage.version(f"{root}/new/file"))
+    assert len(seen) == 4
+    assert storage.read_bytes(f"{root}/new/file") == b"ten"
+    storage.delete(f"{root}/new/file")
+    assert not replace(b"x", seen.pop())
+
+
+def test_of_many_who_count_at_once_none_is_forgotten(root: str) -> None:
+    uri = f"{root}/count"
+    put(uri, b"0")
+
+    def count(_: int) -> None:
+        while True:
+            seen = storage.version(uri)
+            if storage.replace(uri, io.BytesIO(b"%d" % (int(storage.read_bytes(uri)) + 1)), seen):
+                return
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count, range(40)))
+    assert storage.read_bytes(uri) == b"40"
+
+
 def test_a_commit_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:

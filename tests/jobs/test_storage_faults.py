@@ -55,6 +55,12 @@ def write_and_read(write: Callable[[str, io.BytesIO], object], content: bytes) -
     return result, storage.read_bytes("gs://b/folder/new") == content
 
 
+def replace(content: bytes) -> object:
+    uri = "gs://b/folder/old"
+    won = storage.replace(uri, io.BytesIO(content), storage.version(uri))
+    return won, storage.read_bytes(uri) == content
+
+
 def delete() -> bool:
     storage.delete("gs://b/folder/old")
     return storage.is_file("gs://b/folder/old")
@@ -73,6 +79,7 @@ VERBS: dict[str, tuple[Callable[[], object], object]] = {
     "commit much": (lambda: write_and_read(storage.commit_if_absent, LARGE), (True, True)),
     "overwrite": (lambda: write_and_read(storage.overwrite, CONTENT), (None, True)),
     "overwrite much": (lambda: write_and_read(storage.overwrite, LARGE), (None, True)),
+    "replace": (lambda: replace(b"new"), (True, True)),
     "delete": (delete, False),
 }
 
@@ -103,6 +110,36 @@ def test_a_commit_whose_answer_was_lost_knows_that_it_won(faults: Faults, fault:
     assert storage.commit_if_absent("gs://b/folder/new", io.BytesIO(b"mine"))
     faults.inject([fault])
     assert not storage.commit_if_absent("gs://b/folder/new", io.BytesIO(b"mine"))
+
+
+@pytest.mark.parametrize("fault", ["lost", "cut"])
+def test_a_replacement_whose_answer_was_lost_knows_that_it_won(faults: Faults, fault: str) -> None:
+    uri = "gs://b/folder/old"
+    seen = storage.version(uri)
+    faults.inject([fault])
+    assert storage.replace(uri, io.BytesIO(b"mine"), seen)
+    faults.inject([fault])
+    assert not storage.replace(uri, io.BytesIO(b"mine"), seen)
+
+
+def test_in_a_storm_no_replacement_is_lost(faults: Faults) -> None:
+    shares = {"429": 0.1, "503": 0.1, "reset": 0.1, "cut": 0.1, "lost": 0.1}
+    uri = "gs://b/folder/new"
+    storage.commit_if_absent(uri, io.BytesIO(b""))
+    faults.inject(at_random(shares, seed=6))
+
+    def add(name: bytes) -> None:
+        while True:
+            seen, content = storage.version(uri), storage.read_bytes(uri)
+            if name in content:
+                return  # its own, replaced before it knew; see `storage.replace`
+            if storage.replace(uri, io.BytesIO(content + name), seen):
+                return
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, [b"a", b"b", b"c", b"d"]))
+    faults.inject([])
+    assert sorted(storage.read_bytes(uri)) == sorted(b"abcd")
 
 
 def test_of_many_writers_in_a_storm_exactly_one_wins(faults: Faults) -> None:

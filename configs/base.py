@@ -1,8 +1,9 @@
 """The strictness that every spec shares: unknown keys refused, errors that name field and fix."""
 
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,7 +35,7 @@ class Spec(BaseModel):
                 cls.model_validate_json(data) if isinstance(data, str) else cls.model_validate(data)
             )
         except ValidationError as error:
-            lines = [_explain(cls, detail) for detail in error.errors(include_url=False)]
+            lines = [explain(cls, detail) for detail in causes(error)]
             raise SpecError(f"{cls.__name__}: " + "; ".join(lines)) from None
 
 
@@ -44,14 +45,47 @@ def redacted(text: str) -> str:
     return re.sub(r"\b(?!gs:)(\w+://[^?]*)\?[^\s'\"]*", r"\1", text)
 
 
-def _explain(cls: type[BaseModel], detail: Any) -> str:
-    field = ".".join(map(str, detail["loc"]))
+def causes(error: ValidationError) -> list[Any]:
+    """Pydantic's errors, without those that follow from one inside: whose items are all wrong is
+    too short besides."""
+    details = error.errors(include_url=False)
+    paths = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail in details
+        if not any(
+            len(path) > len(detail["loc"]) and path[: len(detail["loc"])] == detail["loc"]
+            for path in paths
+        )
+    ]
+
+
+def explain(spec: type[BaseModel], detail: Any) -> str:
+    """One of pydantic's errors in a line: the field's path, its value and what is wrong with it."""
+    path = detail["loc"]
+    field = ".".join(map(str, path))
     if detail["type"] == "extra_forbidden":
-        near = get_close_matches(str(detail["loc"][-1]), cls.model_fields, n=1)
+        known = _model_at(spec, path[:-1]).model_fields
+        near = get_close_matches(str(path[-1]), known, n=1)
         hint = f", did you mean {near[0]}?" if near else ";"
-        return f"{field}: unknown field{hint} It has {', '.join(sorted(cls.model_fields))}"
+        return f"{field}: unknown field{hint} It has {', '.join(sorted(known))}"
     if detail["type"] == "missing":
         return f"{field}: required and missing"
-    if not detail["loc"]:
+    if not path:
         return str(detail["msg"])
     return f"{field}={redacted(repr(detail['input']))}: {detail['msg']}"
+
+
+def _model_at(spec: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that a path through a spec leads to, past the indices and keys of containers."""
+    for step in path:
+        if field := spec.model_fields.get(str(step)):
+            spec = next(_models_in(field.annotation), spec)
+    return spec
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

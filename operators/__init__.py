@@ -1,17 +1,30 @@
-"""Airflow's side: `AnnotateOperator` schedules a job, `RayJobHook` and `RayJobTrigger` carry it."""
+"""Airflow's side: an operator for each job; `RayJobHook` and `RayJobTrigger` carry it."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paliflow.operators.annotate import AnnotateOperator
+    from paliflow.operators.evaluate import EvaluateOperator
+    from paliflow.operators.finetune import FineTuneOperator
     from paliflow.operators.hook import RayJobHook
+    from paliflow.operators.promote import PromoteOperator
     from paliflow.operators.trigger import RayJobTrigger
 
-__all__ = ["AnnotateOperator", "RayJobHook", "RayJobTrigger"]
+__all__ = [
+    "AnnotateOperator",
+    "EvaluateOperator",
+    "FineTuneOperator",
+    "PromoteOperator",
+    "RayJobHook",
+    "RayJobTrigger",
+]
 
 _MODULES = {
     "AnnotateOperator": "paliflow.operators.annotate",
+    "EvaluateOperator": "paliflow.operators.evaluate",
+    "FineTuneOperator": "paliflow.operators.finetune",
+    "PromoteOperator": "paliflow.operators.promote",
     "RayJobHook": "paliflow.operators.hook",
     "RayJobTrigger": "paliflow.operators.trigger",
 }

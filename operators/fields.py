@@ -1,17 +1,20 @@
 """A spec's fields as an operator's keyword arguments, checked when the DAG is parsed."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.base import Spec, SpecError, causes, explain
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
-def takes_fields_of(spec: type[Spec], *, optional: frozenset[str]) -> Callable[[Init], Init]:
+def takes_fields_of(
+    spec: type[Spec], *, optional: frozenset[str] = frozenset()
+) -> Callable[[Init], Init]:
     """Declares a spec's fields as keyword arguments of an `__init__` that ends in `**kwargs`.
 
     Airflow reads the signature to apply `default_args`, to check `.partial()` and `.expand()`
@@ -41,7 +44,7 @@ def takes_fields_of(spec: type[Spec], *, optional: frozenset[str]) -> Callable[[
 
 
 def check_fields(spec: type[Spec], fields: Mapping[str, Any]) -> None:
-    """Validates those of a spec's fields whose values are known before a DAG run.
+    """Validates what of a spec's fields is known before a DAG run, down to the last nested one.
 
     Raises:
         SpecError: naming each field, its value and what is wrong with it.
@@ -49,16 +52,20 @@ def check_fields(spec: type[Spec], fields: Mapping[str, Any]) -> None:
     try:
         spec.model_validate(fields)
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, detail['loc']))}={detail['input']!r}: {detail['msg']}"
-            if detail["loc"]
-            else str(detail["msg"])
-            for detail in error.errors(include_url=False)
-            if not detail["loc"]
-            or (detail["loc"][0] in fields and not rendered_later(fields[str(detail["loc"][0])]))
-        ]
+        wrong = [explain(spec, detail) for detail in causes(error) if _is_certain(detail, fields)]
         if wrong:
             raise SpecError(f"{spec.__name__}: " + "; ".join(wrong)) from None
+
+
+def _is_certain(detail: Any, fields: Mapping[str, Any]) -> bool:
+    path = detail["loc"]
+    if not path:  # an error of fields together, which names those it is about
+        later = [name for name, value in fields.items() if rendered_later(value)]
+        return not any(re.search(rf"\b{name}\b", detail["msg"]) for name in later)
+    if path[0] not in fields:
+        return False  # a missing argument is Airflow's to name
+    named = detail["type"] in ("missing", "extra_forbidden")  # keys are not templated
+    return named or not rendered_later(detail["input"])
 
 
 def rendered_later(value: object) -> bool:

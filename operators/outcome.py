@@ -34,7 +34,7 @@ def outcome(
         message: what there is to add.
         exit_code: None if the job never ran or was lost.
         lines: its output; the summary among them is parsed and loses its spec. It is not
-            validated against `RunSummary`, because a cluster may run a newer Paliflow.
+            validated, because a cluster may run a newer Paliflow.
     """
     summary = None
     for line in lines:
@@ -66,3 +66,8 @@ def conclude(ended: dict[str, Any]) -> dict[str, Any]:
         lines.append(f"It printed no line that starts with {SUMMARY_PREFIX!r}")
     exception = AirflowFailException if ended["exit_code"] == USER_ERROR else AirflowException
     raise exception("\n".join([*lines, *ended["tail"]]))
+
+
+def shown(figure: float | None) -> str:
+    """A figure of a summary in a log line; JSON has null for what is not a number."""
+    return "nan" if figure is None else f"{figure:.4g}"

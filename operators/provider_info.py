@@ -1,4 +1,4 @@
-"""What Airflow is told about this provider: its hook, trigger, operator and connection form."""
+"""What Airflow is told about this provider: its operators, hook, trigger and connection form."""
 
 from typing import Any
 
@@ -11,10 +11,18 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "paliflow",
         "name": "Paliflow",
-        "description": "Batch vision: PaliGemma on Ray, images in, Parquet out.",
+        "description": "Batch vision: PaliGemma on Ray, fine-tuned on a schedule.",
         "integrations": [{"integration-name": "Ray", "external-doc-url": "https://docs.ray.io/"}],
         "operators": [
-            {"integration-name": "Ray", "python-modules": ["paliflow.operators.annotate"]}
+            {
+                "integration-name": "Ray",
+                "python-modules": [
+                    "paliflow.operators.annotate",
+                    "paliflow.operators.evaluate",
+                    "paliflow.operators.finetune",
+                    "paliflow.operators.promote",
+                ],
+            }
         ],
         "hooks": [{"integration-name": "Ray", "python-modules": ["paliflow.operators.hook"]}],
         "triggers": [{"integration-name": "Ray", "python-modules": ["paliflow.operators.trigger"]}],

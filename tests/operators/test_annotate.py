@@ -13,8 +13,8 @@ from PIL import Image
 
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.operators import AnnotateOperator, RayJobTrigger, process
-from paliflow.operators.annotate import default_run_id
 from paliflow.operators.links import OutputLink, RayJobLink
+from paliflow.operators.run import default_run_id
 from paliflow.tests.operators import dag_run
 from paliflow.tests.summaries import made_up
 

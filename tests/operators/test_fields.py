@@ -11,7 +11,8 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.run import RUN_ID
 from paliflow.operators import AnnotateOperator
-from paliflow.operators.annotate import asset_uri, default_run_id
+from paliflow.operators.job import asset_uri
+from paliflow.operators.run import default_run_id
 
 GOOD: dict[str, Any] = {"input": "in", "output": "/out", "prompts": ["caption en"]}
 

@@ -1,0 +1,31 @@
+"""`EvaluateOperator`: one evaluation as one task."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from paliflow.configs import EvaluateSpec
+from paliflow.operators.fields import takes_fields_of
+from paliflow.operators.outcome import shown
+from paliflow.operators.run import FILLED, RunOperator
+
+
+class EvaluateOperator(RunOperator):
+    """Scores a checkpoint: takes the fields of `EvaluateSpec`, and those that `JobOperator` has.
+
+    Returns the `EvaluateSummary`, whose `location` a `PromoteOperator` takes as its `candidate` or
+    `incumbent`. The asset's events carry `run_id`, `output`, `location`, `checkpoint` and
+    `figures`.
+    """
+
+    JOB = "evaluate"
+    SPEC = EvaluateSpec
+    ANNOUNCED = ("checkpoint", "figures")
+
+    @takes_fields_of(EvaluateSpec, optional=FILLED)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def _told(self, summary: dict[str, Any]) -> Iterable[str]:
+        yield "{examples} examples, {errors} of them errors, in {location}".format(**summary)
+        for name, value in summary["figures"].items():
+            yield f"{name} {shown(value)}"

@@ -1,0 +1,59 @@
+"""`RunOperator`: a job that is a run, with a name and a folder of its own."""
+
+import hashlib
+import json
+import re
+from typing import Any, ClassVar
+
+from airflow.sdk import Asset, Context
+
+from paliflow.configs.run import RunSpec
+from paliflow.operators.fields import rendered_later
+from paliflow.operators.job import JobOperator, asset_uri
+from paliflow.operators.links import OutputLink, RayJobLink, browsable
+
+FILLED = frozenset({"run_id"})
+"""Fields of a run's spec that may be left out of an operator's arguments."""
+
+
+class RunOperator(JobOperator):
+    """A job that writes to `<output>/run_id=<run_id>/`.
+
+    `run_id` may be left out: it is then made from DAG, task, DAG run and map index, so that a
+    retry resumes what its predecessor left. What is announced is the asset of `output`.
+    """
+
+    operator_extra_links = (RayJobLink(), OutputLink())
+
+    SPEC: ClassVar[type[RunSpec]]
+    MADE_LATER: ClassVar = {"run_id": "made-later"}
+    ANNOUNCED: ClassVar[tuple[str, ...]]
+    """What of the summary is in the asset event, besides `run_id`, `output` and `location`."""
+
+    def _parsed(self, context: Context) -> RunSpec:
+        ti = context["ti"]
+        run_id = self.spec.get("run_id") or default_run_id(
+            ti.dag_id, ti.task_id, ti.run_id, ti.map_index
+        )
+        spec = self.SPEC.parse({**self.spec, "run_id": run_id})
+        OutputLink().push(ti, browsable(spec.location))
+        return spec
+
+    def _asset_outlet(self) -> Asset | None:
+        output = self.spec["output"]
+        return None if rendered_later(output) else Asset(asset_uri(output))
+
+    def _asset_event(self, summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        extra = {key: summary[key] for key in ("run_id", "location", *self.ANNOUNCED)}
+        extra["output"] = self.spec["output"]
+        return asset_uri(self.spec["output"]), extra
+
+
+def default_run_id(dag_id: str, task_id: str, run_id: str, map_index: int | None) -> str:
+    """A valid `RunSpec.run_id`, the same for every try and for no other task instance."""
+    names = [dag_id, task_id, run_id]
+    if map_index is not None and map_index >= 0:
+        names.append(str(map_index))
+    readable = re.sub(r"[^A-Za-z0-9._+-]", "-", ".".join(names)).lstrip("._+-")
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+    return f"{readable[:180]}-{digest}".lstrip("-")

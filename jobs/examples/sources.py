@@ -1,11 +1,13 @@
 """What an `ExampleSource` stands for: its examples, streamed in a fixed order."""
 
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs import storage
+from paliflow.jobs.examples.annotations import annotation_examples
+from paliflow.jobs.examples.coco import coco_examples
 from paliflow.jobs.examples.example import Example, make_example
 from paliflow.jobs.tables import TABLE_SUFFIXES, Columns, table_rows
 
@@ -17,6 +19,8 @@ def read_examples(source: ExampleSource, https_hosts: tuple[str, ...]) -> Iterat
 
     - a table (.jsonl, .csv, .parquet): one example a row, in the order of the rows; the id is the
       row's number, from 0.
+    - COCO's .json: see `coco_examples`.
+    - Paliflow's annotations, an output or one run of it: see `annotation_examples`.
 
     Relative paths of images are relative to `source.images`, or to the file's folder.
 
@@ -46,11 +50,15 @@ _Reader = Callable[[str, ExampleSource, str], Iterator[Example | str]]
 
 
 def _reader(uri: str, source: ExampleSource) -> _Reader:
-    suffix = posixpath.splitext(uri)[1].lower()
-    if not (read := _READERS.get(suffix)):
-        raise ValueError(f"no labelled examples are read from it, but from {', '.join(_READERS)}")
+    read = _READERS.get(posixpath.splitext(uri)[1].lower())
     if not storage.is_file(uri):
-        raise ValueError("there is no such file")
+        if read:
+            raise ValueError("there is no such file")
+        return annotation_examples
+    if not read:
+        raise ValueError(
+            f"examples are read from {', '.join(_READERS)} and from Paliflow's own annotations"
+        )
     for field in ("prompts", "min_score", "reviewed_column"):
         if (value := getattr(source, field)) not in (None, ()):
             raise SpecError(f"{field}={value!r}: only Paliflow's own annotations have it")
@@ -71,4 +79,7 @@ def _table_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Ex
         yield make_example(str(number), row.get(image), asked, row.get(suffix), folder)
 
 
-_READERS: dict[str, _Reader] = dict.fromkeys(TABLE_SUFFIXES, _table_examples)
+_READERS: Mapping[str, _Reader] = {
+    **dict.fromkeys(TABLE_SUFFIXES, _table_examples),
+    ".json": coco_examples,
+}

@@ -1,0 +1,105 @@
+"""Paliflow's own annotations as examples: rows that are sure enough, or that somebody approved."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from paliflow.configs import RunSummary
+from paliflow.configs.base import SpecError
+from paliflow.configs.examples import ExampleSource
+from paliflow.jobs import storage
+from paliflow.jobs.columns import require
+from paliflow.jobs.examples.example import Example, make_example
+from paliflow.jobs.runs import list_runs, read_summary, row_files
+
+_ROWS_AT_ONCE = 8192
+_OWN = {"image_column": "source_uri", "prefix_column": "prompt", "suffix_column": "text"}
+"""The columns that stand for those of labelled files."""
+_JUDGED = ("status", "finished", "logprob", "token_count")
+_Row = Mapping[str, Any]
+
+
+def annotation_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Example | str]:
+    """The rows of finished runs that are `ok`, finished, and wanted by the source's filters.
+
+    A column that the source names otherwise than by default is one of the rows', or a key of
+    their `metadata`. The id is `<run id>/<row>`, rows counted from 0 over all of the run; runs
+    are in the order of their ids.
+
+    Args:
+        uri: of an output, or of one run.
+        source: `prompts`, `min_score` and `reviewed_column` leave rows out, uncounted.
+        folder: what paths in a column of their own are relative to.
+
+    Raises:
+        SpecError: no run is finished, or no row has a column that is named.
+        ValueError: a file of a run cannot be read.
+    """
+    names = {field: _column(source, field) for field in _OWN}
+    image, prefix, suffix = names.values()
+    named = {name: f"{field}={name!r}" for field, name in names.items() if name != _OWN[field]}
+    if source.reviewed_column:
+        named[source.reviewed_column] = f"reviewed_column={source.reviewed_column!r}"
+    seen: set[str] = set()
+    for run in _finished(uri):
+        for number, row in enumerate(_rows(run, {*_OWN.values(), *named})):
+            if named:
+                row = _metadata(row) | row
+                seen.update(row)
+            if _wanted(row, source):
+                yield make_example(
+                    f"{run.run_id}/{number}", row.get(image), row.get(prefix) or source.prefix,
+                    row.get(suffix), folder,
+                )  # fmt: skip
+    require(named, sorted(seen))
+
+
+def _column(source: ExampleSource, field: str) -> str:
+    """What the source names, where it is not what the field means in labelled files."""
+    name: str = getattr(source, field)
+    return _OWN[field] if name == ExampleSource.model_fields[field].default else name
+
+
+def _finished(uri: str) -> list[RunSummary]:
+    summary = read_summary(uri)
+    runs = [summary] if summary else [run.summary for run in list_runs(uri) if run.summary]
+    if not runs:
+        raise SpecError("there is no such file, and no finished run of annotations")
+    return runs
+
+
+def _rows(run: RunSummary, wanted: set[str]) -> Iterator[dict[str, Any]]:
+    for uri in row_files(run):
+        with storage.open_binary(uri) as file:
+            table = pq.ParquetFile(file)
+            columns = wanted | {*_JUDGED, "metadata"}
+            present = [name for name in table.schema_arrow.names if name in columns]
+            for batch in table.iter_batches(_ROWS_AT_ONCE, columns=present):
+                yield from batch.to_pylist()
+
+
+def _metadata(row: _Row) -> dict[str, Any]:
+    return json.loads(row["metadata"]) if row.get("metadata") else {}
+
+
+def _wanted(row: _Row, source: ExampleSource) -> bool:
+    if row["status"] != "ok" or not row["finished"]:
+        return False
+    if source.prompts and row["prompt"] not in source.prompts:
+        return False
+    if source.min_score is not None:
+        if row["logprob"] is None or not row["token_count"]:
+            return False
+        if math.exp(row["logprob"] / row["token_count"]) < source.min_score:
+            return False
+    return not source.reviewed_column or _approves(row.get(source.reviewed_column))
+
+
+def _approves(value: object) -> bool:
+    """Metadata from a CSV is text: there "false" must not pass for true."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("true", "yes", "1")
+    return value in (True, 1)

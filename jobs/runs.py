@@ -5,12 +5,13 @@ import io
 import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import pyarrow.parquet as pq
 
 from paliflow.configs import RunSummary
 from paliflow.configs.base import SpecError
+from paliflow.configs.summary import Summary
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Plan, read_plan
 from paliflow.jobs.sink import Part, part_uri, present_parts, read_part
@@ -20,6 +21,7 @@ _TRACES = (_MANIFEST, "_plan/plan.json", "_plan/*/00000.parquet")
 """What a run has left, at the latest, when it is finished, planned and being planned."""
 _SHOWN = ["source_uri", "prompt", "text", "status", "error"]
 _T = TypeVar("_T")
+S = TypeVar("S", bound=Summary)
 
 
 class Run(NamedTuple):
@@ -87,16 +89,25 @@ def state(run: Run) -> str:
     return "planning or not there"
 
 
-def read_summary(location: str) -> RunSummary | None:
-    """The manifest in a run's folder, wherever that was moved; None if it is not finished."""
+@overload
+def read_summary(location: str) -> RunSummary | None: ...
+@overload
+def read_summary(location: str, kind: type[S]) -> S | None: ...
+def read_summary(location: str, kind: type[Summary] = RunSummary) -> Summary | None:
+    """The manifest in a run's folder, wherever that was moved; None if it is not finished.
+
+    Args:
+        location: the run's folder.
+        kind: what the run was.
+    """
     try:
-        summary = RunSummary.parse(storage.read_bytes(f"{location}/{_MANIFEST}").decode())
+        summary = kind.parse(storage.read_bytes(f"{location}/{_MANIFEST}").decode())
     except FileNotFoundError:
         return None
     return summary.model_copy(update={"location": location})
 
 
-def seal(summary: RunSummary, *, again: bool = False) -> None:
+def seal(summary: Summary, *, again: bool = False) -> None:
     """Writes the manifest that makes a run finished; the first to write it decides.
 
     Args:

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from paliflow.model.config import TextConfig
-from paliflow.model.layers import RMSNorm, attend, einsum
+from paliflow.model.layers import Kernel, RMSNorm, adapted, attend, einsum, unstack
 
 # Axes: B batch, T query position, S key position, D width, M mlp_dim, H query head,
 # K key-value head, h head_dim, V vocabulary, L layer.
@@ -49,11 +49,11 @@ class Weight(nn.Module):
     in_axis: int
 
     @nn.compact
-    def __call__(self) -> jax.Array:
+    def __call__(self) -> Kernel:
         """The weight, in the dtype it is stored in."""
         rest = tuple(a for a in range(len(self.shape)) if a != self.in_axis)
         init = nn.initializers.lecun_normal(self.in_axis, rest[-1], batch_axis=rest[:-1])
-        return self.param("w", init, self.shape)
+        return adapted(self, "w", self.param("w", init, self.shape))
 
 
 class Attention(nn.Module):
@@ -75,9 +75,10 @@ class Attention(nn.Module):
         query_w = Weight((c.num_heads, c.width, c.head_dim), 1, name="q_einsum")()
         kv_w = Weight((2, c.num_kv_heads, c.width, c.head_dim), 2, name="kv_einsum")()
         out_w = Weight((c.num_heads, c.head_dim, c.width), 1, name="attn_vec_einsum")()
+        key_w, value_w = unstack(kv_w)
         query = rope(einsum("BTD,HDh->BTHh", x, query_w), positions)
-        key = rope(einsum("BTD,KDh->BTKh", x, kv_w[0]), positions)
-        value = einsum("BTD,KDh->BTKh", x, kv_w[1])
+        key = rope(einsum("BTD,KDh->BTKh", x, key_w), positions)
+        value = einsum("BTD,KDh->BTKh", x, value_w)
         if cache is not None:
             key = jax.lax.dynamic_update_slice_in_dim(cache.key, key, index, axis=1)
             value = jax.lax.dynamic_update_slice_in_dim(cache.value, value, index, axis=1)
@@ -98,14 +99,20 @@ class FeedForward(nn.Module):
         gate_init = nn.initializers.lecun_normal(1, 2, batch_axis=(0,))
         gating = self.param("gating_einsum", gate_init, (2, width, self.hidden))
         linear = self.param("linear", nn.initializers.lecun_normal(0, 1), (self.hidden, width))
-        gate = jax.nn.gelu(einsum("BTD,DM->BTM", x, gating[0]), approximate=True)
-        return einsum("BTM,MD->BTD", gate * einsum("BTD,DM->BTM", x, gating[1]), linear)
+        gate_w, up_w = unstack(adapted(self, "gating_einsum", gating))
+        gate = jax.nn.gelu(einsum("BTD,DM->BTM", x, gate_w), approximate=True)
+        hidden = gate * einsum("BTD,DM->BTM", x, up_w)
+        return einsum("BTM,MD->BTD", hidden, adapted(self, "linear", linear))
 
 
 class Block(nn.Module):
-    """One layer: norm, attention, [norm], add; norm, feed-forward, [norm], add."""
+    """One layer: norm, attention, [norm], add; norm, feed-forward, [norm], add.
+
+    In training, `dropout` comes after the one post-norm and before the other, as published.
+    """
 
     config: TextConfig
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -121,9 +128,10 @@ class Block(nn.Module):
         y, cache = Attention(self.config, name="attn")(y, cache, positions, mask, index)
         if self.config.post_norms:
             y = RMSNorm(name="post_attention_norm")(y)
-        x = x + y
+        x = x + nn.Dropout(self.dropout, deterministic=False)(y)
         y = RMSNorm(name="pre_ffw_norm")(x)
         y = FeedForward(self.config.mlp_dim, name="mlp")(y)
+        y = nn.Dropout(self.dropout, deterministic=False)(y)
         if self.config.post_norms:
             y = RMSNorm(name="post_ffw_norm")(y)
         return x + y, cache
@@ -155,11 +163,14 @@ class Embedder(nn.Module):
 class Decoder(nn.Module):
     """All layers, their parameters stacked on a leading axis, and the tied embedding.
 
-    `remat` recomputes each layer in the backward pass instead of keeping its activations.
+    `remat` recomputes each layer in the backward pass instead of keeping its activations, and
+    rolls the layers into a loop, so that one layer's are in memory at a time. Unrolled layers are
+    faster, on a CPU above all. `dropout` needs an rng of that name.
     """
 
     config: TextConfig
     remat: bool = False
+    dropout: float = 0.0
 
     def setup(self) -> None:
         """Declares the reference's names: embedder, layers, final_norm."""
@@ -168,12 +179,12 @@ class Decoder(nn.Module):
         self.layers = nn.scan(
             block,
             variable_axes={"params": 0},
-            split_rngs={"params": True},
+            split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             out_axes=0,
             length=self.config.depth,
-            unroll=self.config.depth,
-        )(self.config)
+            unroll=1 if self.remat else self.config.depth,
+        )(self.config, self.dropout)
         self.final_norm = RMSNorm()
 
     def __call__(

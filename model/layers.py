@@ -1,20 +1,46 @@
 """What both towers share: an einsum that accumulates in float32, attention's core, affine maps."""
 
+from operator import itemgetter
 from os.path import commonprefix
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-# Axes: B batch, S key position, K key-value head, Q query position and head of one K, h head_dim.
+# Axes: B batch, S key position, K key-value head, Q query position and head of one K, h head_dim,
+# R rank of an adapter.
 
 MASKED = -2.3819763e38
 """The logit of a masked position, as the reference writes it."""
 
 
+class Adapted(NamedTuple):
+    """A weight under a low-rank adapter (arXiv:2106.09685): it acts as `weight + a b`."""
+
+    weight: jax.Array
+    a: jax.Array  # [*inputs, R]
+    b: jax.Array  # [R, *outputs]
+
+
+Kernel = jax.Array | Adapted
+
+
+def adapted(module: nn.Module, name: str, weight: jax.Array) -> Kernel:
+    """A module's weight, under its adapter if the parameters hold one beside it."""
+    if not module.has_variable("params", f"{name}_lora_a"):
+        return weight
+    return Adapted(weight, *(module.get_variable("params", f"{name}_lora_{x}") for x in "ab"))
+
+
+def unstack(weights: Kernel) -> tuple[Kernel, Kernel]:
+    """The two weights that the reference stores as one [2, ...]."""
+    return jax.tree.map(itemgetter(0), weights), jax.tree.map(itemgetter(1), weights)
+
+
 def einsum(
-    equation: str, x: jax.Array, kernel: jax.Array, dtype: DTypeLike | None = None
+    equation: str, x: jax.Array, kernel: Kernel, dtype: DTypeLike | None = None
 ) -> jax.Array:
     """`x` times a weight in x's dtype, accumulated in float32; `dtype` of the result, x's if None.
 
@@ -24,6 +50,15 @@ def einsum(
     """
     left, right = equation.split(",")
     weight, result = right.split("->")
+    if isinstance(kernel, Adapted):
+        # Two thin products: neither `a b` nor its gradient is ever as large as the weight.
+        inputs = "".join(axis for axis in weight if axis not in result)
+        outputs = "".join(axis for axis in weight if axis in result)
+        rest = "".join(axis for axis in left if axis not in inputs)
+        low = einsum(f"{left},{inputs}R->{rest}R", x, kernel.a)
+        added = einsum(f"{rest}R,R{outputs}->{result}", low, kernel.b, jnp.float32)
+        plain = einsum(equation, x, kernel.weight, jnp.float32)
+        return (plain + added).astype(dtype or x.dtype)
     rows = len(commonprefix([left, result]))
     product = jnp.einsum(
         f"{left[0]}{left[rows:]},{weight}->{left[0]}{result[rows:]}",
@@ -87,7 +122,7 @@ class Affine(nn.Module):
         init = nn.initializers.lecun_normal(axes[: self.fan_in], axes[self.fan_in :])
         kernel = self.param("kernel", init, self.kernel_shape)
         bias = self.param("bias", nn.initializers.zeros, self.kernel_shape[self.fan_in :])
-        return einsum(self.equation, x, kernel) + bias.astype(x.dtype)
+        return einsum(self.equation, x, adapted(self, "kernel", kernel)) + bias.astype(x.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -41,16 +41,18 @@ class Network(nn.Module):
     """PaliGemma as a Flax module; its parameter tree is big_vision's.
 
     `dtype` is that of the matrix products; None means the dtype the weights are stored in.
+    `remat` and `dropout` are for training: see `Decoder`.
     """
 
     config: PaliGemmaConfig
     dtype: DTypeLike | None = None
     remat: bool = False
+    dropout: float = 0.0
 
     def setup(self) -> None:
         """Declares the reference's names: img, llm."""
         self.img = VisionTower(self.config.vision, self.config.text.width, self.remat)
-        self.llm = Decoder(self.config.text, self.remat)
+        self.llm = Decoder(self.config.text, self.remat, self.dropout)
 
     def _dtype(self) -> DTypeLike:
         return self.dtype or self.llm.embedder.table.dtype

@@ -1,14 +1,26 @@
-"""Where arrays live: the local devices as one mesh, weights on all, each with its share of rows."""
+"""Where arrays live: one mesh axis, `data`, that rows and, in training, large weights lie along."""
+
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+T = TypeVar("T")
+
+SHARDED_BYTES = 4 * 2**20
+"""Smaller leaves are on every device: gathering them would cost more than holding them."""
+
 
 def local_mesh() -> Mesh:
     """All devices of this process along one axis, `data`."""
     return Mesh(np.array(jax.local_devices()), ("data",))
+
+
+def global_mesh() -> Mesh:
+    """All devices of all processes along one axis, `data`; a process's own lie side by side."""
+    return Mesh(np.array(jax.devices()), ("data",))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -22,3 +34,52 @@ def split_rows(x: ArrayLike, mesh: Mesh) -> jax.Array:
     spec = PartitionSpec(None if whole else "data")
     placed: jax.Array = jax.device_put(x, NamedSharding(mesh, spec))
     return placed
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+    """The leading axis spread over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def fsdp(shapes: T, mesh: Mesh) -> T:
+    """Spreads each large leaf over all devices along the largest axis that divides among them.
+
+    Args:
+        shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
+        mesh: with the one axis `data`.
+
+    Returns:
+        The same tree of `NamedSharding`; replicated where no axis divides or the leaf is small.
+    """
+
+    def rule(leaf: Any) -> NamedSharding:
+        dividing = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
+        if not dividing or leaf.size * leaf.dtype.itemsize < SHARDED_BYTES:
+            return replicated(mesh)
+        along = max(dividing, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * along, "data"))
+
+    spread: T = jax.tree.map(rule, shapes)
+    return spread
+
+
+def global_batch(rows: T, mesh: Mesh) -> T:
+    """Joins every process's rows to the arrays of one batch, spread over all devices.
+
+    Args:
+        rows: a tree of NumPy arrays [b, ...]; all processes have as many, each its own.
+        mesh: of all processes.
+
+    Raises:
+        ValueError: the rows do not divide among this process's devices.
+    """
+    places = len(mesh.local_devices)
+    for leaf in jax.tree.leaves(rows):
+        if len(leaf) % places:
+            raise ValueError(
+                f"a batch of {len(leaf)} examples in this process does not divide among its "
+                f"{places} devices; make the batch size a multiple of {mesh.size}"
+            )
+    place = by_rows(mesh)
+    joined: T = jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), rows)
+    return joined

@@ -1,24 +1,35 @@
-"""The training step: masked suffix loss, Adam, warmup and cosine, as published."""
+"""Training as published: masked suffix loss, some or all parameters, one sharded, jitted step."""
 
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from flax import struct, traverse_util
-from jax.typing import ArrayLike
+from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike, DTypeLike
 
-from paliflow.model.network import Network, apply
+from paliflow.model.config import PaliGemmaConfig
+from paliflow.model.lora import adapter_shapes, fresh_adapters, merge_adapters
+from paliflow.model.network import Network
+from paliflow.model.optimizer import Params, learning_schedule, make_optimizer
+from paliflow.model.sharding import by_rows, fsdp, replicated
+from paliflow.model.weights import expected_shapes
 
-# Axes: B batch, T text, V vocabulary.
-
-Params = dict[str, "jax.Array | Params"]
+# Axes: B batch, T text, V vocabulary, A part of a batch.
 
 
 class Batch(NamedTuple):
-    """What one step learns from; see `examples.Texts` for the masks."""
+    """What one step learns from; see `examples.Texts` for the masks.
+
+    A row whose `mask_loss` is all 0 does not count: the step is as if it were not there.
+    """
 
     images: ArrayLike  # float32 [B, H, W, 3] or [B, F, H, W, 3]
     text: ArrayLike  # int32 [B, T]
@@ -26,19 +37,54 @@ class Batch(NamedTuple):
     mask_loss: ArrayLike  # int32 [B, T]
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the defaults are those of PaliGemma's transfers (arXiv:2407.07726)."""
+
+    total_steps: int
+    warmup_steps: int = 0
+    """In which the learning rate rises; from there it falls along a cosine, to zero at the end."""
+    learning_rate: float = 1e-5
+    """At its peak."""
+    weight_decay: float = 0.0
+    """A step at the peak takes this share off; the learning rate does not scale it."""
+    decayed: str = r".*/kernel"
+    """The pattern of the parameter paths that decay."""
+    clip_norm: float = 1.0
+    """The gradient's global norm at most."""
+    label_smoothing: float = 0.0
+    """The share of each target's probability that goes to all other tokens."""
+    dropout: float = 0.0
+    """Of the language model's attention and feed-forward outputs."""
+    frozen: tuple[str, ...] = ()
+    """Patterns of the parameter paths that stay as they are."""
+    lora_rank: int | None = None
+    """Train adapters of this rank, and nothing else."""
+    lora_matrices: str = r"llm/layers/(attn/.*|mlp/.*)"
+    """The pattern of the parameter paths that get an adapter."""
+    accumulate: int = 1
+    """Parts that a batch is cut into, one after another: less memory, the same step."""
+    remat: bool = False
+    """See `Decoder`."""
+    dtype: DTypeLike = "bfloat16"
+    """Of the matrix products, and of what is frozen. All that is trained is float32."""
+    seed: int = 0
+    """Decides fresh adapters and, with the step's number, dropout."""
+
+
 @struct.dataclass
 class TrainState:
     """All that changes from step to step."""
 
-    step: jax.Array
-    params: Params
+    step: jax.Array  # int32, steps taken
+    params: Params  # what is trained, float32
     opt_state: optax.OptState
 
 
-def suffix_loss(
+def suffix_losses(
     logits: jax.Array, targets: jax.Array, weights: jax.Array, label_smoothing: float = 0.0
 ) -> jax.Array:
-    """Cross-entropy, averaged over each example's weighted tokens, then over examples.
+    """Each example's cross-entropy, averaged over its weighted tokens.
 
     Args:
         logits: float32 [B, T, V].
@@ -47,81 +93,242 @@ def suffix_loss(
         label_smoothing: the share s; the target has 1 - s, every other token s / (V - 1).
 
     Returns:
-        float32 scalar, in nats.
+        float32 [B], in nats; 0 where no token counts.
     """
-    logp = jax.nn.log_softmax(logits)
-    target = -jnp.take_along_axis(logp, targets[..., None], axis=-1)[..., 0]
-    others = (-logp.sum(-1) - target) / (logits.shape[-1] - 1)
-    loss = (1 - label_smoothing) * target + label_smoothing * others
-    per_example = (loss * weights).sum(-1) / jnp.maximum(weights.sum(-1), 1)
-    return per_example.mean()
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    loss = normaliser - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    if label_smoothing:
+        size = logits.shape[-1]
+        others = (size * normaliser - logits.sum(-1) - loss) / (size - 1)
+        loss = (1 - label_smoothing) * loss + label_smoothing * others
+    return (loss * weights).sum(-1) / jnp.maximum(weights.sum(-1), 1)
 
 
-def learning_schedule(total_steps: int, warmup: float = 0.05) -> optax.Schedule:
-    """Linear warmup over a share of the steps, then cosine to zero; 1 at its peak."""
-    warmup_steps = max(1, round(total_steps * warmup))
-    return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps, total_steps)
+class Trainer:
+    """The training step of one model under one recipe, over the devices of a mesh.
 
-
-def make_optimizer(
-    learning_rate: float,
-    schedule: optax.Schedule,
-    *,
-    weight_decay: float = 0.0,
-    decayed: str = r".*/kernel$",
-    clip_norm: float = 1.0,
-) -> optax.GradientTransformation:
-    """Adam as PaliGemma's transfers use it.
-
-    The gradient is clipped by its global norm, scaled by Adam and the learning rate, decay is
-    added, and the schedule multiplies the sum: so `weight_decay` does not depend on the learning
-    rate. `decayed` is the pattern of parameter paths that decay; big_vision's default, kept here,
-    reaches the vision tower alone.
+    State and frozen parameters are spread by `fsdp`, batches by their rows; every process of the
+    mesh has to make the same calls.
     """
 
-    def decay_mask(params: Params) -> Params:
-        flat = traverse_util.flatten_dict(params, sep="/")
-        decays = {path: re.fullmatch(decayed, path) is not None for path in flat}
-        return traverse_util.unflatten_dict(decays, sep="/")  # type: ignore[no-any-return]
+    def __init__(self, config: PaliGemmaConfig, recipe: Recipe, mesh: Mesh) -> None:
+        """Settles what is trained.
 
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
-        optax.scale(learning_rate),
-        optax.add_decayed_weights(weight_decay, mask=decay_mask),
-        optax.scale_by_schedule(schedule),
-        optax.scale(-1.0),
-    )
+        Raises:
+            ValueError: a pattern of the recipe matches no parameter, or nothing is left to train.
+        """
+        self.config, self.recipe, self.mesh = config, recipe, mesh
+        self.schedule = learning_schedule(recipe.total_steps, recipe.warmup_steps)
+        self._shapes = expected_shapes(config)
+        self._trained = _trained_shapes(self._shapes, recipe)
+        self._optimizer = make_optimizer(
+            recipe.learning_rate,
+            self.schedule,
+            weight_decay=recipe.weight_decay,
+            decayed=recipe.decayed,
+            clip_norm=recipe.clip_norm,
+        )
 
+    @property
+    def trained(self) -> frozenset[str]:
+        """The paths of what is trained: weights, or adapters."""
+        return frozenset(self._trained)
 
-def init_state(network: Network, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """Fresh float32 parameters and their optimizer state."""
-    size = network.config.image_size
-    images = jnp.zeros((1, size, size, 3))
-    text = jnp.zeros((1, 1), jnp.int32)
-    params = jax.jit(network.init)(jax.random.key(seed), images, text, text)["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    @cached_property
+    def abstract(self) -> tuple[TrainState, Params]:
+        """Shapes, dtypes and shardings of what `init` returns; nothing is allocated."""
+        trained = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in self._trained.items()}
+        frozen = {
+            path: jax.ShapeDtypeStruct(shape, jnp.dtype(self.recipe.dtype))
+            for path, shape in self._shapes.items()
+            if path not in self._trained
+        }
+        trees = jax.eval_shape(self._start, _tree(trained)), _tree(frozen)
+        placed: tuple[TrainState, Params] = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            trees,
+            fsdp(trees, self.mesh),
+        )
+        return placed
 
+    def init(self, params: Mapping[str, Any]) -> tuple[TrainState, Params]:
+        """The state before the first step, and the parameters that stay as they are.
 
-def make_train_step(
-    network: Network, optimizer: optax.GradientTransformation, label_smoothing: float = 0.0
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted step; it consumes the state it is given.
+        Args:
+            params: the model's, of any dtype, on the host or on local devices; not consumed.
 
-    Returns:
-        A function from state and batch to the next state and `loss` and `grad_norm`.
-    """
+        Returns:
+            State with trained parameters in float32, and the rest in the recipe's dtype.
+        """
+        state, frozen = self.abstract
+        flat = flatten_dict(params, sep="/")
+        if self.recipe.lora_rank:
+            flat |= fresh_adapters(self._trained, self.recipe.seed)
+        state_places, trained, rest = _places(state), _flat(state.params), _flat(frozen)
+        placed = {path: _place(flat[path], leaf) for path, leaf in (trained | rest).items()}
+        start = jax.jit(self._start, out_shardings=state_places, donate_argnums=0)
+        return start(_tree({p: placed.pop(p) for p in trained})), _tree(placed)
 
-    def loss_of(params: Params, batch: Batch) -> jax.Array:
-        text, mask_ar, mask_loss = (jnp.asarray(x) for x in batch[1:])
-        logits = apply(network, params, "__call__", batch.images, text[:, :-1], mask_ar[:, :-1])
-        return suffix_loss(logits, text[:, 1:], mask_loss[:, 1:], label_smoothing)
+    def _start(self, params: Params) -> TrainState:
+        return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(params))
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss, grads = jax.value_and_grad(loss_of)(state.params, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    @cached_property
+    def step(self) -> jax.stages.Wrapped:
+        """From state (consumed), frozen and batch to the next state and metrics.
+
+        The metrics are scalars: `loss`, in nats, the mean over the examples that count;
+        `grad_norm`, before clipping; `learning_rate`; `examples`, how many counted.
+        """
+        state, frozen = _places(self.abstract)
+        shardings = (state, frozen, by_rows(self.mesh))
+        out = (state, replicated(self.mesh))
+        return jax.jit(self._step, in_shardings=shardings, out_shardings=out, donate_argnums=0)
+
+    @cached_property
+    def loss(self) -> jax.stages.Wrapped:
+        """From state, frozen and batch to the sum of the examples' losses and their number.
+
+        Without label smoothing and dropout.
+        """
+        shardings = (*_places(self.abstract), by_rows(self.mesh))
+        return jax.jit(self._loss, in_shardings=shardings, out_shardings=replicated(self.mesh))
+
+    def merged(self, state: TrainState, frozen: Params) -> Params:
+        """The whole model under its published names, to export or to generate with.
+
+        Weights that were trained or had an adapter are float32, the rest as in `frozen`, whose
+        leaves, like the state's, are shared where nothing is merged: valid until the next step.
+        """
+        return _tree(self._merge(_flat(state.params) | _flat(frozen)))
+
+    @cached_property
+    def _merge(self) -> jax.stages.Wrapped:
+        shapes = {path: jax.ShapeDtypeStruct(s, jnp.float32) for path, s in self._shapes.items()}
+        return jax.jit(merge_adapters, out_shardings=fsdp(shapes, self.mesh))
+
+    def _step(
+        self, state: TrainState, frozen: Params, batch: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        recipe = self.recipe
+        network = Network(self.config, recipe.dtype, recipe.remat, recipe.dropout)
+        examples = _counted(batch)
+        parts = self._parts(batch)
+        key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+        keys = jax.random.split(key, recipe.accumulate)
+        places = _places(self.abstract[0].params)
+
+        def loss_of(params: Params, part: Batch, key: jax.Array) -> jax.Array:
+            losses = _losses(
+                network, _join(params, frozen), part, recipe.label_smoothing, {"dropout": key}
+            )
+            return losses.sum() / jnp.maximum(examples, 1)
+
+        def add(total: Any, part_key: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            loss, grads = jax.value_and_grad(loss_of)(state.params, *part_key)
+            grads = jax.lax.with_sharding_constraint(grads, places)
+            return jax.tree.map(jnp.add, total, (loss, grads)), None
+
+        zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
+        (loss, grads), _ = jax.lax.scan(add, zero, (parts, keys))
+        updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": recipe.learning_rate * self.schedule(state.step),
+            "examples": examples,
+        }
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    def _loss(self, state: TrainState, frozen: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        network = Network(self.config, self.recipe.dtype, self.recipe.remat)
+        params = _join(state.params, frozen)
+        sums = jax.lax.map(lambda part: _losses(network, params, part).sum(), self._parts(batch))
+        return sums.sum(), _counted(batch)
+
+    def _parts(self, batch: Batch) -> Batch:
+        """[B, ...] to [A, B / A, ...]; part i has the rows i, i + A, ..., some of each device."""
+        rows, accumulate = jnp.shape(batch.text)[0], self.recipe.accumulate
+        if rows % (accumulate * self.mesh.size):
+            raise ValueError(
+                f"a batch of {rows} rows does not divide into accumulate={accumulate} parts "
+                f"over {self.mesh.size} devices; make it a multiple of their product"
+            )
+        place = NamedSharding(self.mesh, PartitionSpec(None, "data"))
+
+        def cut(x: jax.Array) -> jax.Array:
+            parts = x.reshape(rows // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1)
+            return jax.lax.with_sharding_constraint(parts, place)
+
+        parts: Batch = jax.tree.map(cut, batch)
+        return parts
+
+
+def _trained_shapes(
+    shapes: Mapping[str, tuple[int, ...]], recipe: Recipe
+) -> dict[str, tuple[int, ...]]:
+    for pattern in recipe.frozen:
+        _check_matches("frozen", pattern, shapes, "no parameter")
+    if recipe.lora_rank:
+        trained = adapter_shapes(shapes, recipe.lora_matrices, recipe.lora_rank)
+    else:
+        trained = {
+            path: shape
+            for path, shape in shapes.items()
+            if not any(re.fullmatch(pattern, path) for pattern in recipe.frozen)
+        }
+    if not trained:
+        raise ValueError(f"frozen={list(recipe.frozen)} leaves nothing to train")
+    if recipe.weight_decay:
+        _check_matches("decayed", recipe.decayed, trained, "nothing that is trained")
+    return trained
+
+
+def _check_matches(field: str, pattern: str, paths: Collection[str], nothing: str) -> None:
+    if not any(re.fullmatch(pattern, path) for path in paths):
+        some = ", ".join(sorted(paths)[:: -(-len(paths) // 5)])
+        raise ValueError(f"{field}={pattern!r} matches {nothing}; there are, e.g., {some}")
+
+
+def _counted(batch: Batch) -> jax.Array:
+    count: jax.Array = (jnp.asarray(batch.mask_loss)[:, 1:] != 0).any(1).sum()
+    return count
+
+
+def _losses(
+    network: Network,
+    params: Params,
+    batch: Batch,
+    label_smoothing: float = 0.0,
+    rngs: dict[str, jax.Array] | None = None,
+) -> jax.Array:
+    text, mask_ar, mask_loss = (jnp.asarray(x) for x in batch[1:])
+    inputs = batch.images, text[:, :-1], mask_ar[:, :-1]
+    logits: Any = network.apply({"params": params}, *inputs, rngs=rngs)
+    return suffix_losses(logits, text[:, 1:], mask_loss[:, 1:], label_smoothing)
+
+
+def _flat(params: Params) -> dict[str, Any]:
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    return flat
+
+
+def _tree(flat: Mapping[str, Any]) -> Params:
+    tree: Params = unflatten_dict(flat, sep="/")
+    return tree
+
+
+def _join(params: Params, frozen: Params) -> Params:
+    return _tree(_flat(params) | _flat(frozen))
+
+
+def _places(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def _place(leaf: ArrayLike, target: jax.ShapeDtypeStruct) -> jax.Array:
+    """A leaf that every process has, as one array over all devices; never the same memory."""
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(
+        target.shape, target.sharding, lambda index: np.array(host[index], target.dtype)
+    )

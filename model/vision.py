@@ -73,7 +73,7 @@ class Encoder(nn.Module):
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.config.depth,
-            unroll=self.config.depth,
+            unroll=1 if self.remat else self.config.depth,
         )
         x, _ = layers(self.config, name="encoderblock")(x)
         return LayerNorm(name="encoder_norm")(x)
@@ -82,7 +82,8 @@ class Encoder(nn.Module):
 class VisionTower(nn.Module):
     """SigLIP without pooling, every token projected to the decoder's width.
 
-    `remat` recomputes each layer in the backward pass instead of keeping its activations.
+    `remat` recomputes each layer in the backward pass instead of keeping its activations, and
+    rolls the layers into a loop.
     """
 
     config: VisionConfig

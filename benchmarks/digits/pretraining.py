@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from paliflow.benchmarks.digits import scenes
 from paliflow.model.images import preprocess
 from paliflow.model.network import Network, apply
-from paliflow.model.train import Params
+from paliflow.model.optimizer import Params
 
 # Axes: B batch, N image token.
 

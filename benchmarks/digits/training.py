@@ -1,10 +1,10 @@
 """Trains the bundled checkpoint: its tokenizer, its configuration, its two stages."""
 
 import io
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -24,16 +24,10 @@ from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paliflow.model.examples import encode_examples
 from paliflow.model.images import preprocess
 from paliflow.model.network import Network
+from paliflow.model.optimizer import Params, learning_schedule, make_optimizer
+from paliflow.model.sharding import global_mesh
 from paliflow.model.tokenizer import LOC_PIECES, Tokenizer, add_extra_pieces
-from paliflow.model.train import (
-    Batch,
-    Params,
-    TrainState,
-    init_state,
-    learning_schedule,
-    make_optimizer,
-    make_train_step,
-)
+from paliflow.model.train import Batch, Recipe, Trainer, TrainState
 
 TEXT_LENGTH = 29
 PRETRAINING_STEPS, PRETRAINING_SCHEDULE = 5500, 12_000
@@ -118,13 +112,20 @@ def grid_positions(side: int, width: int) -> NDArray[np.float32]:
     return (waves[None] / 2).astype(np.float32)
 
 
+def fresh_params(config: PaliGemmaConfig, seed: int) -> Params:
+    """Random float32 parameters."""
+    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    text = jnp.zeros((1, 1), jnp.int32)
+    params: Params = jax.jit(Network(config).init)(jax.random.key(seed), images, text, text)
+    return params["params"]  # type: ignore[return-value]
+
+
 def restore_params(directory: Path, tokenizer: Tokenizer) -> Params:
     """The parameters of the newest checkpoint in `directory`."""
-    network = Network(make_config(tokenizer.vocab_size))
-    empty = init_state(network, make_optimizer(0.0, learning_schedule(100)), seed=0)
+    trainer = Trainer(make_config(tokenizer.vocab_size), Recipe(1), global_mesh())
     with ocp.CheckpointManager(directory.absolute()) as manager:
         state: TrainState = manager.restore(
-            manager.latest_step(), args=ocp.args.StandardRestore(empty)
+            manager.latest_step(), args=ocp.args.StandardRestore(trainer.abstract[0])
         )
     return state.params
 
@@ -145,13 +146,11 @@ def train(
     network = Network(make_config(tokenizer.vocab_size), dtype="float32")
     vision = network.config.vision
     side = vision.image_size // vision.patch_size
-    optimizer = make_optimizer(learning_rate, learning_schedule(steps, warmup=0.03))
-    state = init_state(network, optimizer, seed)
-    flat = traverse_util.flatten_dict(state.params, sep="/")
+    flat = traverse_util.flatten_dict(fresh_params(network.config, seed), sep="/")
     flat["img/pos_embedding"] = jnp.asarray(grid_positions(side, vision.width))
     params = traverse_util.unflatten_dict(flat, sep="/")
 
-    schedule = learning_schedule(PRETRAINING_SCHEDULE)
+    schedule = learning_schedule(PRETRAINING_SCHEDULE, PRETRAINING_SCHEDULE // 20)
     pretraining = make_optimizer(learning_rate, schedule)
     pretrained = fit(
         work / "pretraining",
@@ -161,10 +160,14 @@ def train(
         PRETRAINING_STEPS,
     )
     print(f"patches read: {patch_accuracy(network, pretrained, side):.1%}", flush=True)
+    warmup = max(1, round(0.03 * steps))
+    recipe = Recipe(steps, warmup, learning_rate, dtype="float32", seed=seed)
+    trainer = Trainer(network.config, recipe, global_mesh())
+    state, frozen = trainer.init({**params, "img": pretrained.trained["img"]})
     return fit(
         work / "checkpoints",
-        replace(state, params={**params, "img": pretrained.trained["img"]}),
-        make_train_step(network, optimizer),
+        state,
+        lambda state, batch: trainer.step(state, frozen, batch),
         partial(make_batch, tokenizer, vision.image_size, seed, batch_size),
         steps,
     )

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from paliflow.configs.examples import EvaluationSet
+from paliflow.configs.examples import EvaluationSet, SetName
 from paliflow.configs.run import AskSpec
 
 
 class EvaluateSpec(AskSpec):
     """One evaluation: a checkpoint answers held-out examples greedily and is scored."""
 
-    sets: Annotated[dict[str, EvaluationSet], Field(min_length=1)]
+    sets: Annotated[dict[SetName, EvaluationSet], Field(min_length=1)]
     """By name; their figures are `<name>/<metric>`."""

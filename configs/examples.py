@@ -18,6 +18,9 @@ Metric = Literal[
     "mean_iou",
 ]
 
+SetName = Annotated[str, Field(pattern=r"^[^/]+$")]
+"""Of held-out examples; its figures are `<name>/<metric>`."""
+
 
 class ExampleSource(Spec):
     """Examples of one file or folder: images, what is asked about them, what to answer.
@@ -37,7 +40,7 @@ class ExampleSource(Spec):
     suffix_column: str = "suffix"
     """The column of what is to be answered; a list of answers where several are right."""
     prefix: str | None = None
-    """What is asked where the file has no column for it, e.g. `caption en`."""
+    """What is asked where the file says nothing else, e.g. `caption en`."""
     images: str | None = None
     """The folder that relative paths of images are relative to; the file's own if not given."""
     prompts: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec
-from paliflow.configs.examples import EvaluationSet, ExampleSource
+from paliflow.configs.examples import EvaluationSet, ExampleSource, SetName
 from paliflow.configs.run import ModelSpec
 
 
@@ -48,7 +48,7 @@ class FineTuneSpec(ModelSpec):
 
     train: Annotated[tuple[ExampleSource, ...], Field(min_length=1)]
     """What is learnt from: one source, or a mixture of weighted ones."""
-    validation: dict[str, EvaluationSet] = Field(default_factory=dict)
+    validation: dict[SetName, EvaluationSet] = Field(default_factory=dict)
     """Held-out sets by name: their loss (`<name>/loss`) and metrics (`<name>/<metric>`) are taken
     while training goes on."""
     duration: Duration = Duration(epochs=5)

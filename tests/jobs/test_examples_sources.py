@@ -1,0 +1,154 @@
+"""Labelled tables: which rows are examples, why others are none, and what is refused."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from paliflow.configs.base import SpecError
+from paliflow.configs.examples import ExampleSource
+from paliflow.jobs.examples.sources import Example, read_examples
+
+
+def found(path: object, **fields: Any) -> list[Example | str]:
+    return list(read_examples(ExampleSource.parse({"path": str(path)} | fields), ()))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+ROWS = [
+    {"image": "a.jpg", "prefix": "answer en what?", "suffix": "a cat"},
+    {"image": "/abs/b.jpg", "prefix": "caption en", "suffix": "ein Häs'chen; <loc0001>"},
+    {"image": "gs://shop/c.jpg", "prefix": "ocr", "suffix": " padded "},
+]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_rows_are_examples_in_their_order(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"train{suffix}", ROWS)
+    images = [f"{tmp_path}/a.jpg", "/abs/b.jpg", "gs://shop/c.jpg"]
+    assert found(path) == [
+        Example(str(n), (images[n],), row["prefix"], (row["suffix"],)) for n, row in enumerate(ROWS)
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_lists_are_several_images_and_several_right_answers(tmp_path: Path, suffix: str) -> None:
+    row = {"image": ["b.jpg", "a.jpg"], "prefix": "which?", "suffix": ["left", "left", "the left"]}
+    assert found(write(tmp_path / f"train{suffix}", [row])) == [
+        Example("0", (f"{tmp_path}/b.jpg", f"{tmp_path}/a.jpg"), "which?", tuple(row["suffix"]))
+    ]
+
+
+def test_columns_folder_and_prefix_may_be_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", [{"file": "a.jpg", "label": "cat"}])
+    assert found(
+        path, image_column="file", suffix_column="label", prefix="name it", images="gs://shop/in"
+    ) == [Example("0", ("gs://shop/in/a.jpg",), "name it", ("cat",))]
+
+
+def test_a_prefix_of_the_spec_fills_in_for_rows_without_one(tmp_path: Path) -> None:
+    rows = [{"image": "a.jpg", "suffix": "x", "prefix": own} for own in ("ocr", "", None)]
+    for suffix in (".jsonl", ".csv", ".parquet"):
+        examples = found(write(tmp_path / f"train{suffix}", rows), prefix="caption en")
+        assert [e.prefix for e in examples if isinstance(e, Example)] == [
+            "ocr",
+            "caption en",
+            "caption en",
+        ]
+
+
+GOOD = {"image": "a.jpg", "prefix": "ocr", "suffix": "x"}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"image": "a.jpg", ', "the line is not a JSON object"),
+        ("[1, 2]", "the line is not a JSON object"),
+        ("[" * 100_000, "the line is not a JSON object"),
+        (b'{"image": "a.jpg", "prefix": "ocr", "suffix": "\xff"}', "the line is not a JSON object"),
+        (GOOD | {"image": None}, "no image"),
+        (GOOD | {"image": ""}, "no image"),
+        (GOOD | {"image": []}, "no image"),
+        (GOOD | {"image": ["a.jpg", None]}, "no image"),
+        (GOOD | {"image": 7}, "the image is neither a path nor a list of paths"),
+        (GOOD | {"image": {"path": "a.jpg"}}, "the image is neither a path nor a list of paths"),
+        (GOOD | {"prefix": " "}, "no prefix"),
+        ({"image": "a.jpg", "suffix": "x"}, "no prefix"),
+        (GOOD | {"prefix": ["ocr"]}, "the prefix is not text"),
+        (GOOD | {"suffix": None}, "no suffix"),
+        (GOOD | {"suffix": "\n"}, "no suffix"),
+        (GOOD | {"suffix": []}, "no suffix"),
+        (GOOD | {"suffix": ["", None]}, "no suffix"),
+        (GOOD | {"suffix": 7}, "the suffix is neither text nor a list of texts"),
+        (GOOD | {"suffix": ["x", 7]}, "the suffix is neither text nor a list of texts"),
+    ],
+)
+def test_a_row_that_is_no_example_says_why_and_the_next_ones_are_read(
+    tmp_path: Path, line: Any, reason: str
+) -> None:
+    bad = line if isinstance(line, str | bytes) else json.dumps(line)
+    bad = bad if isinstance(bad, bytes) else bad.encode()
+    good = json.dumps(GOOD).encode()
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(good + b"\n\n" + bad + b"\n" + good)
+    example = Example("0", (f"{tmp_path}/a.jpg",), "ocr", ("x",))
+    assert found(path) == [example, reason, example._replace(id="2")]
+
+
+def test_lone_surrogates_become_text_that_can_be_stored(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"image": "\\ud800.jpg", "prefix": "ocr \\udfff", "suffix": ["\\udead"]}')
+    assert found(path) == [Example("0", (f"{tmp_path}/\\ud800.jpg",), "ocr \\udfff", ("\\udead",))]
+
+
+def test_what_cannot_be_read_at_all_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", ROWS)
+    (tmp_path / "x.txt").touch()
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    write(tmp_path / "bytes.parquet", [{"image": b"\xff\xd8", "prefix": "ocr", "suffix": "x"}])
+    for name, fields, message in [
+        ("train.jsonl", {"suffix_column": "label"}, "suffix_column='label': no such column"),
+        ("train.jsonl", {"image_column": "file"}, "there are image, prefix, suffix"),
+        ("train.jsonl", {"prefix_column": "ask"}, "prefix_column='ask'"),
+        ("train.jsonl", {"min_score": 0.5}, "min_score=0.5: only Paliflow's own annotations"),
+        ("train.jsonl", {"prompts": ["ocr"]}, r"prompts=\('ocr',\): only Paliflow's own"),
+        ("nothing.jsonl", {}, "there is no such file"),
+        ("nothing", {}, "there is no such file, and no finished run"),
+        ("x.txt", {}, "examples are read from .*, .json and from Paliflow's own annotations"),
+        ("broken.parquet", {}, "Parquet"),
+        ("bytes.parquet", {}, "image_column='image' holds binary, not paths"),
+    ]:
+        with pytest.raises(SpecError, match=f"path='{tmp_path / name}'.*{message}"):
+            found(tmp_path / name, **fields)
+    assert len(found(path)) == 3
+    with pytest.raises(SpecError, match="https_hosts"):
+        found("https://example.org/train.jsonl")
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    line = json.dumps({"image": "a.jpg", "prefix": "caption en", "suffix": "a cat " * 10}) + "\n"
+    path.write_text(line * 200_000)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    count = sum(1 for _ in read_examples(ExampleSource(path=str(path)), ()))
+    assert count == 200_000
+    assert process.memory_info().rss - before < 2e7  # all at once would be over 1e8

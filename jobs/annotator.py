@@ -1,6 +1,5 @@
 """The actor: takes shards, reads ahead of the device, has the prompts asked, commits parts."""
 
-import posixpath
 import threading
 import time
 from collections import deque
@@ -13,13 +12,13 @@ from typing import Any
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs.asking import Asked, Asker
+from paliflow.jobs.checkpoints import require_digest, tokenizer_of
 from paliflow.jobs.driver import Beat, Done
 from paliflow.jobs.plan import Item, Plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
 from paliflow.jobs.reading import Input, read_input
 from paliflow.jobs.sink import commit_part
 from paliflow.model import (
-    BUNDLED_CHECKPOINT,
     MaskDecoder,
     PaliGemma,
     Tokenizer,
@@ -49,16 +48,18 @@ class Annotator:
         """Loads the weights and tokenizes the prompts.
 
         Raises:
-            SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, or a
-                prompt is too long.
+            SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, the
+                checkpoint is not what was registered, or a prompt is too long.
         """
-        spec = self._spec
-        tokenizer_uri, checkpoint = _tokenizer_of(spec), checkpoint_of(spec)
+        spec, pinned = self._spec, self._plan.pinned(self._spec)
+        checkpoint = pinned.checkpoint
+        tokenizer_uri = tokenizer_of(spec, checkpoint)
         with _loading("tokenizer", tokenizer_uri), local_copy(tokenizer_uri) as path:
             tokenizer = Tokenizer.from_file(path)
         overrides = spec.model_dump(include={"query_pre_attn_scalar"}, exclude_none=True)
         with _loading("checkpoint", checkpoint), local_copy(checkpoint) as path:
             sha256 = checkpoint_sha256(path)
+            require_digest(pinned, sha256)
             model = PaliGemma.from_checkpoint(path, dtype=spec.dtype, **overrides)
         mask_decoder = None
         if spec.mask_decoder:
@@ -149,14 +150,3 @@ def _loading(field: str, value: object) -> Iterator[None]:
         yield
     except (FileNotFoundError, PermissionError, ValueError) as error:
         raise SpecError(f"{field}={value!r}: {error}") from error
-
-
-def checkpoint_of(spec: AnnotateSpec) -> str:
-    """Where a spec's weights are."""
-    return spec.checkpoint or str(BUNDLED_CHECKPOINT)
-
-
-def _tokenizer_of(spec: AnnotateSpec) -> str:
-    checkpoint = checkpoint_of(spec)
-    folder = posixpath.dirname(checkpoint) if checkpoint.endswith(".npz") else checkpoint
-    return spec.tokenizer or posixpath.join(folder, "tokenizer.model")

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paliflow.configs.base import Spec
+from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import PLAN
 from paliflow.jobs import storage
+from paliflow.jobs.checkpoints import Resolved, checkpoint_of
 
 _SHARDS_A_FILE = 256
 """Whoever reads a shard reads its file's footer, which grows with the file's row groups."""
@@ -47,6 +49,14 @@ class Plan(Spec):
     rows: int
     """Inputs times the prompts of each."""
     shards: int
+    checkpoint: str | None = None
+    """What the spec's resolved to; None in plans of older versions, which had no registry."""
+    checkpoint_sha256: str | None = None
+    """What the registry says that its digest is."""
+
+    def pinned(self, spec: ModelSpec) -> Resolved:
+        """The run's weights, whatever a registry says by now."""
+        return Resolved(self.checkpoint or checkpoint_of(spec), self.checkpoint_sha256)
 
     def size_of(self, shard: int) -> int:
         """How many inputs a shard has; all are full but the last."""
@@ -54,7 +64,9 @@ class Plan(Spec):
         return min(size, self.inputs - shard * size)
 
 
-def write_plan(run: str, items: Iterable[Item], spec: dict[str, Any]) -> Plan:
+def write_plan(
+    run: str, items: Iterable[Item], spec: dict[str, Any], resolved: Resolved | None = None
+) -> Plan:
     """Cuts the inputs into shards and writes them; row group k of file n is one shard.
 
     Of two that plan the same run, the first to finish decides for both.
@@ -63,6 +75,7 @@ def write_plan(run: str, items: Iterable[Item], spec: dict[str, Any]) -> Plan:
         run: the run's folder.
         items: streamed; one shard of them is in memory at a time.
         spec: the `AnnotateSpec` as JSON.
+        resolved: the weights that it stands for; its `checkpoint` if not given.
     """
     folder = uuid.uuid4().hex
     size, asked = spec["shard_size"], len(spec["prompts"])
@@ -80,7 +93,15 @@ def write_plan(run: str, items: Iterable[Item], spec: dict[str, Any]) -> Plan:
                     )
                     shards += 1
             storage.commit_if_absent(_file_uri(run, folder, shards - 1), file)
-    plan = Plan(spec=spec, folder=folder, inputs=inputs, rows=rows, shards=shards)
+    plan = Plan(
+        spec=spec,
+        folder=folder,
+        inputs=inputs,
+        rows=rows,
+        shards=shards,
+        checkpoint=resolved and resolved.checkpoint,
+        checkpoint_sha256=resolved and resolved.sha256,
+    )
     content = io.BytesIO(plan.model_dump_json(indent=2).encode())
     if storage.commit_if_absent(_plan_uri(run), content):
         return plan

@@ -12,22 +12,24 @@ import ray
 from rich.console import Console
 
 from paliflow.configs import AnnotateSpec, RunSummary
-from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
-from paliflow.jobs.annotator import Annotator, checkpoint_of
+from paliflow.jobs.annotator import Annotator
+from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
 from paliflow.jobs.cluster import actor_options, connected, require_room, room
 from paliflow.jobs.compact import compact
 from paliflow.jobs.driver import Done, Fleet, drive
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.incremental import only_new
 from paliflow.jobs.limits import ErrorLimits
+from paliflow.jobs.paths import with_absolute_paths
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
 from paliflow.jobs.report import REPORT, write_report
 from paliflow.jobs.runs import read_summary, seal
 from paliflow.jobs.sink import REASONS, present_parts, read_parts
 from paliflow.jobs.sources import items
-from paliflow.model import checkpoint_sha256, local_copy
+
+Digest = Callable[[Resolved], str]
 
 
 def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = None) -> RunSummary:
@@ -45,13 +47,13 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         RuntimeError: the parts do not add up to the plan, or actors keep dying.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    spec = _with_absolute_paths(spec)
+    spec = with_absolute_paths(spec)
     run = spec.location
     if summary := read_summary(run):
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return _finish(summary, spec)
-    digest = cache(partial(_digest, checkpoint_of(spec)))  # reads all of the weights
+    digest = cache(digest_of)  # reads all of the weights
     plan = read_plan(run) or _plan(run, spec, digest)
     require_same(plan.spec, spec)
     done = present_parts(run)
@@ -83,7 +85,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         inputs=plan.inputs,
         **_counts(run, plan, spec, digest),
         shards=plan.shards,
-        checkpoint=checkpoint_of(spec),
+        checkpoint=plan.pinned(spec).checkpoint,
         started=started,
         finished=datetime.now(UTC),
         seconds=seconds,
@@ -94,19 +96,15 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     return _finish(summary, spec)
 
 
-def _plan(run: str, spec: AnnotateSpec, digest: Callable[[], str]) -> Plan:
+def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:
+    resolved = resolve(spec)
     found = items(spec)
     if spec.only_new:
-        found = only_new(found, spec, digest())
-    return write_plan(run, found, spec.model_dump(mode="json"))
+        found = only_new(found, spec, digest(resolved))
+    return write_plan(run, found, spec.model_dump(mode="json"), resolved)
 
 
-def _digest(checkpoint: str) -> str:
-    with local_copy(checkpoint) as path:
-        return checkpoint_sha256(path)
-
-
-def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Callable[[], str]) -> dict[str, Any]:
+def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[str, Any]:
     """What the parts say they hold, if that is what the plan wants.
 
     Raises:
@@ -127,8 +125,9 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Callable[[], str])
         raise RuntimeError(f"the parts of {run} have {rows} rows; its plan makes {plan.rows}")
     if len(checkpoints) > 1:
         raise RuntimeError(
-            f"the parts of {run} come from {len(checkpoints)} different checkpoints: the weights "
-            f"at {checkpoint_of(spec)} changed during the run; start another with a new run_id"
+            f"the parts of {run} come from {len(checkpoints)} different checkpoints: those at "
+            f"{plan.pinned(spec).checkpoint} changed during the run; start another with a new "
+            "run_id"
         )
     limits.check()
     return {
@@ -136,7 +135,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Callable[[], str])
         "ok": rows - errors,
         "errors": errors,
         "error_reasons": dict(reasons.most_common(REASONS)),
-        "checkpoint_sha256": checkpoints.pop() if checkpoints else digest(),
+        "checkpoint_sha256": checkpoints.pop() if checkpoints else digest(plan.pinned(spec)),
     }
 
 
@@ -153,15 +152,3 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
         except Exception as error:  # the rows are whole; nobody shall lose them over a picture
             print(f"no report: {type(error).__name__}: {error}", flush=True)
     return summary
-
-
-def _with_absolute_paths(spec: AnnotateSpec) -> AnnotateSpec:
-    """Actors run in other folders, and a resumed run may be started from another."""
-    fields = {"input", "output", "checkpoint", "registry", "tokenizer", "mask_decoder"}
-    paths = spec.model_dump(include=fields, exclude_none=True)
-    for field, path in paths.items():
-        try:
-            paths[field] = storage.absolute(path)
-        except ValueError as error:
-            raise SpecError(f"{field}: {error}") from None
-    return spec.model_copy(update=paths)

@@ -9,13 +9,11 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.files import local_copy
 from paliflow.model.generate import Generation, generate
-from paliflow.model.huggingface import read_huggingface
 from paliflow.model.network import Network, apply
-from paliflow.model.npz import read_npz
-from paliflow.model.orbax import read_orbax
 from paliflow.model.sampling import Greedy, Sampler
 from paliflow.model.sharding import local_mesh, split_rows
 from paliflow.model.weights import infer_config, load_params
@@ -52,13 +50,7 @@ class PaliGemma:
             CheckpointError: not a PaliGemma, or parameters are missing, unexpected or misshapen.
         """
         with local_copy(path) as local:
-            described: dict[str, Any] = {}
-            if local.is_file():
-                leaves = read_npz(local)
-            elif any(local.glob("*.safetensors")):
-                leaves, described = read_huggingface(local)
-            else:
-                leaves = read_orbax(local)
+            leaves, described = read_checkpoint(local)
             shapes = {name: leaf.shape for name, leaf in leaves.items()}
             config = infer_config(shapes, **described | config_overrides)
             return cls(config, load_params(leaves, config, dtype))

@@ -94,7 +94,8 @@ def expected_shapes(config: PaliGemmaConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter, by big_vision's path; nothing is allocated."""
     images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     text = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    params = jax.eval_shape(Network(config).init, jax.random.key(0), images, text, text)["params"]
+    key = jax.eval_shape(lambda: jax.random.key(0))  # no device is touched
+    params = jax.eval_shape(Network(config).init, key, images, text, text)["params"]
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
 
 
@@ -102,6 +103,21 @@ def load_params(
     leaves: Mapping[str, Leaf], config: PaliGemmaConfig, dtype: DTypeLike
 ) -> dict[str, Any]:
     """Reads every leaf to all local devices, the largest first: the peak stays near the end size.
+
+    Raises:
+        CheckpointError: as `fitting`.
+    """
+    fits = fitting(leaves, config)
+    place = replicated(local_mesh())
+    params: dict[str, jax.Array] = {}
+    for path in sorted(fits, key=lambda p: -np.prod(fits[p].shape)):
+        params[path] = jax.device_put(fits[path].read(np.dtype(dtype)), place)
+    tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
+    return tree
+
+
+def fitting(leaves: Mapping[str, Leaf], config: PaliGemmaConfig) -> dict[str, Leaf]:
+    """The leaves, unread, in the shapes of a configuration.
 
     A position embedding of another resolution is resized; anything else must fit.
 
@@ -121,15 +137,14 @@ def load_params(
     ]
     if problems:
         raise CheckpointError("parameters do not fit:\n" + "\n".join(problems))
-    place = replicated(local_mesh())
-    params: dict[str, jax.Array] = {}
-    for path in sorted(expected, key=lambda p: -np.prod(expected[p])):
-        array = leaves[path].read(np.dtype(dtype))
-        if path == position and array.shape != expected[path]:
-            array = resize_positions(array, expected[path][1])
-        params[path] = jax.device_put(array, place)
-    tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
-    return tree
+    fits = dict(leaves)
+    if leaves[position].shape != expected[position]:
+        patches = expected[position][1]
+        fits[position] = Leaf(
+            expected[position],
+            lambda dtype: resize_positions(leaves[position].read(dtype), patches),
+        )
+    return fits
 
 
 def resize_positions(embedding: Array, num_patches: int) -> Array:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -124,7 +124,7 @@ def test_what_cannot_be_read_at_all_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").touch()
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     write(tmp_path / "bytes.parquet", [{"image": b"\xff\xd8", "prefix": "ocr", "suffix": "x"}])
-    for name, fields, message in [
+    refused: list[tuple[str, dict[str, Any], str]] = [
         ("train.jsonl", {"suffix_column": "label"}, "suffix_column='label': no such column"),
         ("train.jsonl", {"image_column": "file"}, "there are image, prefix, suffix"),
         ("train.jsonl", {"prefix_column": "ask"}, "prefix_column='ask'"),
@@ -135,7 +135,8 @@ def test_what_cannot_be_read_at_all_is_refused(tmp_path: Path) -> None:
         ("x.txt", {}, "examples are read from .*, .json and from Paliflow's own annotations"),
         ("broken.parquet", {}, "Parquet"),
         ("bytes.parquet", {}, "image_column='image' holds binary, not paths"),
-    ]:
+    ]
+    for name, fields, message in refused:
         with pytest.raises(SpecError, match=f"path='{tmp_path / name}'.*{message}"):
             found(tmp_path / name, **fields)
     assert len(found(path)) == 3

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from paliflow.model.images import has_image_magic
 
 MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
+
+_BYTES = re.compile(r"(.+)#bytes=(\d+)-(\d+)")
 
 
 class Input(NamedTuple):
@@ -78,12 +81,15 @@ def read_input(
 
 
 def read_content(item: Item, https_hosts: tuple[str, ...]) -> bytes:
-    """The bytes of one input, be it a file or a place in an archive.
+    """The bytes of one input: a file, a place in an archive, or a URI from `lasting_uri`.
 
     Raises:
         OSError: it cannot be read, is too large, or at a host that is not listed.
         ValueError: its URI is of no kind that can be read.
     """
+    if item.archive is None and (found := _BYTES.fullmatch(item.uri)):
+        first, last = int(found[2]), int(found[3])
+        item = item._replace(archive=found[1], offset=first, size=last - first + 1)
     uri = item.archive or item.uri
     storage.check_host(uri, https_hosts)
     if item.archive is None:
@@ -92,6 +98,13 @@ def read_content(item: Item, https_hosts: tuple[str, ...]) -> bytes:
     if len(data) != item.size:
         raise OSError(errno.EIO, "the archive ends before it")
     return data
+
+
+def lasting_uri(item: Item) -> str:
+    """Where an input is, for whoever has no plan: of a tar's member its bytes in the tar."""
+    if item.archive is None or item.offset is None or item.size is None:
+        return item.uri
+    return f"{item.archive}#bytes={item.offset}-{item.offset + item.size - 1}"
 
 
 def _jpeg(image: Image.Image, side: int) -> bytes:

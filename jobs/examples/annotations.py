@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,6 +13,8 @@ from paliflow.configs.examples import ExampleSource
 from paliflow.jobs import storage
 from paliflow.jobs.columns import require
 from paliflow.jobs.examples.example import Example, make_example
+from paliflow.jobs.plan import Item, read_plan, read_shard
+from paliflow.jobs.reading import lasting_uri
 from paliflow.jobs.runs import list_runs, read_summary, row_files
 
 _ROWS_AT_ONCE = 8192
@@ -45,7 +47,8 @@ def annotation_examples(uri: str, source: ExampleSource, folder: str) -> Iterato
         named[source.reviewed_column] = f"reviewed_column={source.reviewed_column!r}"
     seen: set[str] = set()
     for run in _finished(uri):
-        for number, row in enumerate(_rows(run, {*_OWN.values(), *named})):
+        rows = _with_places(run, _rows(run, {*_OWN.values(), *named}))
+        for number, row in enumerate(rows):
             if named:
                 row = _metadata(row) | row
                 seen.update(row)
@@ -79,6 +82,26 @@ def _rows(run: RunSummary, wanted: set[str]) -> Iterator[dict[str, Any]]:
             present = [name for name in table.schema_arrow.names if name in columns]
             for batch in table.iter_batches(_ROWS_AT_ONCE, columns=present):
                 yield from batch.to_pylist()
+
+
+def _with_places(run: RunSummary, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of a tar's members the plan, whose order the rows have, knows where in the tar they are."""
+    items = _planned(run)
+    item: Item | None = None
+    for row in rows:
+        uri = row["source_uri"]
+        if "#" in uri:
+            if not item or item.uri != uri:
+                item = next((planned for planned in items if planned.uri == uri), None)
+            if item:
+                row["source_uri"] = lasting_uri(item)
+        yield row
+
+
+def _planned(run: RunSummary) -> Iterator[Item]:
+    if plan := read_plan(run.location):
+        for shard in range(plan.shards):
+            yield from read_shard(run.location, plan, shard)
 
 
 def _metadata(row: _Row) -> dict[str, Any]:

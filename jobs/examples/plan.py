@@ -5,7 +5,7 @@ import tempfile
 import uuid
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate, islice
 from typing import Any, BinaryIO, overload
@@ -159,6 +159,10 @@ class _Examples(Sequence[Example]):
     def __len__(self) -> int:
         return self._ends[-1]
 
+    def __iter__(self) -> Iterator[Example]:
+        for batch in self._batches:
+            yield from map(_example, batch.to_pylist())
+
     @overload
     def __getitem__(self, index: int) -> Example: ...
     @overload
@@ -170,7 +174,11 @@ class _Examples(Sequence[Example]):
         number = bisect_right(self._ends, index)
         batch = self._batches[number]
         (row,) = batch.slice(index - self._ends[number] + batch.num_rows, 1).to_pylist()
-        return Example(row["id"], tuple(row["images"]), row["prefix"], tuple(row["suffixes"]))
+        return _example(row)
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    return Example(row["id"], tuple(row["images"]), row["prefix"], tuple(row["suffixes"]))
 
 
 def _write_source(

@@ -1,5 +1,6 @@
 """Annotations as examples: finished runs, sure or approved rows, corrected texts."""
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.compact import compact
 from paliflow.jobs.examples.sources import Example, read_examples
 from paliflow.jobs.plan import Item
+from paliflow.jobs.reading import read_content
+from paliflow.jobs.sources import items
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
 from paliflow.tests.jobs.outputs import commit_parts, finish
@@ -72,6 +75,22 @@ def test_only_finished_runs_count(make_spec: SpecFactory, photos: list[Item]) ->
     finish(make_spec(input="photos", run_id="b", prompts=["ocr"]), photos)
     finish(make_spec(input="photos", run_id="a", prompts=["ocr"]), photos)
     assert ids(late.output) == ["a/0", "a/2", "a/3", "b/0", "b/2", "b/3"]
+
+
+def test_a_member_of_a_tar_is_found_again_without_its_plan(
+    make_spec: SpecFactory, photos: list[Item], tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for item in photos:
+            tar.add(item.uri, Path(item.uri).name)
+    spec = make_spec(input=f"{tmp_path}/shard.tar", prompts=["ocr", "caption en"], shard_size=3)
+    finish(spec, items(spec))
+    examples = [each for each in found(spec.output) if isinstance(each, Example)]
+    assert [e.id for e in examples] == [f"test/{row}" for row in (0, 1, 4, 5, 6, 7)]
+    for example, number in zip(examples, (0, 0, 2, 2, 3, 3), strict=True):
+        assert example.suffixes[0].endswith(f" of shard.tar#{number}.png")
+        (image,) = example.images
+        assert read_content(Item(image), ()) == Path(photos[number].uri).read_bytes()
 
 
 def test_a_score_is_the_mean_probability_of_a_token(

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling
 from paliflow.configs.base import ClusterError, SpecError
+from paliflow.jobs.commands import finetune
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -130,6 +131,7 @@ def _annotate(ray_address: str | None, **fields: Any) -> None:
 
 _annotate.__signature__ = _signature()  # type: ignore[attr-defined]
 app.command("annotate")(_annotate)
+app.command()(finetune)
 
 Output = Annotated[
     str, typer.Argument(help="The folder or gs:// prefix that runs were written to, or one run's.")

@@ -11,7 +11,7 @@ from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
 from paliflow.jobs.cli import user_errors
 
-_JOBS: dict[str, tuple[type[Spec], str]] = {
+JOBS: dict[str, tuple[type[Spec], str]] = {
     "annotate": (AnnotateSpec, "run"),
     "evaluate": (EvaluateSpec, "evaluate"),
     "finetune": (FineTuneSpec, "finetune"),
@@ -27,12 +27,12 @@ def main() -> None:
     """
     with user_errors():
         _, *jobs = sys.argv
-        if len(jobs) != 1 or jobs[0] not in _JOBS:
-            raise SpecError(f"python -m paliflow.jobs takes one of: {', '.join(_JOBS)}")
+        if len(jobs) != 1 or jobs[0] not in JOBS:
+            raise SpecError(f"python -m paliflow.jobs takes one of: {', '.join(JOBS)}")
         if SPEC_VARIABLE not in os.environ:
             raise SpecError(f"set the environment variable {SPEC_VARIABLE} to a spec's JSON")
         (job,) = jobs
-        kind, module = _JOBS[job]
+        kind, module = JOBS[job]
         spec = kind.parse(os.environ[SPEC_VARIABLE])
         # Imported here, because a bad spec need not wait for JAX and Ray.
         run = getattr(import_module(f"paliflow.jobs.{module}"), job)

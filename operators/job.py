@@ -28,7 +28,8 @@ from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
 
 class JobOperator(BaseOperator):
-    """Runs a job and returns its summary as plain JSON, without the spec.
+    """Runs a job and returns its summary as plain JSON, without the spec: `task.output["location"]`
+    is what of it another task takes.
 
     A subclass takes the fields of its spec as keyword arguments, all templated. What it announces
     is an event of an `Asset` outlet where the DAG file names it; where it does not, and for mapped
@@ -73,7 +74,7 @@ class JobOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
-        super().__init__(**kwargs)
+        super().__init__(**{"multiple_outputs": True, **kwargs})
         check_fields(self.SPEC, {**self.MADE_LATER, **spec})
         if runtime_env and not ray_conn_id:
             raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")

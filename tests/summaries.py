@@ -1,13 +1,21 @@
 """Summaries of runs that never were, for manifests that are only read."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from paliflow.configs import RunSummary
+from paliflow.configs.summary import Summary
+
+Kind = TypeVar("Kind", bound=Summary)
 
 
-def made_up(location: str, **fields: Any) -> RunSummary:
-    """The summary of a finished run of one input; any field may be given."""
+@overload
+def made_up(location: str, **fields: Any) -> RunSummary: ...
+@overload
+def made_up(location: str, kind: type[Kind], **fields: Any) -> Kind: ...
+def made_up(location: str, kind: type[Summary] = RunSummary, **fields: Any) -> Summary:
+    """The summary of a finished run, of one input unless it is of another kind; any field may be
+    given."""
     now = datetime.now(UTC)
     defaults: dict[str, Any] = {
         "run_id": location.rpartition("/run_id=")[2],
@@ -26,4 +34,4 @@ def made_up(location: str, **fields: Any) -> RunSummary:
         "images_per_second": 1.0,
         "versions": {},
     }
-    return RunSummary.parse(defaults | fields)
+    return kind.parse(defaults | fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
-from airflow.models.asset import AssetEvent
+from airflow.models.asset import AssetDagRunQueue, AssetEvent
 from airflow.sdk import DAG
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
@@ -17,14 +17,28 @@ from sqlalchemy import select
 
 def run(dag: DAG, run_after: datetime | None = None, **conf: Any) -> Any:
     """The finished `DagRun`; `conf` are the values of DAG parameters."""
+    make_known(dag)
+    return dag.test(run_after=run_after, run_conf=conf)
+
+
+def make_known(dag: DAG) -> None:
+    """Puts a DAG among those that Airflow knows, whatever file it came from."""
     _database()
-    # `DAG.test` wants the DAG among those that Airflow knows, whatever file it came from.
     folder = Path(os.environ["AIRFLOW_HOME"], "dags")
     folder.mkdir(exist_ok=True)
     bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
     bag.bag_dag(dag)
     sync_bag_to_db(bag, "dags-folder", None)
-    return dag.test(run_after=run_after, run_conf=conf)
+
+
+def called_for(dag_id: str) -> bool:
+    """Whether events of its assets want a run of this DAG: what the scheduler looks at, once."""
+    with create_session() as session:
+        mine = AssetDagRunQueue.target_dag_id == dag_id
+        found = session.scalars(select(AssetDagRunQueue).where(mine)).all()
+        for call in found:
+            session.delete(call)
+    return bool(found)
 
 
 def asset_events(dag_id: str) -> list[tuple[str, str, dict[str, Any]]]:

@@ -1,20 +1,38 @@
 """What a DAG author gets wrong is said when the DAG is parsed."""
 
+import inspect
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseOperator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import SpecError
+from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.run import RUN_ID
-from paliflow.operators import AnnotateOperator
+from paliflow.operators import (
+    AnnotateOperator,
+    EvaluateOperator,
+    FineTuneOperator,
+    PromoteOperator,
+)
 from paliflow.operators.job import asset_uri
 from paliflow.operators.run import default_run_id
 
 GOOD: dict[str, Any] = {"input": "in", "output": "/out", "prompts": ["caption en"]}
+TUNE: dict[str, Any] = {"train": [{"path": "/in.jsonl"}], "output": "/out"}
+SCORE: dict[str, Any] = {"sets": {"held_out": {"path": "/in.jsonl"}}, "output": "/out"}
+GATE: dict[str, Any] = {
+    "registry": "/models", "name": "digits", "candidate": "/new", "incumbent": "/old",
+    "metric": "held_out/exact_match",
+}  # fmt: skip
+OPERATORS: list[Any] = [
+    pytest.param(AnnotateOperator, AnnotateSpec, GOOD, id="annotate"),
+    pytest.param(FineTuneOperator, FineTuneSpec, TUNE, id="finetune"),
+    pytest.param(EvaluateOperator, EvaluateSpec, SCORE, id="evaluate"),
+    pytest.param(PromoteOperator, PromoteSpec, GATE, id="promote"),
+]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +52,41 @@ GOOD: dict[str, Any] = {"input": "in", "output": "/out", "prompts": ["caption en
 def test_a_wrong_value_is_an_error_that_names_the_field(wrong: dict[str, Any], names: str) -> None:
     with pytest.raises((SpecError, TypeError, ValueError), match=f"(?s){names}"):
         AnnotateOperator(task_id="annotate", **GOOD | wrong)
+
+
+@pytest.mark.parametrize(
+    ("operator", "good", "wrong", "names"),
+    [
+        (FineTuneOperator, TUNE, {"train": [{"path": "a", "weigth": 2}]},
+         r"train\.0\.weigth: unknown field, did you mean weight"),
+        (FineTuneOperator, TUNE, {"train": [{"weight": 2}]}, r"train\.0\.path: required"),
+        (FineTuneOperator, TUNE, {"train": []}, r"train=\[\]"),
+        (FineTuneOperator, TUNE, {"validation": {"new": {"path": "a", "metrics": ["bleu"]}}},
+         r"validation\.new\.metrics\.0='bleu'"),
+        (FineTuneOperator, TUNE, {"duration": {"steps": 3, "epochs": 2}}, "duration=.*one of"),
+        (FineTuneOperator, TUNE, {"lora": {"rnk": 4}}, r"lora\.rnk: .*did you mean rank"),
+        (FineTuneOperator, TUNE, {"best": "new/loss"}, "best='new/loss': no validation set"),
+        (FineTuneOperator, TUNE, {"batch_size": 3, "workers": 2}, "batch_size=3 has to divide"),
+        (EvaluateOperator, SCORE, {"sets": {}}, r"sets=\{\}"),
+        (EvaluateOperator, SCORE, {"checkpoint": "registry://a@b"}, "needs `registry`"),
+        (PromoteOperator, GATE, {"guards": {"old/loss": -1}}, r"guards\.old/loss=-1"),
+        (PromoteOperator, GATE, {"checkpoint": "/a.npz"}, "not both"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_in_a_nested_field_is_named_by_its_path(
+    operator: type[BaseOperator], good: dict[str, Any], wrong: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(SpecError, match=names):
+        operator(task_id="task", **good | wrong)
+
+
+def test_what_is_wrong_beside_a_template_is_found_nevertheless() -> None:
+    sources = [{"path": "{{ params.path }}", "weight": "{{ params.weight }}", "min_scor": 0.5}]
+    with pytest.raises(SpecError, match=r"FineTuneSpec: train\.0\.min_scor: ") as refused:
+        FineTuneOperator(task_id="task", train=sources, output="/out", best="{{ params.best }}")
+    assert "params" not in str(refused.value)
+    del sources[0]["min_scor"]
+    FineTuneOperator(task_id="task", train=sources, output="/out", best="{{ params.best }}")
 
 
 def test_missing_fields_are_named() -> None:
@@ -66,9 +119,19 @@ def test_default_args_reach_the_fields_of_the_spec() -> None:
     assert task.spec == {"input": "in", "output": "/out", "prompts": "ocr", "batch_size": 8}
 
 
-def test_every_field_can_be_given() -> None:
-    fields = AnnotateSpec(run_id="r", **GOOD).model_dump()
-    assert AnnotateOperator(task_id="annotate", **fields).spec == fields
+@pytest.mark.parametrize(("operator", "spec", "good"), OPERATORS)
+def test_every_field_can_be_given(operator: Any, spec: type[Spec], good: dict[str, Any]) -> None:
+    run_id = {"run_id": "r"} if "run_id" in spec.model_fields else {}
+    fields = spec.parse({**good, **run_id}).model_dump()
+    assert operator(task_id="task", **fields).spec == fields
+
+
+@pytest.mark.parametrize(("operator", "spec", "good"), OPERATORS)
+def test_no_field_is_also_an_argument_of_airflows(
+    operator: Any, spec: type[Spec], good: dict[str, Any]
+) -> None:
+    airflows = {*inspect.signature(BaseOperator).parameters, *inspect.signature(DAG).parameters}
+    assert not airflows & set(spec.model_fields) - {"name"}
 
 
 names = st.text(min_size=1, max_size=250)

@@ -6,7 +6,9 @@ import sys
 
 SCRIPT = """
 import json, sys
-from paliflow.operators import AnnotateOperator, RayJobHook, RayJobTrigger
+from paliflow import operators
+for name in operators.__all__:
+    getattr(operators, name)
 print(json.dumps(sorted(sys.modules)))
 """
 

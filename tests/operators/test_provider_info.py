@@ -6,8 +6,11 @@ from importlib.resources import files
 
 import jsonschema  # type: ignore[import-untyped]
 from airflow.providers_manager import ProvidersManager
+from airflow.sdk import BaseOperator
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
+from paliflow import operators
+from paliflow.jobs.__main__ import JOBS
 from paliflow.operators import AnnotateOperator, RayJobHook
 from paliflow.operators.provider_info import get_provider_info
 
@@ -24,6 +27,14 @@ def test_every_module_it_names_exists() -> None:
             assert import_module(name).__name__ == name
     links = [type(link) for link in AnnotateOperator.operator_extra_links]
     assert info["extra-links"] == [f"{link.__module__}.{link.__name__}" for link in links]
+
+
+def test_every_operator_is_exported_and_listed() -> None:
+    exported = [getattr(operators, name) for name in operators.__all__]
+    modules = {kind.__module__ for kind in exported if issubclass(kind, BaseOperator)}
+    assert set(get_provider_info()["operators"][0]["python-modules"]) == modules
+    assert len(modules) == len(JOBS)
+    assert {kind.JOB for kind in exported if issubclass(kind, BaseOperator)} == set(JOBS)
 
 
 def test_airflow_finds_the_hook_by_its_connection_type() -> None:

@@ -1,10 +1,16 @@
 """What goes through Airflow's database comes back."""
 
-from airflow.sdk import DAG, Asset, AssetAlias
+from airflow.sdk import DAG, Asset, AssetAlias, XComArg
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger
 
-from paliflow.operators import AnnotateOperator, RayJobTrigger
+from paliflow.operators import (
+    AnnotateOperator,
+    EvaluateOperator,
+    FineTuneOperator,
+    PromoteOperator,
+    RayJobTrigger,
+)
 
 
 def test_a_dag_with_the_operator_survives_serialization() -> None:
@@ -38,6 +44,43 @@ def test_a_dag_with_the_operator_survives_serialization() -> None:
     assert {link.name for link in task.operator_extra_links} == {"Ray job", "Output"}
     assert vars(task)["runtime_env"] == {"env_vars": {"A": "b"}}
     assert set(back.task_dict) == {"literal", "templated", "mapped"}
+
+
+def test_nested_fields_survive_serialization_as_they_were_given() -> None:
+    train = [{"path": "/in.jsonl", "weight": 2}, {"path": "{{ params.more }}"}]
+    with DAG("weekly", params={"more": "/more.jsonl"}) as dag:
+        tuned = FineTuneOperator(task_id="tune", train=train, output="/out", lora={"rank": 4})
+        new, old = (
+            EvaluateOperator(
+                task_id=f"score_{name}",
+                checkpoint=checkpoint,
+                registry="/models",
+                sets={"held_out": {"path": "/in.jsonl"}},
+                output="/out",
+            )
+            for name, checkpoint in {
+                "new": XComArg(tuned, key="model"),
+                "old": "registry://digits@production",
+            }.items()
+        )
+        gate = PromoteOperator(
+            task_id="gate",
+            registry="/models",
+            name="digits",
+            candidate=XComArg(new, key="location"),
+            incumbent=XComArg(old, key="location"),
+            metric="held_out/exact_match",
+            guards={"old/exact_match": 0.02},
+        )
+    assert gate.outlets == [AssetAlias("weekly.gate")]
+    data = DagSerialization.to_dict(dag)
+    DagSerialization.validate_schema(data)
+    back = DagSerialization.from_dict(data).task_dict
+    assert vars(back["tune"])["spec"]["train"] == train
+    assert vars(back["gate"])["spec"]["guards"] == {"old/exact_match": 0.02}
+    assert {link.name for link in back["gate"].operator_extra_links} == {"Ray job"}
+    assert back["score_new"].upstream_task_ids == {"tune"}
+    assert back["gate"].upstream_task_ids == {"score_new", "score_old"}
 
 
 def test_a_trigger_is_rebuilt_from_what_it_serializes() -> None:

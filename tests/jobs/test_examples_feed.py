@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -255,6 +256,7 @@ def test_validation_goes_through_a_set_in_order_and_fills_its_last_batch(
 
 def test_a_feed_that_is_left_early_ends_its_threads(tune: Tune) -> None:
     tuning = tune(rows(13))
+    before = set(threading.enumerate())
     batches = training_feed(
         *(tuning.spec.location, tuning.plan, tuning.spec, TOKENIZER, SIZE),
         first_step=0,
@@ -264,7 +266,9 @@ def test_a_feed_that_is_left_early_ends_its_threads(tune: Tune) -> None:
     )
     assert len(list(islice(batches, 2))) == 2
     batches.close()  # type: ignore[attr-defined] # a generator
-    assert not list(batches)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    assert set(threading.enumerate()) <= before
 
 
 def test_processes_that_do_not_divide_a_batch_are_refused(tune: Tune) -> None:

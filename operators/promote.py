@@ -38,7 +38,7 @@ class PromoteOperator(JobOperator):
         return uri, {key: summary[key] for key in carried}
 
     def _told(self, summary: dict[str, Any]) -> Iterable[str]:
-        yield ("Promoted: " if summary["promoted"] else "Not promoted: ") + summary["reason"]
+        yield summary["reason"]
         for figure in summary["comparisons"]:
             candidate, incumbent, low, wanted = (
                 shown(figure[key]) for key in ("candidate", "incumbent", "low", "wanted")
@@ -47,4 +47,5 @@ class PromoteOperator(JobOperator):
                 f"{figure['metric']}: candidate {candidate}, incumbent {incumbent}, better by at "
                 f"least {low}, wanted {wanted}, on {figure['examples']} examples"
             )
-        yield "{name}@{alias} is version {version}: {checkpoint}".format(**summary)
+        does = "is now" if summary["promoted"] else "stays"
+        yield "{name}@{alias} {does} version {version}: {checkpoint}".format(does=does, **summary)

@@ -41,8 +41,9 @@ class Annotator:
     def __init__(self, spec: AnnotateSpec, run: str, plan: Plan) -> None:
         """Keeps what it is told; fast, so that what can fail fails in `load`."""
         self._spec, self._run, self._plan = spec, run, plan
-        self._device = threading.Lock()
+        self._device, self._tally = threading.Lock(), threading.Lock()
         self._answered = 0
+        self._free_at = 0.0  # when the device had last done a batch
 
     def load(self) -> None:
         """Loads the weights and tokenizes the prompts.
@@ -117,17 +118,18 @@ class Annotator:
             )
 
         rows: list[list[dict[str, Any]]] = []
-        busy_s = free_at = 0.0
+        busy_s = 0.0
         asked: deque[Asked] = deque()
 
         def collect() -> None:
-            nonlocal busy_s, free_at
+            nonlocal busy_s
             batch = asked.popleft()
             rows.extend(batch.rows())
-            now = time.monotonic()
-            busy_s += now - max(batch.at, free_at)
-            free_at = now
-            self._answered += len(batch.batch)
+            with self._tally:
+                now = time.monotonic()
+                busy_s += now - max(batch.at, self._free_at)
+                self._free_at = now
+                self._answered += len(batch.batch)
 
         ahead = ReadAhead(read, items, _BATCHES_AHEAD * spec.batch_size, spec.read_timeout)
         with closing(ahead), self._device:
@@ -139,8 +141,8 @@ class Annotator:
                 asked.append(self._asker.ask(batch, (shard, number)))
                 if len(asked) > 1:  # the device has the next batch while this one is parsed
                     collect()
-            while asked:
-                collect()
+        while asked:  # and the first of the next shard while the last of this one is
+            collect()
         return rows, busy_s
 
 

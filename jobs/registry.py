@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -14,15 +15,22 @@ _ATTEMPTS = 100
 """Lost races after which something else must be wrong."""
 
 
+class Weights(NamedTuple):
+    """What becomes a version."""
+
+    checkpoint: str
+    """An absolute path or URI."""
+    sha256: str
+    """As `checkpoint_sha256` digests them."""
+
+
 class Version(Spec):
     """Weights under a number that is theirs for ever."""
 
     number: int
     """From 1."""
     checkpoint: str
-    """The weights' absolute path or URI."""
     sha256: str
-    """As `checkpoint_sha256` digests them."""
     registered: datetime
     source: str | None = None
     """The evaluation that they were registered for, by its location."""
@@ -136,20 +144,18 @@ def update(registry: str, name: str, change: Change) -> Model:
 
 def with_version(
     model: Model,
-    checkpoint: str,
-    sha256: str,
-    *,
+    weights: Weights,
     source: str | None = None,
     figures: dict[str, float] | None = None,
 ) -> tuple[Model, int]:
     """The model with these weights among its versions, and their number; once, however often."""
     for known in model.versions:
-        if (known.checkpoint, known.sha256) == (checkpoint, sha256):
+        if (known.checkpoint, known.sha256) == weights:
             return model, known.number
     version = Version(
         number=len(model.versions) + 1,
-        checkpoint=checkpoint,
-        sha256=sha256,
+        checkpoint=weights.checkpoint,
+        sha256=weights.sha256,
         registered=datetime.now(UTC),
         source=source,
         figures=figures or {},
@@ -175,13 +181,10 @@ def with_alias(model: Model, alias: str, target: int, why: str, *, back: bool = 
     return model.model_copy(update={"aliases": aliases, "history": (*model.history, move)})
 
 
-def register(registry: str, name: str, checkpoint: str, sha256: str) -> int:
+def register(registry: str, name: str, weights: Weights) -> int:
     """Adds weights to a model's versions, and returns their number; once, however often."""
-
-    def change(model: Model) -> Model:
-        return with_version(model, checkpoint, sha256)[0]
-
-    return with_version(update(registry, name, change), checkpoint, sha256)[1]
+    model = update(registry, name, lambda model: with_version(model, weights)[0])
+    return with_version(model, weights)[1]
 
 
 def move(registry: str, name: str, alias: str, target: int, why: str) -> Model:

@@ -9,7 +9,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import registry
 from paliflow.jobs.checkpoints import Resolved, resolve
-from paliflow.jobs.registry import Model, with_alias, with_version
+from paliflow.jobs.registry import Model, Weights, with_alias, with_version
 
 
 @pytest.fixture(params=["local", "gs"])
@@ -22,10 +22,14 @@ def digits(folder: str) -> Model:
     return registry.read(folder).models["digits"]
 
 
+def register(folder: str, sha256: str) -> int:
+    return registry.register(folder, "digits", Weights(f"gs://m/{sha256}.npz", sha256))
+
+
 def fill(folder: str, count: int) -> None:
     """Registers as many versions, each of which was production in its turn."""
     for number in range(1, count + 1):
-        assert registry.register(folder, "digits", f"gs://m/{number}.npz", str(number)) == number
+        assert register(folder, str(number)) == number
         registry.move(folder, "digits", "production", number, f"the {number}.")
 
 
@@ -59,8 +63,8 @@ def test_what_is_not_there_is_said_with_what_is(folder: str) -> None:
 
 def test_the_same_weights_are_one_version(folder: str) -> None:
     fill(folder, 2)
-    assert registry.register(folder, "digits", "gs://m/1.npz", "1") == 1
-    assert registry.register(folder, "digits", "gs://m/1.npz", "another") == 3
+    assert register(folder, "1") == 1
+    assert registry.register(folder, "digits", Weights("gs://m/1.npz", "another")) == 3
     assert [version.number for version in digits(folder).versions] == [1, 2, 3]
 
 
@@ -86,7 +90,7 @@ def test_rolling_back_again_goes_further_back(folder: str) -> None:
 
 def test_of_those_who_change_it_at_once_nobody_is_forgotten(folder: str) -> None:
     def change(number: int) -> None:
-        registry.register(folder, "digits", f"gs://m/{number}.npz", str(number))
+        register(folder, str(number))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(change, range(12)))
@@ -102,7 +106,7 @@ def test_of_two_who_replace_the_same_version_one_sees_the_other(folder: str) -> 
         def change(model: Model) -> Model:
             if model.aliases["production"] != 1:
                 raise SpecError("somebody was faster")
-            model, number = with_version(model, f"gs://m/{sha256}.npz", sha256)
+            model, number = with_version(model, Weights(f"gs://m/{sha256}.npz", sha256))
             return with_alias(model, "production", number, sha256)
 
         try:
@@ -120,4 +124,4 @@ def test_of_two_who_replace_the_same_version_one_sees_the_other(folder: str) -> 
 def test_what_is_no_registry_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "registry.json").write_text('{"models": {"digits": {"owner": "me"}}}')
     with pytest.raises(SpecError, match=r"registry\.json is no registry, or of a newer Paliflow"):
-        registry.register(str(tmp_path), "digits", "gs://m/1.npz", "1")
+        register(str(tmp_path), "1")

@@ -1,0 +1,235 @@
+"""One evaluation from spec to manifest: plan, ask, score, seal."""
+
+import hashlib
+import io
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
+from paliflow.configs.base import SpecError
+from paliflow.configs.examples import Metric
+from paliflow.configs.run import AskSpec
+from paliflow.jobs import storage
+from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
+from paliflow.jobs.identity import require_same
+from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.plan import read_plan
+from paliflow.jobs.run import annotate
+from paliflow.jobs.runs import read_summary, row_files, seal
+from paliflow.jobs.scoring import Score, metrics_of, score
+from paliflow.model import MaskDecoder
+
+PREDICTIONS = "predictions.parquet"
+FIGURES = "figures.json"
+_BLOCK = 8192
+_QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
+_ANSWERS = ["id", "text", "status", "error", "source_sha256"]
+_SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
+_PREDICTION = [
+    ("set", pa.string()),
+    ("id", pa.string()),
+    ("image", pa.string()),
+    ("image_sha256", pa.string()),
+    ("prefix", pa.string()),
+    ("references", pa.list_(pa.string())),
+    ("text", pa.string()),
+    ("status", pa.string()),
+    ("error", pa.string()),
+]
+
+_Row = dict[str, Any]
+
+
+def evaluate(
+    spec: EvaluateSpec, console: Console, ray_address: str | None = None
+) -> EvaluateSummary:
+    """Does what an evaluation lacks and seals it with its manifest.
+
+    The examples are written to the run's folder first, so that a resumed run asks the same. They
+    are asked by an annotation run of its own in `_answers/`, which is resumed like any other.
+
+    Args:
+        spec: relative paths in it are relative to this process's folder.
+        console: where progress and the figures go.
+        ray_address: as in `connected`.
+
+    Raises:
+        SpecError: as in `annotate`; or there are no examples, they have several images, or nothing
+            says how to score a set.
+        ClusterError: as in `annotate`.
+        RuntimeError: as in `annotate`.
+    """
+    started, clock = datetime.now(UTC), time.monotonic()
+    spec = with_absolute_paths(spec)
+    run = spec.location
+    if summary := read_summary(run, EvaluateSummary):
+        require_same(summary.spec, spec)
+        print(f"run {spec.run_id} is finished already: {run}", flush=True)
+        _show(summary, console)
+        return summary
+    plan = write_examples(run, spec.sets, spec)
+    require_same(plan.spec, spec)
+    metrics = _metrics(spec, plan)
+    questions, digest = _write_questions(run, plan)
+    answers = annotate(_asking(spec, questions), console, ray_address)
+    figures = _write_scores(spec, plan, metrics, answers)
+    summary = EvaluateSummary(
+        run_id=spec.run_id,
+        location=run,
+        spec=spec.model_dump(mode="json"),
+        checkpoint=answers.checkpoint,
+        checkpoint_sha256=answers.checkpoint_sha256,
+        started=started,
+        finished=datetime.now(UTC),
+        seconds=time.monotonic() - clock,
+        versions=answers.versions,
+        examples=answers.rows,
+        errors=answers.errors,
+        error_reasons=answers.error_reasons,
+        examples_sha256=digest,
+        figures=figures,
+    )
+    seal(summary)
+    summary = read_summary(run, EvaluateSummary) or summary  # another's, if that was first
+    _show(summary, console)
+    return summary
+
+
+def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[Metric, ...]]:
+    """How each set is scored.
+
+    Raises:
+        SpecError: nothing says it, or an example has several images.
+    """
+    metrics = {}
+    for name, chosen in spec.sets.items():
+        prefixes = set()
+        for example in open_examples(spec.location, plan, name):
+            prefixes.add(example.prefix)
+            if len(example.images) > 1:
+                raise SpecError(
+                    f"sets.{name}: example {example.id!r} has {len(example.images)} images; an "
+                    "evaluation asks about one image at a time as yet: leave such examples out"
+                )
+        metrics[name] = metrics_of(name, chosen.metrics, prefixes)
+    return metrics
+
+
+def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
+    """Writes all examples as a manifest to annotate; its URI, and the digest of the examples."""
+    uri, digest = f"{run}/_plan/questions.parquet", hashlib.sha256()
+    with tempfile.TemporaryFile() as file:
+        with pq.ParquetWriter(pa.PythonFile(file, mode="w"), _QUESTIONS, compression="zstd") as out:
+            for source in plan.sources:
+                examples = iter(open_examples(run, plan, source.name))
+                while some := list(islice(examples, _BLOCK)):
+                    for example in some:
+                        digest.update(json.dumps([source.name, *example]).encode() + b"\n")
+                    rows = [(f"{source.name}/{e.id}", e.images[0], e.prefix) for e in some]
+                    columns = [list(column) for column in zip(*rows, strict=True)]
+                    out.write_table(pa.table(columns, schema=_QUESTIONS))
+        storage.commit_if_absent(uri, file)
+    return uri, digest.hexdigest()
+
+
+def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
+    """The annotation run that asks the questions."""
+    asking = AnnotateSpec(
+        **spec.model_dump(include=set(AskSpec.model_fields) - {"output"}),
+        output=f"{spec.location}/_answers",
+        input=questions,
+        prompt_column="prefix",
+        id_column="id",
+    )
+    planned = read_plan(asking.location)
+    # The questions may lie elsewhere by now, moved with the run's folder; they are in the plan.
+    return asking.model_copy(update={"input": planned.spec["input"]}) if planned else asking
+
+
+def _write_scores(
+    spec: EvaluateSpec,
+    plan: ExamplePlan,
+    metrics: Mapping[str, tuple[Metric, ...]],
+    answers: RunSummary,
+) -> dict[str, float]:
+    """Joins answers to what is right, writes them with their scores, and returns the figures."""
+    decoder = MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
+    columns = dict.fromkeys(metric for own in metrics.values() for metric in own)
+    schema = pa.schema(_PREDICTION + [(metric, _SCORE) for metric in columns])
+    figures = {}
+    answered = _answers(answers)
+    with tempfile.TemporaryFile() as file:
+        with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as out:
+            for name, own in metrics.items():
+                examples = open_examples(spec.location, plan, name)
+                asked = zip(examples, islice(answered, len(examples)), strict=True)
+                rows = [
+                    {
+                        "set": name,
+                        "id": example.id,
+                        "image": example.images[0],
+                        "prefix": example.prefix,
+                        "references": example.suffixes,
+                        **_of(answer, f"{name}/{example.id}", answers.location),
+                    }
+                    for example, answer in asked
+                ]
+                scores = score(
+                    own,
+                    [row["prefix"] for row in rows],
+                    [row["references"] for row in rows],
+                    [row["text"] for row in rows],
+                    decoder,
+                )
+                for metric, of_each in scores.items():
+                    figures[f"{name}/{metric}"] = of_each.figure
+                    _add(rows, metric, of_each)
+                out.write_table(pa.Table.from_pylist(rows, schema), row_group_size=_BLOCK)
+        storage.overwrite(f"{spec.location}/{PREDICTIONS}", file)
+    content = io.BytesIO(json.dumps(figures, indent=2).encode())
+    storage.overwrite(f"{spec.location}/{FIGURES}", content)
+    return figures
+
+
+def _answers(run: RunSummary) -> Iterator[_Row]:
+    """The rows of the annotation run: one a question, in their order."""
+    for uri in row_files(run):
+        with storage.open_binary(uri) as file:
+            for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=_ANSWERS):
+                yield from batch.to_pylist()
+
+
+def _of(answer: _Row, question: str, location: str) -> _Row:
+    if answer["id"] != question:
+        raise RuntimeError(f"{location} answers {answer['id']!r} where {question!r} was asked")
+    columns = {name: answer[name] for name in ("text", "status", "error")}
+    return {"image_sha256": answer["source_sha256"], **columns}
+
+
+def _add(rows: list[_Row], metric: Metric, of_each: Score) -> None:
+    parts = zip(of_each.numerators.tolist(), of_each.denominators.tolist(), strict=True)
+    for row, (numerator, denominator) in zip(rows, parts, strict=True):
+        row[metric] = {"numerator": numerator, "denominator": denominator}
+
+
+def _show(summary: EvaluateSummary, console: Console) -> None:
+    table = Table("figure", box=None, header_style="bold", pad_edge=False)
+    table.add_column("value", justify="right")
+    for figure, value in summary.figures.items():
+        table.add_row(figure, f"{value:.4f}")
+    console.print(table)
+    print(
+        f"{summary.examples} examples, {summary.errors} of them errors, answered by "
+        f"{summary.checkpoint}: {summary.location}",
+        flush=True,
+    )

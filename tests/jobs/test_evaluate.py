@@ -1,0 +1,223 @@
+"""An evaluation asks held-out examples, scores the answers, and can be resumed and compared."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from paliflow.benchmarks.digits import scenes
+from paliflow.configs import EvaluateSpec, EvaluateSummary
+from paliflow.configs.base import SpecError
+from paliflow.jobs import evaluate as job
+from paliflow.jobs import registry
+from paliflow.jobs.examples.plan import write_examples
+from paliflow.jobs.limits import ErrorLimitError
+from paliflow.jobs.registry import Weights
+from paliflow.model import (
+    BUNDLED_CHECKPOINT,
+    Detection,
+    checkpoint_sha256,
+    format_detections,
+    local_copy,
+)
+
+COUNT = "answer en how many digits are there?"
+SCENES = 12
+
+
+def evaluate(spec: EvaluateSpec) -> EvaluateSummary:
+    return job.evaluate(spec, Console())
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes of digits, how many there are and where; one more image is broken."""
+    folder = tmp_path_factory.mktemp("examples")
+    rng = np.random.default_rng(7)
+    counts, boxes = [], []
+    for number in range(SCENES):
+        scene = scenes.compose(rng, "test", scale=2)
+        name, (width, height) = f"{number:02d}.png", scene.image.size
+        scene.image.save(folder / name)
+        counts.append({"image": name, "prefix": COUNT, "suffix": str(len(scene.digits))})
+        digits = [Detection("digit", d.y_min, d.x_min, d.y_max, d.x_max) for d in scene.digits]
+        boxes.append({"image": name, "suffix": format_detections(digits, width, height)})
+    (folder / "broken.png").write_bytes(b"not an image")
+    counts.insert(3, {"image": "broken.png", "prefix": COUNT, "suffix": "1"})
+    for file, rows in (("counts.jsonl", counts), ("boxes.jsonl", boxes)):
+        (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def spec_of(examples: Path, output: Path, **fields: Any) -> EvaluateSpec:
+    defaults = {
+        "output": str(output),
+        "run_id": "test",
+        "sets": {
+            "counts": {"path": str(examples / "counts.jsonl")},
+            "boxes": {"path": str(examples / "boxes.jsonl"), "prefix": "detect digit"},
+        },
+        "max_new_tokens": 24,
+        "shard_size": 10,
+    }
+    return EvaluateSpec.parse(defaults | fields)
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry whose `digits@production` is the bundled checkpoint."""
+    folder = tmp_path_factory.mktemp("registry")
+    with local_copy(BUNDLED_CHECKPOINT) as path:
+        sha256 = checkpoint_sha256(path)
+    number = registry.register(str(folder), "digits", Weights(str(BUNDLED_CHECKPOINT), sha256))
+    registry.move(str(folder), "digits", "production", number, "the first")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(
+    cluster: str, examples: Path, bundled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> EvaluateSummary:
+    fields = {"checkpoint": "registry://digits@production", "registry": str(bundled)}
+    return evaluate(spec_of(examples, tmp_path_factory.mktemp("outputs") / "evals", **fields))
+
+
+def unfinished(finished: EvaluateSummary, output: Path) -> Path:
+    """A copy of the evaluation that has its answers, but no scores and no manifest."""
+    location = Path(finished.location)
+    copy = output / location.name
+    shutil.copytree(location, copy)
+    for lost in ("_manifest.json", "predictions.parquet", "figures.json"):
+        (copy / lost).unlink()
+    (copy / "_answers" / location.name / "_manifest.json").unlink()
+    return copy
+
+
+def test_figures_are_those_of_the_tasks(finished: EvaluateSummary) -> None:
+    assert finished.figures.keys() == {"counts/vqa_accuracy", "boxes/detection_f1"}
+    assert finished.figures["counts/vqa_accuracy"] >= 0.7
+    assert finished.figures["boxes/detection_f1"] >= 0.5
+    written = json.loads(Path(finished.location, "figures.json").read_text())
+    assert written == finished.figures
+    assert (finished.examples, finished.errors) == (2 * SCENES + 1, 1)
+    assert [reason.split(":")[0] for reason in finished.error_reasons] == ["not an image"]
+
+
+def test_predictions_say_what_was_asked_what_is_right_and_what_was_said(
+    finished: EvaluateSummary, examples: Path
+) -> None:
+    rows = pq.read_table(f"{finished.location}/predictions.parquet").to_pylist()
+    asked = [json.loads(line) for line in (examples / "counts.jsonl").read_text().splitlines()]
+    assert [row["set"] for row in rows] == ["counts"] * (SCENES + 1) + ["boxes"] * SCENES
+    for number, (row, wanted) in enumerate(zip(rows, asked, strict=False)):
+        assert (row["id"], row["prefix"]) == (str(number), COUNT)
+        assert row["image"] == str(examples / wanted["image"])
+        assert row["references"] == [wanted["suffix"]]
+        assert row["detection_f1"] is None
+        right = float(row["text"] == wanted["suffix"])
+        assert row["vqa_accuracy"] == {"numerator": right, "denominator": 1.0}
+    broken = rows[3]
+    assert (broken["status"], broken["text"]) == ("error", None)
+    assert broken["error"].startswith("not an image")
+    assert rows[-1]["text"].startswith("<loc")
+
+
+def test_a_figure_is_the_ratio_of_its_sums(finished: EvaluateSummary) -> None:
+    ((f1,),) = duckdb.execute(
+        "SELECT sum(detection_f1.numerator) / sum(detection_f1.denominator) "
+        f"FROM '{finished.location}/predictions.parquet' WHERE set = 'boxes'"
+    ).fetchall()
+    assert f1 == pytest.approx(finished.figures["boxes/detection_f1"])
+
+
+def test_the_manifest_keeps_the_alias_and_says_what_it_was(finished: EvaluateSummary) -> None:
+    assert finished.spec["checkpoint"] == "registry://digits@production"
+    assert finished.checkpoint == str(BUNDLED_CHECKPOINT)
+    with local_copy(BUNDLED_CHECKPOINT) as path:
+        assert finished.checkpoint_sha256 == checkpoint_sha256(path)
+
+
+def test_a_finished_evaluation_is_not_done_again(finished: EvaluateSummary) -> None:
+    assert evaluate(EvaluateSpec.parse(finished.spec)) == finished
+    with pytest.raises(SpecError, match="max_new_tokens was 24, is 25"):
+        evaluate(EvaluateSpec.parse(finished.spec | {"max_new_tokens": 25}))
+
+
+def test_a_resumed_evaluation_is_the_same_though_the_alias_moved(
+    finished: EvaluateSummary, bundled: Path, tmp_path: Path
+) -> None:
+    location = Path(finished.location)
+    resumed = unfinished(finished, tmp_path / "evals")
+    (resumed / "_answers" / location.name / "part-00001.parquet").unlink()
+    registry.register(str(bundled), "digits", Weights("/not/there.npz", "0" * 64))
+    registry.move(str(bundled), "digits", "production", 2, "a mistake")
+    again = evaluate(EvaluateSpec.parse(finished.spec | {"output": str(tmp_path / "evals")}))
+    registry.rollback(str(bundled), "digits", "production", "the test is over")
+    assert again.figures == finished.figures
+    assert again.checkpoint == finished.checkpoint
+    tables = [pq.read_table(f / "predictions.parquet") for f in (location, resumed)]
+    assert tables[0].equals(tables[1])
+
+
+def test_weights_that_are_not_those_registered_are_refused(
+    cluster: str, examples: Path, tmp_path: Path
+) -> None:
+    where = str(tmp_path / "registry")
+    registry.register(where, "digits", Weights(str(BUNDLED_CHECKPOINT), "0" * 64))
+    fields = {"checkpoint": "registry://digits@1", "registry": where}
+    with pytest.raises(SpecError, match=r"but the registry says 0{64}: the file was changed"):
+        evaluate(spec_of(examples, tmp_path / "evals", **fields))
+
+
+def test_too_many_errors_stop_it(finished: EvaluateSummary, tmp_path: Path) -> None:
+    unfinished(finished, tmp_path / "evals")
+    fields = {"output": str(tmp_path / "evals"), "max_errors": 0}
+    with pytest.raises(ErrorLimitError, match="max_errors=0: 1 of 25 inputs failed"):
+        evaluate(EvaluateSpec.parse(finished.spec | fields))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            [{"image": ["a.png", "b.png"], "prefix": COUNT, "suffix": "1"}],
+            r"sets.held_out: example '0' has 2 images",
+        ),
+        (
+            [{"image": "a.png", "prefix": p, "suffix": "1"} for p in (COUNT, "ocr")],
+            r"set 'held_out': its prefixes are of the tasks answer, ocr; give `metrics`",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_or_scored_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, rows: list[dict[str, Any]], expected: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SpecError, match=expected):
+        evaluate(spec_of(tmp_path, tmp_path / "evals", sets={"held_out": {"path": str(file)}}))
+
+
+def test_the_digest_of_examples_is_of_what_is_asked_and_right(
+    examples: Path, tmp_path: Path
+) -> None:
+    lines = (examples / "counts.jsonl").read_text().splitlines()
+
+    def digest(name: str, content: list[str]) -> str:
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(content))
+        source = {"path": str(tmp_path / f"{name}.jsonl"), "images": str(examples)}
+        spec = spec_of(examples, tmp_path, sets={"x": source}, run_id=name)
+        plan = write_examples(spec.location, spec.sets, spec)
+        return job._write_questions(spec.location, plan)[1]
+
+    before = digest("a", lines)
+    assert digest("b", lines) == before
+    assert digest("c", lines[1:]) != before
+    assert digest("d", [lines[0].replace(COUNT, "ocr"), *lines[1:]]) != before
+    assert digest("e", [lines[0].replace('"suffix": "', '"suffix": "1'), *lines[1:]]) != before

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling
 from paliflow.configs.base import ClusterError, SpecError
-from paliflow.jobs.commands import finetune
+from paliflow.jobs.commands import evaluate, finetune, promote
+from paliflow.jobs.registry_commands import registry
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -131,7 +132,9 @@ def _annotate(ray_address: str | None, **fields: Any) -> None:
 
 _annotate.__signature__ = _signature()  # type: ignore[attr-defined]
 app.command("annotate")(_annotate)
-app.command()(finetune)
+for _command in (finetune, evaluate, promote):
+    app.command()(_command)
+app.add_typer(registry, name="registry")
 
 Output = Annotated[
     str, typer.Argument(help="The folder or gs:// prefix that runs were written to, or one run's.")

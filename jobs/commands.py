@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from paliflow.configs import FineTuneSpec
+from paliflow.configs import EvaluateSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.load import load_spec
 
 SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
@@ -19,12 +19,13 @@ Address = Annotated[
     str | None,
     typer.Option(help="A Ray cluster's head:port, or `auto`; one here if not given."),
 ]
+RunId = Annotated[str | None, typer.Option(help="Instead of the spec's.")]
 
 
 def finetune(
     spec: SpecFile,
     set_: Overrides = None,
-    run_id: Annotated[str | None, typer.Option(help="Instead of the spec's.")] = None,
+    run_id: RunId = None,
     ray_address: Address = None,
 ) -> None:
     """Trains a checkpoint on labelled images and writes another, with a card that tells how.
@@ -44,8 +45,7 @@ def finetune(
     learning_rate: 1e-5
     lora: {rank: 16}         # leave it out to train all weights
     """
-    overrides = [*(set_ or []), *([f"run_id={run_id}"] if run_id else [])]
-    parsed = load_spec(FineTuneSpec, spec, overrides)
+    parsed = load_spec(FineTuneSpec, spec, _overrides(set_, run_id))
     from paliflow.jobs import finetune as job  # here, because JAX and Ray would make --help wait
 
     summary = job.finetune(parsed, Console(), ray_address)
@@ -55,3 +55,58 @@ def finetune(
         f"{summary.steps} steps, loss {summary.loss:.4f}, {summary.errors} errors of "
         f"{summary.examples} examples, in {summary.seconds:.1f} s: {summary.model}"
     )
+
+
+def evaluate(
+    spec: SpecFile,
+    set_: Overrides = None,
+    run_id: RunId = None,
+    ray_address: Address = None,
+) -> None:
+    """Asks a checkpoint held-out examples, and scores its answers.
+
+    Every answer, beside what is right, is kept with its scores in predictions.parquet.
+
+    The same command again goes on with a run that was interrupted.
+
+    \b
+    # Lines of held-out.jsonl: {"image": "a.png", "prefix": "ocr", "suffix": "81"}
+    output: evaluations      # the run is written to evaluations/run_id=week-31
+    run_id: week-31
+    sets:
+      held_out: {path: held-out.jsonl}       # its prefixes say how it is scored
+      old_domain: {path: old.jsonl, max_examples: 500}
+    checkpoint: registry://digits@production
+    registry: gs://bucket/models
+    """
+    parsed = load_spec(EvaluateSpec, spec, _overrides(set_, run_id))
+    from paliflow.jobs import evaluate as job
+
+    job.evaluate(parsed, Console(), ray_address)
+
+
+def promote(spec: SpecFile, set_: Overrides = None) -> None:
+    """Compares two evaluations of the same examples and moves an alias, or says why not.
+
+    To be kept is no failure: the exit code is 0 either way. Safe to repeat.
+
+    \b
+    registry: gs://bucket/models
+    name: digits
+    candidate: evaluations/run_id=week-31
+    incumbent: evaluations/run_id=week-31-production
+    metric: held_out/exact_match
+    min_gain: 0.01           # better by at least this, with a confidence of
+    confidence: 0.95
+    guards: {old_domain/exact_match: 0.02}        # and this is worse by no more
+
+    The first checkpoint has nothing to compare with: give registry, name and checkpoint alone.
+    """
+    parsed = load_spec(PromoteSpec, spec, set_ or ())
+    from paliflow.jobs import promote as job
+
+    job.promote(parsed, Console())
+
+
+def _overrides(set_: list[str] | None, run_id: str | None) -> list[str]:
+    return [*(set_ or []), *([f"run_id={run_id}"] if run_id else [])]

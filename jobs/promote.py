@@ -23,6 +23,19 @@ class _Verdict(NamedTuple):
     reason: str
 
 
+def weights_of(checkpoint: str) -> Weights:
+    """A checkpoint as a registry knows it; reads all of it.
+
+    Raises:
+        SpecError: there is none.
+    """
+    try:
+        where = storage.absolute(checkpoint)
+        return Weights(where, digest_of(Resolved(where, None)))
+    except (FileNotFoundError, PermissionError, ValueError) as error:
+        raise SpecError(f"checkpoint={checkpoint!r}: {error}") from error
+
+
 def promote(spec: PromoteSpec, console: Console, ray_address: str | None = None) -> PromoteSummary:
     """Moves the alias to the candidate if the rule says so; safe to repeat.
 
@@ -38,7 +51,7 @@ def promote(spec: PromoteSpec, console: Console, ray_address: str | None = None)
             figure, or the alias does not point to what the incumbent's evaluation scored.
     """
     if spec.checkpoint:
-        summary = _seed(spec, storage.absolute(spec.checkpoint))
+        summary = _seed(spec, spec.checkpoint)
     else:
         assert spec.candidate
         assert spec.incumbent
@@ -51,7 +64,7 @@ def promote(spec: PromoteSpec, console: Console, ray_address: str | None = None)
 def _seed(spec: PromoteSpec, checkpoint: str) -> PromoteSummary:
     """Registers the first checkpoint, unless the alias points to something."""
     known = registry.read(spec.registry).models.get(spec.name, Model()).version(spec.alias)
-    sha256 = known.sha256 if known else _digest(checkpoint)
+    weights = None if known else weights_of(checkpoint)
     verdict = _Verdict(False, "")
 
     def change(model: Model) -> Model:
@@ -60,7 +73,8 @@ def _seed(spec: PromoteSpec, checkpoint: str) -> PromoteSummary:
             verdict = _Verdict(False, f"{spec.alias} points to version {now.number} already")
             return model
         verdict = _Verdict(True, f"the first {spec.alias}; there was nothing to compare with")
-        model, number = with_version(model, Weights(checkpoint, sha256))
+        assert weights
+        model, number = with_version(model, weights)
         return with_alias(model, spec.alias, number, verdict.reason)
 
     return _summary(spec, registry.update(spec.registry, spec.name, change), verdict)
@@ -133,13 +147,6 @@ def _judge(spec: PromoteSpec, comparisons: tuple[Comparison, ...]) -> _Verdict:
             )
     kept = ", and no guarded figure is worse than allowed" if guards else ""
     return _Verdict(True, f"promoted: {figures}, {least}{kept}")
-
-
-def _digest(checkpoint: str) -> str:
-    try:
-        return digest_of(Resolved(checkpoint, None))
-    except (FileNotFoundError, PermissionError, ValueError) as error:
-        raise SpecError(f"checkpoint={checkpoint!r}: {error}") from error
 
 
 def _moved_away(spec: PromoteSpec, now: Version | None, incumbent: Evaluation) -> str:

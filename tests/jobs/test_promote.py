@@ -1,73 +1,22 @@
 """The gate moves an alias for what is surely better, and for nothing else."""
 
-import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from paliflow.configs import EvaluateSummary, PromoteSpec, PromoteSummary
+from paliflow.configs import PromoteSpec, PromoteSummary
 from paliflow.configs.base import SpecError
 from paliflow.jobs import promote as job
 from paliflow.jobs import registry
 from paliflow.jobs.registry import Model, Weights
-from paliflow.jobs.runs import seal
 from paliflow.model import BUNDLED_CHECKPOINT, checkpoint_sha256, local_copy
-
-EXAMPLES = 400
-SETS = {"held_out": "exact_match", "old_domain": "anls"}
-
-
-def right(share: float, seed: int = 0) -> list[float]:
-    """Which of the examples are right; more of them, and the same, where the share is larger."""
-    order = np.random.default_rng(seed).permutation(EXAMPLES)
-    return [float(place < share * EXAMPLES) for place in order]
-
-
-def evaluated(
-    folder: Path, name: str, held_out: list[float], old_domain: list[float], **fields: Any
-) -> str:
-    """The location of an evaluation of the checkpoint `<name>.npz`."""
-    location = folder / f"run_id={name}"
-    location.mkdir(parents=True)
-    rows = []
-    for (set_, metric), scores in zip(SETS.items(), (held_out, old_domain), strict=True):
-        for number, value in enumerate(scores):
-            score = {"numerator": value, "denominator": 1.0}
-            image = hashlib.sha256(str(number).encode()).hexdigest()
-            rows.append({"set": set_, "id": str(number), "image_sha256": image, metric: score})
-    score_type = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
-    columns = [(column, pa.string()) for column in ("set", "id", "image_sha256")]
-    schema = pa.schema(columns + [(metric, score_type) for metric in SETS.values()])
-    pq.write_table(pa.Table.from_pylist(rows, schema), location / "predictions.parquet")
-    now = datetime.now(UTC)
-    defaults = {
-        "run_id": name,
-        "location": str(location),
-        "spec": {},
-        "checkpoint": f"/models/{name}.npz",
-        "checkpoint_sha256": name,
-        "started": now,
-        "finished": now,
-        "seconds": 1.0,
-        "versions": {},
-        "examples": len(rows),
-        "errors": 0,
-        "examples_sha256": "e",
-        "figures": {
-            "held_out/exact_match": float(np.mean(held_out)),
-            "old_domain/anls": float(np.mean(old_domain)),
-        },
-    }
-    seal(EvaluateSummary.parse(defaults | fields))
-    return str(location)
+from paliflow.tests.jobs.evaluations import EXAMPLES, evaluated, right
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """The runs of an output: which there are, how far each is, which files hold its rows."""
 
+import contextlib
 import glob
 import io
+import json
 import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +46,7 @@ class Run(NamedTuple):
 
 
 def list_runs(output: str) -> list[Run]:
-    """The runs of an output, in the order of their ids.
+    """The annotation runs of an output, in the order of their ids; others' are passed over.
 
     Raises:
         SpecError: `output` is a URI of a storage that holds no outputs.
@@ -55,7 +57,7 @@ def list_runs(output: str) -> list[Run]:
         for entry in storage.match(f"{glob.escape(folder)}/run_id=*/{trace}"):
             found.add(posixpath.join(folder, entry.uri.removeprefix(f"{folder}/").split("/")[0]))
     with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(_look_at, sorted(found)))
+        return [run for run in pool.map(_look_among_others, sorted(found)) if run]
 
 
 def find_run(output: str, run_id: str | None = None) -> RunSummary:
@@ -141,6 +143,27 @@ def spread(items: Sequence[_T], count: int) -> list[_T]:
     """At most `count` of them, evenly spaced."""
     count = min(count, len(items))
     return [items[number * len(items) // count] for number in range(count)]
+
+
+def _look_among_others(location: str) -> Run | None:
+    try:
+        return _look_at(location)
+    except SpecError:
+        if _is_another_jobs(location):
+            return None
+        raise
+
+
+def _is_another_jobs(location: str) -> bool:
+    """Whether an evaluation or a fine-tuning has left its manifest or its plan there."""
+    for name in (_MANIFEST, "_plan/plan.json"):
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                spec = json.loads(storage.read_bytes(f"{location}/{name}"))["spec"]
+            except (ValueError, LookupError):
+                return False
+            return not {"sets", "train"}.isdisjoint(spec)
+    return False
 
 
 def _look_at(location: str) -> Run:

@@ -178,7 +178,7 @@ def test_weights_that_are_not_those_registered_are_refused(
 def test_too_many_errors_stop_it(finished: EvaluateSummary, tmp_path: Path) -> None:
     unfinished(finished, tmp_path / "evals")
     fields = {"output": str(tmp_path / "evals"), "max_errors": 0}
-    with pytest.raises(ErrorLimitError, match="max_errors=0: 1 of 25 inputs failed"):
+    with pytest.raises(ErrorLimitError, match="max_errors=0: 1 of 10 inputs failed"):
         evaluate(EvaluateSpec.parse(finished.spec | fields))
 
 

@@ -13,6 +13,7 @@ from paliflow.jobs.compact import compact
 from paliflow.jobs.plan import Item
 from paliflow.jobs.runs import find_run, list_runs, read_summary, row_files, sample_rows, state
 from paliflow.tests.jobs.conftest import SpecFactory
+from paliflow.tests.jobs.evaluations import evaluated, right
 from paliflow.tests.jobs.outputs import commit_parts, finish
 
 ITEMS = [Item(f"missing/{number}.jpg") for number in range(10)]
@@ -24,6 +25,21 @@ def output(request: pytest.FixtureRequest, gcs: None, tmp_path: Path) -> str:
     """Where nothing is yet; its name looks like a glob."""
     name = f"{tmp_path.name} [2026]"
     return str(tmp_path / name) if request.param == "local" else f"gs://images/{name}"
+
+
+def test_runs_of_other_jobs_are_passed_over_but_what_is_broken_is_not(
+    make_spec: SpecFactory, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    finish(make_spec(input="missing", run_id="b"), ITEMS)
+    evaluated(output, "c", right(0.5), right(0.5), spec={"sets": {}})
+    planned = output / "run_id=d" / "_plan" / "plan.json"
+    planned.parent.mkdir(parents=True)
+    planned.write_text('{"spec": {"train": []}, "folder": "x", "sources": []}')
+    assert [run.run_id for run in list_runs(str(output))] == ["b"]
+    planned.write_text("{}")
+    with pytest.raises(SpecError, match="Plan"):
+        list_runs(str(output))
 
 
 def test_runs_are_listed_with_how_far_they_are(output: str, make_spec: SpecFactory) -> None:

@@ -26,7 +26,8 @@ class PromoteSpec(Spec):
     metric: str | None = None
     """The figure that decides, e.g. `held_out/exact_match`."""
     min_gain: float = Field(default=0.0, ge=0.0)
-    """The candidate has to be better by at least this, in the figure's own unit."""
+    """The candidate has to be better by at least this, in the figure's own unit, and by more than
+    nothing."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1.0)
     """With which it is better, and with which no guard is broken: one-sided, by paired bootstrap
     over the examples."""

@@ -25,6 +25,9 @@ _SIDE = 1023
 """Pixels of the square in which objects are compared, so that boxes lie on its grid; to stretch
 two boxes or masks alike does not change their IoU."""
 
+_PEOPLE = 4
+"""As many have to agree for a VQA accuracy of 1."""
+
 
 class Score(NamedTuple):
     """A metric's parts, one a row; its figure is a ratio of sums."""
@@ -74,8 +77,8 @@ def score(
 
     - `exact_match`, `anls`, `relaxed_match`, `count_match`: the best of the right answers.
       Surrounding space never counts; case does for `exact_match` alone.
-    - `vqa_accuracy`: the official rule, several answers being several people's. Of one answer:
-      whether the two are the same in the official normal form.
+    - `vqa_accuracy`: the official rule, four answers or more being several people's. Of fewer,
+      which that rule never scores 1: whether one is the same in the official normal form.
     - `cider`, `rouge_l`: per caption; CIDEr weighs words by how common they are in the set's right
       answers, errors included, so that two models are weighed alike.
     - `detection_f1`: twice the objects matched, over those wanted and those given; label and IoU
@@ -118,9 +121,9 @@ _CAPTIONS = {"cider": metrics.cider_per_item, "rouge_l": metrics.rouge_l_per_ite
 
 
 def _vqa(text: str, right: Sequence[str]) -> float:
-    if len(right) > 1:
+    if len(right) >= _PEOPLE:
         return metrics.vqa_accuracy(text, right)
-    return float(metrics.vqa_normalize(text) == metrics.vqa_normalize(right[0]))
+    return float(metrics.vqa_normalize(text) in map(metrics.vqa_normalize, right))
 
 
 def _best(

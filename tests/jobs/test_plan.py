@@ -1,11 +1,14 @@
 """The plan: cut once, read back by shard, never rewritten."""
 
+import json
 import tempfile
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paliflow.configs import AnnotateSpec
+from paliflow.jobs.checkpoints import Resolved
 from paliflow.jobs.plan import Item, read_plan, read_shard, write_plan
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -55,6 +58,28 @@ def test_the_first_to_plan_decides_and_the_second_leaves_nothing(tmp_path: Path)
     assert write_plan(run, [Item("x")], spec(1)) == first
     assert sorted(tmp_path.rglob("*.parquet")) == files
     assert read_shard(run, first, 1) == [Item("c")]
+
+
+def test_a_plan_keeps_what_the_registry_said_and_one_of_before_is_read(tmp_path: Path) -> None:
+    run, asked = str(tmp_path), Resolved("gs://m/1.npz", "5" * 64)
+    names = AnnotateSpec(
+        input="x",
+        output="y",
+        run_id="z",
+        prompts=("ocr",),
+        checkpoint="registry://m@x",
+        registry=run,
+    )
+    plan = write_plan(run, [Item("a")], spec(1), asked)
+    assert plan.pinned(names) == asked
+    file = tmp_path / "_plan" / "plan.json"
+    old = json.loads(file.read_text())
+    del old["checkpoint"], old["checkpoint_sha256"]
+    file.write_text(json.dumps(old))
+    before = read_plan(run)
+    assert before
+    here = names.model_copy(update={"checkpoint": "here.npz"})
+    assert before.pinned(here) == Resolved("here.npz", None)
 
 
 def test_a_long_plan_is_read_by_shard(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import registry
-from paliflow.jobs.checkpoints import Resolved, resolve
+from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
 from paliflow.jobs.registry import Model, Weights, with_alias, with_version
 
 
@@ -43,6 +43,7 @@ def test_a_name_with_an_alias_or_a_number_is_resolved(folder: str) -> None:
     fill(folder, 2)
     newest = Resolved("gs://m/2.npz", "2")
     assert resolve(spec_of(folder, "registry://digits@production")) == newest
+    assert digest_of(newest) == "2"  # what an incremental run compares with, unread
     assert resolve(spec_of(folder, "registry://digits@1")) == Resolved("gs://m/1.npz", "1")
     assert resolve(spec_of(folder, "gs://m/3.npz")) == Resolved("gs://m/3.npz", None)
 

@@ -37,6 +37,7 @@ def figure(
         ("relaxed_match", ["Yes"], "yes", 1),
         ("count_match", ["two"], "2", 1),
         ("vqa_accuracy", ["Two."], "2", 1),
+        ("vqa_accuracy", ["3", "three"], "Three", 1),
         ("vqa_accuracy", ["yes"] * 2 + ["no"] * 8, "yes", 0.6),
     ],
 )

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.run import ModelSpec
-from paliflow.jobs import registry
+from paliflow.jobs import registry, storage
 from paliflow.model import BUNDLED_CHECKPOINT, checkpoint_sha256, local_copy
+from paliflow.model.checkpoint import read_checkpoint
+from paliflow.model.weights import infer_config
 
 
 class Resolved(NamedTuple):
@@ -68,3 +70,19 @@ def require_digest(resolved: Resolved, sha256: str) -> None:
             f"checkpoint={resolved.checkpoint!r}: its digest is {sha256}, but the registry says "
             f"{resolved.sha256}: the file was changed since; register it again, as a new version"
         )
+
+
+def weights_of(checkpoint: str) -> registry.Weights:
+    """A checkpoint as a registry knows it; reads all of it.
+
+    Raises:
+        SpecError: there is none.
+    """
+    try:
+        where = storage.absolute(checkpoint)
+        with local_copy(where) as path:
+            leaves, described = read_checkpoint(path)
+            infer_config({name: leaf.shape for name, leaf in leaves.items()}, **described)
+            return registry.Weights(where, checkpoint_sha256(path))
+    except (FileNotFoundError, PermissionError, ValueError) as error:
+        raise SpecError(f"checkpoint={checkpoint!r}: {error}") from error

@@ -8,7 +8,7 @@ from rich.table import Table
 from paliflow.configs import Comparison, PromoteSpec, PromoteSummary
 from paliflow.configs.base import SpecError
 from paliflow.jobs import registry, storage
-from paliflow.jobs.checkpoints import Resolved, digest_of
+from paliflow.jobs.checkpoints import weights_of
 from paliflow.jobs.evaluations import Evaluation, parts_of, read_evaluation, require_alike
 from paliflow.jobs.registry import Model, Version, Weights, with_alias, with_version
 from paliflow.jobs.scoring import Score
@@ -21,19 +21,6 @@ _ROUNDING = 1e-9
 class _Verdict(NamedTuple):
     promoted: bool
     reason: str
-
-
-def weights_of(checkpoint: str) -> Weights:
-    """A checkpoint as a registry knows it; reads all of it.
-
-    Raises:
-        SpecError: there is none.
-    """
-    try:
-        where = storage.absolute(checkpoint)
-        return Weights(where, digest_of(Resolved(where, None)))
-    except (FileNotFoundError, PermissionError, ValueError) as error:
-        raise SpecError(f"checkpoint={checkpoint!r}: {error}") from error
 
 
 def promote(spec: PromoteSpec, console: Console, ray_address: str | None = None) -> PromoteSummary:

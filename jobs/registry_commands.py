@@ -72,7 +72,7 @@ def set_(
     paliflow registry set gs://bucket/m digits@staging gs://bucket/new.npz
     """
     name, own = _split(alias)
-    from paliflow.jobs.promote import weights_of
+    from paliflow.jobs.checkpoints import weights_of
     from paliflow.jobs.registry import move, register
 
     number = int(version) if version.isdecimal() else register(folder, name, weights_of(version))

@@ -180,3 +180,5 @@ def test_a_first_checkpoint_seeds_an_alias_and_no_other_does(tmp_path: Path) -> 
     assert again.reason == "production points to version 1 already"
     with pytest.raises(SpecError, match=r"checkpoint='/not/there.npz': "):
         job.promote(spec_of(tmp_path, checkpoint="/not/there.npz", alias="other"), Console())
+    with pytest.raises(SpecError, match="is neither safetensors nor Orbax"):
+        job.promote(spec_of(tmp_path, checkpoint=str(tmp_path), alias="other"), Console())

@@ -1,0 +1,202 @@
+"""The parts of a fine-tuning run, without Ray: start, loop, log, checkpoints, export."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from paliflow.configs import FineTuneSpec
+from paliflow.configs.base import SpecError
+from paliflow.jobs.examples.plan import sources_of, write_examples
+from paliflow.jobs.finetune import finetune
+from paliflow.jobs.limits import ErrorLimitError
+from paliflow.jobs.training.export import model_uri
+from paliflow.jobs.training.log import Log, read_log, read_progress
+from paliflow.jobs.training.start import begin, steps_of
+from paliflow.jobs.training.watch import described
+from paliflow.jobs.training.worker import Job, Outcome, work
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma
+from paliflow.tests.jobs.labelled import finetune_spec, write_scenes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests share what they compile, which is most of their time."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    write_scenes(folder / "train.jsonl", "train", 24)
+    write_scenes(folder / "test.jsonl", "test", 6)
+    return folder
+
+
+def train_here(spec: FineTuneSpec) -> Outcome:
+    """What one worker does, in this process."""
+    start, plan = begin(spec), write_examples(spec.location, sources_of(spec), spec)
+    examples = sum(s.examples for s in plan.sources if s.name.startswith("train/"))
+    return work({"job": Job(spec, start, plan, steps_of(spec, examples))})
+
+
+def losses(spec: FineTuneSpec) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in read_log(spec.location) if "loss" in line}
+
+
+def test_a_run_trains_validates_and_exports_a_model_that_loads(folder: Path) -> None:
+    spec = finetune_spec(folder, run_id="whole", best="held_out/loss", keep=1)
+    outcome = train_here(spec)
+    log = read_log(spec.location)
+    looks = {line["step"]: line for line in log if "loss" not in line}
+    assert list(losses(spec)) == list(range(1, 13))
+    assert list(looks) == [0, 6, 12]
+    assert looks[0].keys() == {
+        "step", "held_out/loss", "held_out/exact_match", "held_out/anls",
+    }  # fmt: skip
+    assert looks[12]["held_out/loss"] < looks[0]["held_out/loss"]
+    assert outcome.best_step == min((6, 12), key=lambda step: looks[step]["held_out/loss"])
+    kept = {int(path.name) for path in Path(spec.location, "checkpoints").iterdir()}
+    assert kept == {12, outcome.best_step}
+    assert list(Path(spec.location, "tensorboard").glob("events*"))
+    model = PaliGemma.from_checkpoint(model_uri(spec), dtype="float32")
+    assert model.config.image_size == 56
+
+
+def test_lora_in_parts_exports_plain_weights(folder: Path) -> None:
+    fields: dict[str, Any] = {"lora": {"rank": 2}, "accumulate": 2, "export": "huggingface"}
+    fields |= {"duration": {"steps": 2}, "validation": {}, "dtype": "bfloat16"}
+    spec = finetune_spec(folder, run_id="lora", **fields)
+    train_here(spec)
+    base = PaliGemma.from_checkpoint(begin(spec).checkpoint, image_size=56)
+    model = PaliGemma.from_checkpoint(model_uri(spec))
+    assert model.config == base.config
+    changed = model.params["llm"]["layers"]["attn"]["q_einsum"]["w"]
+    assert np.any(changed != base.params["llm"]["layers"]["attn"]["q_einsum"]["w"])
+    same = model.params["img"]["head"]["kernel"]
+    assert np.array_equal(same, base.params["img"]["head"]["kernel"])
+
+
+def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) -> None:
+    weights = dict(np.load(BUNDLED_CHECKPOINT))
+    norm = weights["params/llm/final_norm/scale"]
+    weights["params/llm/final_norm/scale"] = np.full(norm.shape, np.nan, np.float32)
+    np.savez(tmp_path / "broken.npz", **weights)
+    tokenizer = str(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
+    broken = {"checkpoint": str(tmp_path / "broken.npz"), "tokenizer": tokenizer}
+    with pytest.raises(SpecError, match=r"step 1: the loss is nan .* Lower learning_rate=0\.0001"):
+        train_here(finetune_spec(folder, run_id="nan", validation={}, **broken))
+
+
+def test_bad_images_are_counted_and_stop_the_run_at_its_limit(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    for row in rows[::4]:
+        row["image"] = "absent.png"
+    (folder / "holes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields: dict[str, Any] = {"train": [{"path": str(folder / "holes.jsonl")}], "validation": {}}
+    fields |= {"run_id": "holes", "max_errors": 6}
+    spec = finetune_spec(folder, max_error_fraction=1.0, **fields)
+    with pytest.raises(
+        ErrorLimitError, match=r"max_errors=6: . of 28 inputs failed: . x not found"
+    ):
+        train_here(spec)
+    outcome = train_here(
+        finetune_spec(folder, **{**fields, "max_error_fraction": 1.0, "max_errors": None})
+    )
+    assert outcome.errors == 12
+    assert sum(outcome.reasons.values()) == 12
+    assert read_log(spec.location)[-1]["errors"] == 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"frozen": ["vision/.*"]}, r"frozen='vision/\.\*' matches no parameter"),
+        ({"lora": {"matrices": "llm/none"}}, "llm/none"),
+        ({"image_size": 57}, "image_size=57 is not a multiple of the patch size"),
+        ({"best": "held_out/cider"}, "best='held_out/cider': there are held_out/anls"),
+        ({"warmup": {"steps": 12}}, "warmup: 12 steps of 12"),
+        ({"checkpoint": "/absent/model.npz"}, "no such file"),
+        ({"train": [{"path": "/absent.jsonl"}]}, "absent.jsonl"),
+    ],
+)  # fmt: skip
+def test_what_the_user_has_to_change_is_said_before_any_worker_starts(
+    folder: Path, fields: dict[str, Any], message: str
+) -> None:
+    spec = finetune_spec(folder, **{"run_id": f"bad-{abs(hash(message))}", **fields})
+    with pytest.raises(SpecError, match=message):
+        finetune(spec, Console())
+
+
+def test_a_run_keeps_its_spec_and_its_weights(folder: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "model.npz"
+    weights.write_bytes(BUNDLED_CHECKPOINT.read_bytes())
+    (tmp_path / "tokenizer.model").write_bytes(
+        BUNDLED_CHECKPOINT.with_name("tokenizer.model").read_bytes()
+    )
+    spec = finetune_spec(folder, output=str(tmp_path), checkpoint=str(weights))
+    begin(spec)
+    with pytest.raises(SpecError, match=r"learning_rate was 0\.0001, is 0\.1"):
+        begin(spec.model_copy(update={"learning_rate": 0.1}))
+    assert begin(spec.model_copy(update={"workers": 2})) == begin(spec)
+    with weights.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(SpecError, match="its sha256 was"):
+        begin(spec)
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        ({"duration": {"epochs": 2}}, (20, 1, 4, 2)),
+        ({"duration": {"epochs": 0.21}}, (3, 1, 1, 1)),
+        ({"duration": {"steps": 1}}, (1, 0, 1, 1)),
+        ({"duration": {"steps": 50}, "warmup": {"epochs": 1}}, (50, 10, 10, 5)),
+    ],
+)
+def test_durations_become_steps(
+    tmp_path: Path, duration: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    every = {"validate_every": {"percent": 20}, "save_every": {"percent": 10}, "batch_size": 10}
+    assert steps_of(finetune_spec(tmp_path, **every, **duration), 100) == expected
+
+
+def test_a_log_is_cut_back_to_where_a_run_goes_on(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    log = Log(run, 0, 9)
+    log.write_figures(0, {"a/loss": 2.0})
+    for step in range(1, 6):
+        log.write(step, {"loss": 1.0 / step})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    log = Log(run, 3, 9)
+    log.write(4, {"loss": 0.5})
+    log.close()
+    assert [line["step"] for line in read_log(run)] == [0, 1, 2, 3, 4]
+    assert read_log(run)[-1] == {"step": 4, "loss": 0.5}
+    now = read_progress(run)
+    assert now is not None
+    assert now["validations"] == [{"step": 0, "a/loss": 2.0}]
+
+
+def test_a_line_says_what_is_known() -> None:
+    now = {"step": 5, "total": 20, "loss": 1.25, "errors": 2, "mfu": 0.415, "hbm": 3 * 2**30}
+    assert described({**now, "seconds_left": 61.2}) == (
+        "step 5/20, loss 1.2500, 42% MFU, 3.0 GiB of HBM, 2 errors, 0:01:01 left"
+    )

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from paliflow.model.config import TextConfig
 from paliflow.model.layers import Kernel, RMSNorm, adapted, attend, einsum, unstack
+from paliflow.model.sharding import spread
 
 # Axes: B batch, T query position, S key position, D width, M mlp_dim, H query head,
 # K key-value head, h head_dim, V vocabulary, L layer.
@@ -134,7 +135,7 @@ class Block(nn.Module):
         y = nn.Dropout(self.dropout, deterministic=False)(y)
         if self.config.post_norms:
             y = RMSNorm(name="post_ffw_norm")(y)
-        return x + y, cache
+        return spread(x + y), cache
 
 
 class Embedder(nn.Module):
@@ -155,7 +156,7 @@ class Embedder(nn.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to float32 [B, T, V], softcapped if the configuration says so."""
-        logits = einsum("BTD,VD->BTV", x, self.table, dtype=jnp.float32)
+        logits = spread(einsum("BTD,VD->BTV", x, self.table, dtype=jnp.float32))
         cap = self.config.final_logits_softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
@@ -207,5 +208,5 @@ class Decoder(nn.Module):
         Returns:
             Normalised hidden states [B, T, D], and keys and values of all S positions.
         """
-        x, cache = self.layers(x, cache, positions, mask, index)
+        x, cache = self.layers(spread(x), cache, positions, mask, index)
         return self.final_norm(x), cache

@@ -41,6 +41,18 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def spread(x: jax.Array) -> jax.Array:
+    """Keeps activations [B, ...] with their rows while a step is traced under a mesh.
+
+    Left to itself, XLA may cut them along their width, as the weights are, and then gathers
+    activations at every product where it should gather weights.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    kept: jax.Array = jax.lax.with_sharding_constraint(x, PartitionSpec("data"))
+    return kept
+
+
 def fsdp(shapes: T, mesh: Mesh) -> T:
     """Spreads each large leaf over all devices along the largest axis that divides among them.
 

@@ -1,9 +1,9 @@
 """Training as published: masked suffix loss, some or all parameters, one sharded, jitted step."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -182,7 +182,8 @@ class Trainer:
         state, frozen = _places(self.abstract)
         shardings = (state, frozen, by_rows(self.mesh))
         out = (state, replicated(self.mesh))
-        return jax.jit(self._step, in_shardings=shardings, out_shardings=out, donate_argnums=0)
+        step = self._under_mesh(self._step)
+        return jax.jit(step, in_shardings=shardings, out_shardings=out, donate_argnums=0)
 
     @cached_property
     def loss(self) -> jax.stages.Wrapped:
@@ -191,7 +192,18 @@ class Trainer:
         Without label smoothing and dropout.
         """
         shardings = (*_places(self.abstract), by_rows(self.mesh))
-        return jax.jit(self._loss, in_shardings=shardings, out_shardings=replicated(self.mesh))
+        loss = self._under_mesh(self._loss)
+        return jax.jit(loss, in_shardings=shardings, out_shardings=replicated(self.mesh))
+
+    def _under_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """For `sharding.spread`."""
+
+        @wraps(function)
+        def traced(*args: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return function(*args)
+
+        return traced
 
     def merged(self, state: TrainState, frozen: Params) -> Params:
         """The whole model under its published names, to export or to generate with.
@@ -234,7 +246,7 @@ class Trainer:
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": recipe.learning_rate * self.schedule(state.step),
             "examples": examples,
         }
@@ -258,7 +270,8 @@ class Trainer:
 
         def cut(x: jax.Array) -> jax.Array:
             parts = x.reshape(rows // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1)
-            return jax.lax.with_sharding_constraint(parts, place)
+            placed: jax.Array = jax.lax.with_sharding_constraint(parts, place)
+            return placed
 
         parts: Batch = jax.tree.map(cut, batch)
         return parts

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 
 from paliflow.model.config import VisionConfig
 from paliflow.model.layers import Affine, LayerNorm, attend
+from paliflow.model.sharding import spread
 
 # Axes: B batch, N image token, D width, M mlp_dim, H head, h head_dim, P rows of patches,
 # Q columns of patches, p row in a patch, q column in a patch, C colour channel.
@@ -55,7 +56,7 @@ class EncoderBlock(nn.Module):
         attention = SelfAttention(self.config.num_heads, name="MultiHeadDotProductAttention_0")
         x = x + attention(LayerNorm(name="LayerNorm_0")(x))
         x = x + Mlp(self.config.mlp_dim, name="MlpBlock_0")(LayerNorm(name="LayerNorm_1")(x))
-        return x, None
+        return spread(x), None
 
 
 class Encoder(nn.Module):
@@ -75,7 +76,7 @@ class Encoder(nn.Module):
             length=self.config.depth,
             unroll=1 if self.remat else self.config.depth,
         )
-        x, _ = layers(self.config, name="encoderblock")(x)
+        x, _ = layers(self.config, name="encoderblock")(spread(x))
         return LayerNorm(name="encoder_norm")(x)
 
 
@@ -125,4 +126,4 @@ class VisionTower(nn.Module):
         init = nn.initializers.normal(c.width**-0.5)
         x = x + self.param("pos_embedding", init, (1, c.num_patches, c.width)).astype(jnp.float32)
         x = Encoder(c, self.remat, name="Transformer")(x.astype(dtype))
-        return Affine("BNM,MD->BND", (c.width, self.output_width), name="head")(x)
+        return spread(Affine("BNM,MD->BND", (c.width, self.output_width), name="head")(x))

@@ -1,93 +1,230 @@
 """The training step does what the published recipe says."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import traverse_util
 
 from paliflow.model.network import Network
-from paliflow.model.train import (
-    Batch,
-    TrainState,
-    learning_schedule,
-    make_optimizer,
-    make_train_step,
-    suffix_loss,
-)
+from paliflow.model.optimizer import learning_schedule
+from paliflow.model.sharding import global_mesh
+from paliflow.model.train import Batch, Recipe, Trainer, TrainState, suffix_losses
 from paliflow.tests.model.conftest import expected, load_reference
 
 
-def _batch() -> Batch:
-    want = expected("pg1")
+def _batch(name: str) -> Batch:
+    want = expected(name)
     return Batch(want["image"], want["text"], want["mask_ar"], want["mask_loss"])
 
 
-def _state(optimizer: optax.GradientTransformation) -> TrainState:
-    params = jax.tree.map(jnp.copy, load_reference("pg1").params)
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
+def _trainer(name: str, **recipe: Any) -> Trainer:
+    options: dict[str, Any] = {"total_steps": 10, "learning_rate": 1e-3, "dtype": "float32"}
+    options |= recipe
+    return Trainer(load_reference(name).config, Recipe(**options), global_mesh())
 
 
 def _flat(params: Any) -> dict[str, np.ndarray[Any, Any]]:
     flat = traverse_util.flatten_dict(params, sep="/")
-    return {path: np.asarray(leaf) for path, leaf in flat.items()}
+    return {path: np.array(leaf) for path, leaf in flat.items()}
 
 
-def test_one_step_equals_adam_by_hand() -> None:
-    schedule = optax.constant_schedule(0.5)
-    optimizer = make_optimizer(1e-3, schedule, weight_decay=0.1)
-    model, batch = load_reference("pg1"), _batch()
-    text, mask_ar, mask_loss = (jnp.asarray(x) for x in batch[1:])
-
-    def loss(params: Any) -> jax.Array:
-        logits = Network(model.config).apply(
-            {"params": params}, batch.images, text[:, :-1], mask_ar[:, :-1]
-        )
-        logp = jax.nn.log_softmax(logits)  # type: ignore[arg-type]
-        nll = -jnp.take_along_axis(logp, text[:, 1:, None], axis=-1)[..., 0]
-        weights = mask_loss[:, 1:]
-        return ((nll * weights).sum(1) / weights.sum(1)).mean()
-
-    gradients = _flat(jax.grad(loss)(model.params))
-    norm = np.sqrt(sum(np.square(g).sum() for g in gradients.values()))
-    state, metrics = make_train_step(Network(model.config), optimizer)(_state(optimizer), batch)
-    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
-    assert metrics["loss"] == pytest.approx(float(loss(model.params)), rel=1e-5)
-    before = _flat(model.params)
-    for path, after in _flat(state.params).items():
-        clipped = gradients[path] * min(1.0, 1.0 / norm)
-        update = 1e-3 * clipped / (np.abs(clipped) + 1e-8)
-        if path.endswith("/kernel"):
-            update = update + 0.1 * before[path]
+def _adam_by_hand(
+    loss: Callable[[Any], jax.Array], params: Any, decays: Callable[[str], bool]
+) -> tuple[float, float, dict[str, Any], dict[str, Any]]:
+    """Loss, gradient's norm, where one step leads (lr 1e-3, decay 0.1), and where that is sure."""
+    value, grad = jax.jit(jax.value_and_grad(loss))(params)
+    before, gradients = _flat(params), _flat(grad)
+    norm = float(np.sqrt(sum(np.square(g).sum() for g in gradients.values())))
+    after, clear = {}, {}
+    for path, gradient in gradients.items():
+        clipped = gradient * min(1.0, 1.0 / norm)
+        mean, square = 0.1 * clipped / (1 - 0.9), 0.001 * clipped**2 / (1 - 0.999)
+        update = 1e-3 * mean / (np.sqrt(square) + 1e-8)
+        after[path] = before[path] - update - (0.1 * before[path] if decays(path) else 0)
         # Where a gradient is next to nothing, its sign is noise.
-        clear = np.abs(clipped) > 1e-6
-        want = before[path] - 0.5 * update
-        np.testing.assert_allclose(after[clear], want[clear], atol=1e-5, err_msg=path)
+        clear[path] = np.abs(clipped) > 1e-6
+    return float(value), norm, after, clear
 
 
-def test_training_lowers_the_loss() -> None:
-    optimizer = make_optimizer(3e-3, optax.constant_schedule(1.0))
-    step = make_train_step(Network(load_reference("pg1").config), optimizer)
-    state, batch = _state(optimizer), _batch()
+def _reference_loss(network: Network, params: Any, batch: Batch) -> jax.Array:
+    text, mask_ar, mask_loss = (jnp.asarray(x) for x in batch[1:])
+    logits: Any = network.apply({"params": params}, batch.images, text[:, :-1], mask_ar[:, :-1])
+    nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), text[:, 1:, None], axis=-1)[..., 0]
+    weights = mask_loss[:, 1:]
+    return ((nll * weights).sum(1) / weights.sum(1)).mean()
+
+
+@pytest.mark.parametrize("frozen", [(), (r"img/(?!head).*", r"llm/embedder/.*")])
+def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...]) -> None:
+    model, batch = load_reference("pg1"), _batch("pg1")
+    trainer = _trainer("pg1", weight_decay=0.1, frozen=frozen)
+    held = {p: x for p, x in _flat(model.params).items() if p not in trainer.trained}
+    trained = {p: x for p, x in _flat(model.params).items() if p in trainer.trained}
+    assert bool(held) == bool(frozen)
+
+    def loss(flat: Any) -> jax.Array:
+        params = traverse_util.unflatten_dict(flat | jax.tree.map(jnp.asarray, held), sep="/")
+        return _reference_loss(Network(model.config), params, batch)
+
+    value, norm, want, clear = _adam_by_hand(loss, trained, lambda path: path.endswith("/kernel"))
+    state, rest = trainer.init(model.params)
+    state, metrics = trainer.step(state, rest, batch)
+    assert metrics["loss"] == pytest.approx(value, rel=1e-5)
+    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert metrics["learning_rate"] == pytest.approx(1e-3)
+    assert metrics["examples"] == len(batch.text)  # type: ignore[arg-type]
+    after = _flat(state.params)
+    assert after.keys() == want.keys()
+    for path, leaf in after.items():
+        sure = clear[path]
+        np.testing.assert_allclose(leaf[sure], want[path][sure], 0, 1e-5, err_msg=path)
+    for path, leaf in _flat(rest).items():
+        np.testing.assert_array_equal(leaf, held[path], err_msg=path)
+    moments = {x.shape for x in jax.tree.leaves(state.opt_state) if x.ndim}
+    assert moments == {x.shape for x in trained.values()}
+
+
+_LORA = {
+    "llm/layers/attn/q_einsum/w": "ldr,lrHh->lHdh",
+    "llm/layers/attn/kv_einsum/w": "lpdr,lprKh->lpKdh",
+    "llm/layers/attn/attn_vec_einsum/w": "lHhr,lrd->lHhd",
+    "llm/layers/mlp/gating_einsum": "lpdr,lprm->lpdm",
+    "llm/layers/mlp/linear": "lmr,lrd->lmd",
+    "img/Transformer/encoderblock/MultiHeadDotProductAttention_0/key/kernel": "ldr,lrHh->ldHh",
+    "img/Transformer/encoderblock/MultiHeadDotProductAttention_0/out/kernel": "lHhr,lrd->lHhd",
+    "img/Transformer/encoderblock/MlpBlock_0/Dense_0/kernel": "ldr,lrm->ldm",
+}
+
+
+def test_adapters_step_as_the_products_they_stand_for() -> None:
+    """The reference merges each adapter into its weight and differentiates through that."""
+    model, batch = load_reference("pg2"), _batch("pg2")
+    matrices = r"llm/layers/(attn|mlp)/.*|img/.*encoderblock/.*/(key|out|Dense_0)/kernel"
+    trainer = _trainer("pg2", lora_rank=2, lora_matrices=matrices)
+    base = _flat(model.params)
+    assert trainer.trained == {f"{path}_lora_{x}" for path in _LORA for x in "ab"}
+
+    def merge(flat: Any) -> Any:
+        added = {
+            path: base[path] + jnp.einsum(equation, flat[f"{path}_lora_a"], flat[f"{path}_lora_b"])
+            for path, equation in _LORA.items()
+        }
+        return traverse_util.unflatten_dict(jax.tree.map(jnp.asarray, base | added), sep="/")
+
+    def loss(flat: Any) -> jax.Array:
+        return _reference_loss(Network(model.config), merge(flat), batch)
+
+    @jax.jit
+    def logits(params: Any) -> Any:
+        text, mask_ar = jnp.asarray(batch.text), jnp.asarray(batch.mask_ar)
+        return Network(model.config).apply({"params": params}, batch.images, text, mask_ar)
+
+    def both(state: TrainState) -> Any:
+        return traverse_util.unflatten_dict(_flat(frozen) | _flat(state.params), sep="/")
+
+    state, frozen = trainer.init(model.params)
+    np.testing.assert_array_equal(logits(both(state)), logits(model.params))  # B is zero
+    for path, leaf in _flat(trainer.merged(state, frozen)).items():
+        np.testing.assert_array_equal(leaf, base[path], err_msg=path)
+
+    _, norm, want, clear = _adam_by_hand(loss, _flat(state.params), lambda _: False)
+    state, metrics = trainer.step(state, frozen, batch)
+    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    after = _flat(state.params)
+    for path, leaf in after.items():
+        sure = clear[path]
+        np.testing.assert_allclose(leaf[sure], want[path][sure], 0, 1e-5, err_msg=path)
+    merged = trainer.merged(state, frozen)
+    by_hand = _flat(merge(after))
+    for path, leaf in _flat(merged).items():
+        np.testing.assert_allclose(leaf, by_hand[path], rtol=0, atol=1e-6, err_msg=path)
+    np.testing.assert_allclose(logits(merged), logits(both(state)), rtol=0, atol=1e-4)
+
+
+def test_the_loss_is_the_published_one_of_the_published_logits() -> None:
+    want, batch = expected("pg2"), _batch("pg2")
+    logits = want["logits"][:, :-1].astype(np.float64)
+    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    nll = -np.take_along_axis(logp, want["text"][:, 1:, None], -1)[..., 0]
+    weights = want["mask_loss"][:, 1:]
+    trainer = _trainer("pg2")
+    total, examples = trainer.loss(*trainer.init(load_reference("pg2").params), batch)
+    assert float(total) == pytest.approx(((nll * weights).sum(1) / weights.sum(1)).sum(), rel=1e-5)
+    assert int(examples) == len(weights)
+
+
+def test_rematerialised_training_lowers_the_loss_as_other_does() -> None:
+    batch = _batch("pg1")
     losses = []
-    for _ in range(20):
-        state, metrics = step(state, batch)
-        losses.append(float(metrics["loss"]))
-    assert losses[-1] < 0.5 * losses[0]
-    assert int(state.step) == 20
-
-
-def test_rematerialisation_changes_no_gradient() -> None:
-    config, batch = load_reference("pg1").config, _batch()
-    norms = []
     for remat in (False, True):
-        optimizer = make_optimizer(1e-3, optax.constant_schedule(1.0))
-        step = make_train_step(Network(config, remat=remat), optimizer)
-        norms.append(float(step(_state(optimizer), batch)[1]["grad_norm"]))
-    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+        trainer = _trainer("pg1", learning_rate=3e-3, remat=remat)
+        state, frozen = trainer.init(load_reference("pg1").params)
+        for _ in range(8):
+            state, metrics = trainer.step(state, frozen, batch)
+            losses.append(float(metrics["loss"]))
+    assert losses[7] < 0.7 * losses[0]
+    assert losses[:3] == pytest.approx(losses[8:11], rel=1e-4)
+    assert int(state.step) == 8
+
+
+def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
+    batch = _batch("pg1")
+    trainer = _trainer("pg1", dropout=0.2, frozen=("img/.*",))
+    state, frozen = trainer.init(load_reference("pg1").params)
+    whole = float(trainer.loss(state, frozen, batch)[0])
+    states, losses = [], []
+    for _ in range(3):
+        states.append(jax.tree.map(jnp.copy, state))
+        state, metrics = trainer.step(state, frozen, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[0] != pytest.approx(whole / 3, rel=1e-3)
+    again = jax.tree.map(jnp.copy, states[1])
+    assert float(trainer.step(again, frozen, batch)[1]["loss"]) == losses[1]
+    later = replace(states[1], step=states[1].step + 1)
+    assert float(trainer.step(later, frozen, batch)[1]["loss"]) != losses[1]
+
+
+def test_a_bfloat16_checkpoint_is_trained_in_float32() -> None:
+    model = load_reference("pg2")
+    stored = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.params)
+    trainer = _trainer("pg2", dtype="bfloat16", frozen=("img/.*",), dropout=0.1, remat=True)
+    state, frozen = trainer.init(stored)
+    before = _flat(state.params)
+    state, metrics = trainer.step(state, frozen, _batch("pg2"))
+    assert np.isfinite(float(metrics["grad_norm"]))
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {jnp.dtype("float32")}
+    assert all(np.isfinite(x).all() for x in floats)
+    assert all((before[path] != after).any() for path, after in _flat(state.params).items())
+    for path, leaf in _flat(frozen).items():
+        assert leaf.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(leaf, _flat(stored)[path])
+    assert _flat(trainer.merged(state, frozen)).keys() == _flat(stored).keys()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"frozen": ("img/.*", "vit/.*")}, r"frozen='vit/.\*' matches no parameter.*img/"),
+        ({"frozen": (".*",)}, r"frozen=\['.\*'\] leaves nothing to train"),
+        ({"weight_decay": 0.1, "decayed": "kernel"}, "decayed='kernel' matches nothing that is"),
+        ({"weight_decay": 0.1, "frozen": ("img/.*",)}, r"decayed='.\*/kernel' matches.*llm/"),
+        (
+            {"lora_rank": 2, "lora_matrices": "q_proj"},
+            "lora_matrices='q_proj' matches no.*q_ein",
+        ),
+        ({"lora_rank": 2, "lora_matrices": "llm/.*"}, "llm/.*, which can have no adapter"),
+        ({"warmup_steps": 10}, "warmup_steps=10 has to be less than 10"),
+    ],
+)
+def test_a_recipe_that_means_nothing_says_what_is_wrong(recipe: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        _trainer("pg1", **recipe)
 
 
 def test_label_smoothing_spreads_its_share_over_all_other_tokens() -> None:
@@ -95,25 +232,14 @@ def test_label_smoothing_spreads_its_share_over_all_other_tokens() -> None:
     logp = np.asarray(jax.nn.log_softmax(logits))[0, 0]
     target = np.full(5, 0.2 / 4)
     target[2] = 0.8
-    loss = suffix_loss(logits, jnp.array([[2]]), jnp.ones((1, 1)), label_smoothing=0.2)
-    assert float(loss) == pytest.approx(-(target * logp).sum(), rel=1e-5)
+    loss = suffix_losses(logits, jnp.array([[2]]), jnp.ones((1, 1)), label_smoothing=0.2)
+    assert loss[0] == pytest.approx(-(target * logp).sum(), rel=1e-5)
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
-    schedule = learning_schedule(100, warmup=0.05)
+    schedule = learning_schedule(100, warmup_steps=5)
     assert float(schedule(0)) == 0
     assert float(schedule(5)) == 1
     assert float(schedule(100)) == pytest.approx(0, abs=1e-6)
     assert float(schedule(52)) == pytest.approx(0.5, abs=0.02)
-
-
-def test_gradients_are_finite_in_bfloat16() -> None:
-    config = load_reference("pg2").config
-    params = jax.tree.map(lambda x: x.astype(jnp.float32), load_reference("pg2").params)
-    optimizer = make_optimizer(1e-3, optax.constant_schedule(1.0))
-    step = make_train_step(Network(config, dtype=jnp.bfloat16), optimizer)
-    want = expected("pg2")
-    batch = Batch(want["image"], want["text"], want["mask_ar"], want["mask_loss"])
-    state, metrics = step(TrainState(jnp.int32(0), params, optimizer.init(params)), batch)
-    assert np.isfinite(float(metrics["grad_norm"]))
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+    assert float(learning_schedule(1, warmup_steps=0)(0)) == 1

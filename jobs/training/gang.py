@@ -4,6 +4,7 @@ import os
 import tempfile
 from typing import Any
 
+import ray
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
@@ -28,6 +29,7 @@ def train(job: Job) -> Outcome:
         RuntimeError: workers died more than `max_failures` times.
     """
     spec = job.spec
+    _say_if_waiting(spec)
     for name, value in _QUICKER.items():
         os.environ.setdefault(name, value)
     with tempfile.TemporaryDirectory(prefix="paliflow-") as folder:
@@ -67,8 +69,24 @@ class _Stop(UserCallback):
                 raise error
 
 
+def _say_if_waiting(spec: FineTuneSpec) -> None:
+    """Ray waits for ever, and in silence, for workers that do not fit: a cluster may grow."""
+    wanted = {name: spec.workers * amount for name, amount in _resources(spec).items()}
+    total = ray.cluster_resources()
+    has = {name: total.get(name, 0.0) for name in wanted}
+    if any(has[name] < amount for name, amount in wanted.items()):
+        print(
+            f"waiting for the cluster to grow: workers={spec.workers} take {wanted}, it has {has}",
+            flush=True,
+        )
+
+
+def _resources(spec: FineTuneSpec) -> dict[str, float]:
+    return {"CPU": spec.cpus_per_worker, **spec.accelerators_per_worker}
+
+
 def _scaling(spec: FineTuneSpec) -> ScalingConfig:
-    resources = {"CPU": spec.cpus_per_worker, **spec.accelerators_per_worker}
+    resources = _resources(spec)
     if "GPU" in resources:
         resources["GPU"] = int(resources["GPU"])  # Ray counts a worker's devices with range()
     try:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import (
@@ -25,6 +25,9 @@ from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import conclude
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 
 class JobOperator(BaseOperator):
@@ -62,6 +65,11 @@ class JobOperator(BaseOperator):
     """What the job is given."""
     MADE_LATER: ClassVar[dict[str, Any]] = {}
     """Fields that the operator can fill as the task runs, and what passes for them until then."""
+
+    if TYPE_CHECKING:
+        # The type that Airflow declares takes no field's name; what it returns does.
+        @property
+        def output(self) -> PlainXComArg: ...
 
     def __init__(
         self,

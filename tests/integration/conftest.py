@@ -1,6 +1,7 @@
 """Airflow's parts, a Ray head and a GCS server as processes: started once, for all the tests."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 import paliflow.dags
+from paliflow.tests.integration import weekly
 from paliflow.tests.operators.ray_head import TOKEN, end_session, free_port, ray_head
 
 SAMPLE = Path(str(paliflow.dags.__file__)).parent / "sample"
@@ -46,6 +48,7 @@ class Services:
     def __init__(self, folder: Path, deferrable: dict[str, bool]) -> None:
         """Starts everything; `deferrable` has the id of each DAG."""
         self._folder, self._processes = folder, dict[str, subprocess.Popen[bytes]]()
+        self.weekly = folder / "weekly"
         self.gcs = f"http://127.0.0.1:{free_port()}"
         url = f"http://127.0.0.1:{free_port()}"
         ray = ray_head()
@@ -76,8 +79,10 @@ class Services:
             **{f"AIRFLOW__{name}": value for name, value in settings.items()},
             "AIRFLOW_HOME": str(folder / "airflow"),
             "AIRFLOW_CONN_CLUSTER": f"ray://:{TOKEN}@127.0.0.1:{ray}",
+            "WEEKLY_FOLDER": str(self.weekly),
         }
         (folder / "dags").mkdir()
+        shutil.copy(weekly.__file__, folder / "dags")
         (folder / "dags" / "dags.py").write_text(
             DAGS.format(dags=deferrable, prompts=PROMPTS, gcs=self.gcs)
         )

@@ -1,6 +1,6 @@
 """What goes through Airflow's database comes back."""
 
-from airflow.sdk import DAG, Asset, AssetAlias, XComArg
+from airflow.sdk import DAG, Asset, AssetAlias
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger
 
@@ -59,7 +59,7 @@ def test_nested_fields_survive_serialization_as_they_were_given() -> None:
                 output="/out",
             )
             for name, checkpoint in {
-                "new": XComArg(tuned, key="model"),
+                "new": tuned.output["model"],
                 "old": "registry://digits@production",
             }.items()
         )
@@ -67,8 +67,8 @@ def test_nested_fields_survive_serialization_as_they_were_given() -> None:
             task_id="gate",
             registry="/models",
             name="digits",
-            candidate=XComArg(new, key="location"),
-            incumbent=XComArg(old, key="location"),
+            candidate=new.output["location"],
+            incumbent=old.output["location"],
             metric="held_out/exact_match",
             guards={"old/exact_match": 0.02},
         )

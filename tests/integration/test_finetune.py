@@ -1,0 +1,116 @@
+"""Fine-tune, evaluate both, ask, promote: by Airflow's real parts and a real Ray cluster."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from paliflow.configs import PromoteSpec
+from paliflow.jobs.promote import promote
+from paliflow.model import BUNDLED_CHECKPOINT
+from paliflow.tests.integration.conftest import SAMPLE, Services
+
+pytestmark = pytest.mark.slow
+PATIENCE_S = 900.0
+SCENES = sorted(SAMPLE.glob("scene_*"))
+
+
+def write_examples(folder: Path) -> None:
+    """All scenes say `1`, which is not what the model in use reads; or, wrongly labelled, `2`."""
+    folder.mkdir()
+    half = len(SCENES) // 2
+    for name, scenes, suffix in (
+        ("right", SCENES[:half], "1"),
+        ("wrong", SCENES[:half], "2"),
+        ("held_out", SCENES[half:], "1"),
+    ):
+        rows = [{"image": str(scene), "prefix": "ocr", "suffix": suffix} for scene in scenes]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+class Weekly:
+    """A run of the DAG `weekly`, triggered as it is made."""
+
+    def __init__(self, services: Services, labels: str) -> None:
+        self.services = services
+        services.until(lambda: services.airflow.get("dags/weekly").is_success, PATIENCE_S)
+        asked = {"logical_date": None, "conf": {"labels": labels}}
+        run = services.airflow.post("dags/weekly/dagRuns", json=asked).raise_for_status()
+        self.url = f"dags/weekly/dagRuns/{run.json()['dag_run_id']}"
+
+    def get(self, what: str) -> Any:
+        headers = {"Accept": "application/json"}
+        return self.services.airflow.get(self.url + what, headers=headers).raise_for_status().json()
+
+    def until(self, task: str, state: str) -> None:
+        def states() -> set[str]:
+            now = self.get(f"/taskInstances/{task}")["state"], self.get("")["state"]
+            return {state, "failed"} & {*now}
+
+        self.services.until(states, PATIENCE_S)
+        assert self.get(f"/taskInstances/{task}")["state"] == state, self.log(task)
+
+    def answer(self, option: str) -> str:
+        """Answers the approval; what it had said."""
+        self.until("approve", "awaiting_input")
+        url = "/taskInstances/approve/-1/hitlDetails"
+        asked = self.get(url)
+        answer = {"chosen_options": [option], "params_input": {}}
+        self.services.airflow.patch(self.url + url, json=answer).raise_for_status()
+        return f"{asked['subject']}{asked['body']}"
+
+    def summary(self, task: str) -> dict[str, Any]:
+        entry = self.get(f"/taskInstances/{task}/xcomEntries/return_value?deserialize=true")
+        return dict(entry["value"])
+
+    def log(self, task: str) -> str:
+        content = self.get(f"/taskInstances/{task}/logs/1")["content"]
+        return "\n".join(str(entry.get("event", entry)) for entry in content)
+
+
+def events(services: Services) -> list[dict[str, Any]]:
+    """The events of the model's asset."""
+    found = services.airflow.get("assets/events?limit=100").raise_for_status().json()
+    return [event for event in found["asset_events"] if event["source_task_id"] == "promote"]
+
+
+def followed(services: Services) -> int:
+    runs = services.airflow.get("dags/follows/dagRuns").raise_for_status().json()
+    return int(runs["total_entries"])
+
+
+def test_what_is_better_is_promoted_and_followed_and_what_is_worse_is_not(
+    services: Services,
+) -> None:
+    write_examples(services.weekly)
+    first = PromoteSpec(
+        registry=str(services.weekly / "registry"),
+        name="digits",
+        checkpoint=str(BUNDLED_CHECKPOINT),
+    )
+    promote(first, Console())
+
+    better = Weekly(services, "right")
+    said = better.answer("Approve")
+    model = better.summary("finetune")["model"]
+    assert f"Promote {model}?" in said
+    assert "| held_out/exact_match | 1.0000 | 0.0000 |" in said
+    better.until("promote", "success")
+    promoted = better.summary("promote")
+    assert (promoted["promoted"], promoted["version"]) == (True, 2), better.log("promote")
+    assert promoted["checkpoint"] == model
+    (event,) = events(services)
+    assert event["uri"] == f"{services.weekly.as_uri()}/registry/digits/production"
+    assert event["extra"]["version"] == 2
+    services.until(lambda: followed(services) == 1, PATIENCE_S)
+
+    worse = Weekly(services, "wrong")
+    assert "| held_out/exact_match | 0.0000 | 1.0000 |" in worse.answer("Approve")
+    worse.until("promote", "success")
+    refused = worse.summary("promote")
+    assert (refused["promoted"], refused["version"]) == (False, 2)
+    assert refused["reason"] in worse.log("promote")
+    assert "digits@production stays version 2" in worse.log("promote")
+    assert len(events(services)) == followed(services) == 1

@@ -6,10 +6,13 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 FOLDERS := configs model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo test slow chaos fullsize lint format measure picture clean
+.PHONY: demo finetune-demo test slow chaos fullsize lint format measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
+
+finetune-demo: $(INSTALLED)  ## The weekly DAG: fine-tunes, promotes, refuses, annotates; minutes
+	$(BIN)/python -m paliflow.benchmarks.finetune_demo
 
 test: $(INSTALLED)  ## The tests that every change must pass
 	$(BIN)/python -m pytest

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,8 +24,8 @@ LEAST_AGREEMENT = 0.75
 """Of each prompt's answers; a few dozen images scatter by several per cent around the figures."""
 
 
-def run_dag(output: Path) -> None:
-    """Runs `airflow dags test annotate_images` in a private Airflow home.
+def run_dag(dag: str, **params: Any) -> list[str]:
+    """Runs `airflow dags test` of a shipped DAG in a private Airflow home; what it printed.
 
     Raises:
         SystemExit: with Airflow's exit code, if it is not 0.
@@ -38,12 +39,19 @@ def run_dag(output: Path) -> None:
     }
     airflow = [sys.executable, "-m", "airflow"]
     subprocess.run([*airflow, "db", "migrate"], env=environment, check=True, capture_output=True)
-    conf = json.dumps({"output": str(output)})
-    command = [*airflow, "dags", "test", "annotate_images", "--conf", conf]
-    print("$ airflow", " ".join(command[3:]), flush=True)
-    code = subprocess.run(command, env=environment, check=False).returncode
-    if code:
-        raise SystemExit(code)
+    command = [*airflow, "dags", "test", dag, "--conf", json.dumps(params)]
+    print("$ airflow", shlex.join(command[3:]), flush=True)
+    lines = []
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return lines
 
 
 def compare(rows: list[dict[str, Any]], truth: dict[str, dict[str, str]]) -> dict[str, float]:
@@ -64,7 +72,7 @@ def main() -> None:
     console = Console()
     output = HOME / "output"
     shutil.rmtree(output, ignore_errors=True)
-    run_dag(output)
+    run_dag("annotate_images", output=str(output))
 
     truth = json.loads(TRUTH.read_text())
     rows = ds.dataset(output, partitioning="hive").to_table().to_pylist()

@@ -31,7 +31,13 @@ with DAG(
         "checkpoint": Param(
             None,
             type=["null", "string"],
-            description="PaliGemma weights; the bundled handwriting reader if empty",
+            description="PaliGemma weights, or registry://name@alias; the bundled handwriting "
+            "reader if empty",
+        ),
+        "registry": Param(
+            None,
+            type=["null", "string"],
+            description="The folder of registry.json, if the checkpoint is in a registry",
         ),
     },
 ) as dag:
@@ -41,6 +47,7 @@ with DAG(
         output=dag.param("output"),
         prompts=dag.param("prompts"),
         checkpoint=dag.param("checkpoint"),
+        registry=dag.param("registry"),
         max_error_fraction=0.2,  # 4 of the 36 bundled files are broken on purpose
         # ray_conn_id="ray_default",  # on a cluster; without it, on this machine
     )

@@ -1,0 +1,105 @@
+"""Fine-tunes once a week on labelled images, and uses what came out only if it is surely better.
+
+`make finetune-demo` runs it on images that it makes. Who asks `registry://reader@production`
+next, as `annotate_daily` may, asks the model that was promoted; a DAG scheduled on the asset
+`<registry>/reader/production` runs as soon as there is one.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, Param
+
+import paliflow.operators
+from paliflow.operators import EvaluateOperator, FineTuneOperator, PromoteOperator
+
+HOME = Path.home() / "paliflow"
+BUNDLED = Path(paliflow.operators.__file__).parents[1] / "model" / "bundled" / "model.npz"
+IN_USE = "registry://reader@production"
+ASK_SOMEBODY = False  # True: nothing is promoted before somebody has approved of the figures
+
+with DAG(
+    "finetune_weekly",
+    description="New examples, fine-tune, evaluate both, promote what is better or say why not",
+    schedule="@weekly",
+    catchup=False,
+    max_active_runs=1,
+    tags=["paliflow"],
+    params={
+        "labels": Param(
+            str(HOME / "labels.jsonl"),
+            type="string",
+            description="Examples to learn: a table, COCO's .json, or reviewed annotations",
+        ),
+        "old_labels": Param(
+            str(HOME / "old_labels.jsonl"),
+            type="string",
+            description="Examples of what the model can do already, so that it does not forget",
+        ),
+        "held_out": Param(str(HOME / "held_out.jsonl"), type="string"),
+        "old_held_out": Param(str(HOME / "old_held_out.jsonl"), type="string"),
+        "base": Param(str(BUNDLED), type="string", description="The first model in use"),
+        "registry": Param(str(HOME / "models"), type="string", description="Local or gs://"),
+        "output": Param(str(HOME / "finetuning"), type="string", description="Local or gs://"),
+        "epochs": Param(5, type="number", exclusiveMinimum=0),
+        "learning_rate": Param(1e-5, type="number", exclusiveMinimum=0),
+    },
+    # default_args={"ray_conn_id": "ray_default"},  # on a cluster; without it, on this machine
+) as dag:
+    registry, output = dag.param("registry"), "{{ params.output }}"
+    sets = {
+        name: {"path": dag.param(name), "metrics": ["exact_match"]}
+        for name in ("held_out", "old_held_out")
+    }
+    first = PromoteOperator(
+        task_id="first", registry=registry, name="reader", checkpoint=dag.param("base")
+    )
+    finetune = FineTuneOperator(
+        task_id="finetune",
+        train=[{"path": dag.param("labels")}, {"path": dag.param("old_labels"), "weight": 0.5}],
+        validation={name: {**chosen, "max_examples": 200} for name, chosen in sets.items()},
+        checkpoint=IN_USE,
+        registry=registry,
+        output=f"{output}/models",
+        duration={"epochs": dag.param("epochs")},
+        learning_rate=dag.param("learning_rate"),
+    )
+    candidate = EvaluateOperator(
+        task_id="evaluate_candidate",
+        sets=sets,
+        checkpoint=finetune.output["model"],
+        output=f"{output}/evaluations",
+    )
+    incumbent = EvaluateOperator(
+        task_id="evaluate_incumbent",
+        sets=sets,
+        checkpoint=IN_USE,
+        registry=registry,
+        output=f"{output}/evaluations",
+    )
+    promote = PromoteOperator(
+        task_id="promote",
+        registry=registry,
+        name="reader",
+        candidate=candidate.output["location"],
+        incumbent=incumbent.output["location"],
+        metric="held_out/exact_match",
+        min_gain=0.01,
+        guards={"old_held_out/exact_match": 0.05},
+    )
+    first >> [finetune, incumbent]
+    if ASK_SOMEBODY:
+        approve = ApprovalOperator(
+            task_id="approve",
+            subject="Promote {{ ti.xcom_pull('finetune', key='model') }}?",
+            body="""{% set before = ti.xcom_pull('evaluate_incumbent', key='figures') %}
+| figure | candidate | in use |
+|---|---|---|
+{% for name, value in ti.xcom_pull('evaluate_candidate', key='figures').items() -%}
+| {{ name }} | {{ '%.4f' % value }} | {{ '%.4f' % before[name] }} |
+{% endfor %}""",
+            response_timeout=timedelta(days=2),
+            defaults="Reject",
+        )
+        [candidate, incumbent] >> approve >> promote

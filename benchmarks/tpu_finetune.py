@@ -20,8 +20,10 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from paliflow.model.config import VARIANTS, PaliGemmaConfig
+from paliflow.model.loss import Batch
+from paliflow.model.recipe import Recipe
 from paliflow.model.sharding import by_rows
-from paliflow.model.train import Batch, Recipe, Trainer
+from paliflow.model.train import Trainer
 
 _GIB = 2**30
 _USABLE = 15.75 * _GIB

@@ -1,10 +1,8 @@
-"""Training as published: masked suffix loss, some or all parameters, one sharded, jitted step."""
+"""`Trainer`: one jitted step of all, some or adapted parameters, spread over a mesh."""
 
-import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,63 +11,18 @@ import optax
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from paliflow.model.config import PaliGemmaConfig
-from paliflow.model.lora import adapter_shapes, fresh_adapters, merge_adapters
+from paliflow.model.lora import fresh_adapters, merge_adapters
+from paliflow.model.loss import Batch, batch_losses, count_examples
 from paliflow.model.network import Network
 from paliflow.model.optimizer import Params, learning_schedule, make_optimizer
+from paliflow.model.recipe import Recipe, trained_shapes
 from paliflow.model.sharding import by_rows, fsdp, replicated
 from paliflow.model.weights import expected_shapes
 
-# Axes: B batch, T text, V vocabulary, A part of a batch.
-
-
-class Batch(NamedTuple):
-    """What one step learns from; see `examples.Texts` for the masks.
-
-    A row whose `mask_loss` is all 0 does not count: the step is as if it were not there.
-    """
-
-    images: ArrayLike  # float32 [B, H, W, 3] or [B, F, H, W, 3]
-    text: ArrayLike  # int32 [B, T]
-    mask_ar: ArrayLike  # int32 [B, T]
-    mask_loss: ArrayLike  # int32 [B, T]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train; the defaults are those of PaliGemma's transfers (arXiv:2407.07726)."""
-
-    total_steps: int
-    warmup_steps: int = 0
-    """In which the learning rate rises; from there it falls along a cosine, to zero at the end."""
-    learning_rate: float = 1e-5
-    """At its peak."""
-    weight_decay: float = 0.0
-    """A step at the peak takes this share off; the learning rate does not scale it."""
-    decayed: str = r".*/kernel"
-    """The pattern of the parameter paths that decay."""
-    clip_norm: float = 1.0
-    """The gradient's global norm at most."""
-    label_smoothing: float = 0.0
-    """The share of each target's probability that goes to all other tokens."""
-    dropout: float = 0.0
-    """Of the language model's attention and feed-forward outputs."""
-    frozen: tuple[str, ...] = ()
-    """Patterns of the parameter paths that stay as they are."""
-    lora_rank: int | None = None
-    """Train adapters of this rank, and nothing else."""
-    lora_matrices: str = r"llm/layers/(attn/.*|mlp/.*)"
-    """The pattern of the parameter paths that get an adapter."""
-    accumulate: int = 1
-    """Parts that a batch is cut into, one after another: less memory, the same step."""
-    remat: bool = False
-    """See `Decoder`."""
-    dtype: DTypeLike = "bfloat16"
-    """Of the matrix products, and of what is frozen. All that is trained is float32."""
-    seed: int = 0
-    """Decides fresh adapters and, with the step's number, dropout."""
+# Axes: B batch, A part of a batch.
 
 
 @struct.dataclass
@@ -79,29 +32,6 @@ class TrainState:
     step: jax.Array  # int32, steps taken
     params: Params  # what is trained, float32
     opt_state: optax.OptState
-
-
-def suffix_losses(
-    logits: jax.Array, targets: jax.Array, weights: jax.Array, label_smoothing: float = 0.0
-) -> jax.Array:
-    """Each example's cross-entropy, averaged over its weighted tokens.
-
-    Args:
-        logits: float32 [B, T, V].
-        targets: int32 [B, T].
-        weights: [B, T]; 1 where the token counts.
-        label_smoothing: the share s; the target has 1 - s, every other token s / (V - 1).
-
-    Returns:
-        float32 [B], in nats; 0 where no token counts.
-    """
-    normaliser = jax.nn.logsumexp(logits, axis=-1)
-    loss = normaliser - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    if label_smoothing:
-        size = logits.shape[-1]
-        others = (size * normaliser - logits.sum(-1) - loss) / (size - 1)
-        loss = (1 - label_smoothing) * loss + label_smoothing * others
-    return (loss * weights).sum(-1) / jnp.maximum(weights.sum(-1), 1)
 
 
 class Trainer:
@@ -120,7 +50,7 @@ class Trainer:
         self.config, self.recipe, self.mesh = config, recipe, mesh
         self.schedule = learning_schedule(recipe.total_steps, recipe.warmup_steps)
         self._shapes = expected_shapes(config)
-        self._trained = _trained_shapes(self._shapes, recipe)
+        self._trained = trained_shapes(self._shapes, recipe)
         self._optimizer = make_optimizer(
             recipe.learning_rate,
             self.schedule,
@@ -223,14 +153,14 @@ class Trainer:
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         recipe = self.recipe
         network = Network(self.config, recipe.dtype, recipe.remat, recipe.dropout)
-        examples = _counted(batch)
+        examples = count_examples(batch)
         parts = self._parts(batch)
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
         keys = jax.random.split(key, recipe.accumulate)
         places = _places(self.abstract[0].params)
 
         def loss_of(params: Params, part: Batch, key: jax.Array) -> jax.Array:
-            losses = _losses(
+            losses = batch_losses(
                 network, _join(params, frozen), part, recipe.label_smoothing, {"dropout": key}
             )
             return losses.sum() / jnp.maximum(examples, 1)
@@ -255,8 +185,10 @@ class Trainer:
     def _loss(self, state: TrainState, frozen: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
         network = Network(self.config, self.recipe.dtype, self.recipe.remat)
         params = _join(state.params, frozen)
-        sums = jax.lax.map(lambda part: _losses(network, params, part).sum(), self._parts(batch))
-        return sums.sum(), _counted(batch)
+        sums = jax.lax.map(
+            lambda part: batch_losses(network, params, part).sum(), self._parts(batch)
+        )
+        return sums.sum(), count_examples(batch)
 
     def _parts(self, batch: Batch) -> Batch:
         """[B, ...] to [A, B / A, ...]; part i has the rows i, i + A, ..., some of each device."""
@@ -275,50 +207,6 @@ class Trainer:
 
         parts: Batch = jax.tree.map(cut, batch)
         return parts
-
-
-def _trained_shapes(
-    shapes: Mapping[str, tuple[int, ...]], recipe: Recipe
-) -> dict[str, tuple[int, ...]]:
-    for pattern in recipe.frozen:
-        _check_matches("frozen", pattern, shapes, "no parameter")
-    if recipe.lora_rank:
-        trained = adapter_shapes(shapes, recipe.lora_matrices, recipe.lora_rank)
-    else:
-        trained = {
-            path: shape
-            for path, shape in shapes.items()
-            if not any(re.fullmatch(pattern, path) for pattern in recipe.frozen)
-        }
-    if not trained:
-        raise ValueError(f"frozen={list(recipe.frozen)} leaves nothing to train")
-    if recipe.weight_decay:
-        _check_matches("decayed", recipe.decayed, trained, "nothing that is trained")
-    return trained
-
-
-def _check_matches(field: str, pattern: str, paths: Collection[str], nothing: str) -> None:
-    if not any(re.fullmatch(pattern, path) for path in paths):
-        some = ", ".join(sorted(paths)[:: -(-len(paths) // 5)])
-        raise ValueError(f"{field}={pattern!r} matches {nothing}; there are, e.g., {some}")
-
-
-def _counted(batch: Batch) -> jax.Array:
-    count: jax.Array = (jnp.asarray(batch.mask_loss)[:, 1:] != 0).any(1).sum()
-    return count
-
-
-def _losses(
-    network: Network,
-    params: Params,
-    batch: Batch,
-    label_smoothing: float = 0.0,
-    rngs: dict[str, jax.Array] | None = None,
-) -> jax.Array:
-    text, mask_ar, mask_loss = (jnp.asarray(x) for x in batch[1:])
-    inputs = batch.images, text[:, :-1], mask_ar[:, :-1]
-    logits: Any = network.apply({"params": params}, *inputs, rngs=rngs)
-    return suffix_losses(logits, text[:, 1:], mask_loss[:, 1:], label_smoothing)
 
 
 def _flat(params: Params) -> dict[str, Any]:

@@ -23,11 +23,13 @@ from paliflow.benchmarks.digits.pretraining import (
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paliflow.model.examples import encode_examples
 from paliflow.model.images import preprocess
+from paliflow.model.loss import Batch
 from paliflow.model.network import Network
 from paliflow.model.optimizer import Params, learning_schedule, make_optimizer
+from paliflow.model.recipe import Recipe
 from paliflow.model.sharding import global_mesh
 from paliflow.model.tokenizer import LOC_PIECES, Tokenizer, add_extra_pieces
-from paliflow.model.train import Batch, Recipe, Trainer, TrainState
+from paliflow.model.train import Trainer, TrainState
 
 TEXT_LENGTH = 29
 PRETRAINING_STEPS, PRETRAINING_SCHEDULE = 5500, 12_000

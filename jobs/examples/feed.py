@@ -18,8 +18,8 @@ from paliflow.jobs.plan import Item
 from paliflow.jobs.readahead import ReadAhead
 from paliflow.jobs.reading import Input, read_input
 from paliflow.model.examples import Texts, encode_examples
+from paliflow.model.loss import Batch
 from paliflow.model.tokenizer import Tokenizer
-from paliflow.model.train import Batch
 
 _BATCHES_AHEAD = 2
 

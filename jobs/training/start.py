@@ -15,7 +15,8 @@ from paliflow.jobs.checkpoints import Resolved, require_digest, resolve, tokeniz
 from paliflow.jobs.identity import require_same
 from paliflow.model import PaliGemmaConfig, Tokenizer, checkpoint_sha256, local_copy
 from paliflow.model.checkpoint import read_checkpoint
-from paliflow.model.train import Recipe, Trainer
+from paliflow.model.recipe import Recipe
+from paliflow.model.train import Trainer
 from paliflow.model.weights import Leaf, fitting, infer_config
 
 

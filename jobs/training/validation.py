@@ -16,10 +16,11 @@ from paliflow.jobs.examples.plan import ExamplePlan, open_examples
 from paliflow.jobs.scoring import metrics_of, score
 from paliflow.model import Greedy, Tokenizer
 from paliflow.model.generate import generate
+from paliflow.model.loss import Batch
 from paliflow.model.network import Network, apply
 from paliflow.model.optimizer import Params
 from paliflow.model.sharding import global_batch
-from paliflow.model.train import Batch, Trainer, TrainState
+from paliflow.model.train import Trainer, TrainState
 
 
 class Validation:

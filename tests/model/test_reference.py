@@ -8,8 +8,8 @@ import pytest
 
 from paliflow.model import MaskDecoder, PaliGemma
 from paliflow.model.config import RESOLUTIONS, VARIANTS
+from paliflow.model.loss import suffix_losses
 from paliflow.model.network import Network
-from paliflow.model.train import suffix_losses
 from paliflow.model.weights import expected_shapes, infer_config
 from paliflow.tests.model.conftest import REFERENCE, expected, load_reference
 

@@ -25,7 +25,9 @@ TRAINING = """
 import jax, numpy as np
 from jax.sharding import Mesh
 from paliflow.model import sharding
-from paliflow.model.train import Batch, Recipe, Trainer
+from paliflow.model.loss import Batch
+from paliflow.model.recipe import Recipe
+from paliflow.model.train import Trainer
 from paliflow.tests.model.conftest import expected, load_reference
 model, want = load_reference("pg2"), expected("pg2")
 devices = np.array(jax.devices())

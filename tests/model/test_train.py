@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from paliflow.model.loss import Batch, suffix_losses
 from paliflow.model.network import Network
 from paliflow.model.optimizer import learning_schedule
+from paliflow.model.recipe import Recipe
 from paliflow.model.sharding import global_mesh
-from paliflow.model.train import Batch, Recipe, Trainer, TrainState, suffix_losses
+from paliflow.model.train import Trainer, TrainState
 from paliflow.tests.model.conftest import expected, load_reference
 
 

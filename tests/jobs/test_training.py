@@ -1,6 +1,7 @@
 """The parts of a fine-tuning run, without Ray: start, loop, log, checkpoints, export."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from paliflow.jobs.finetune import finetune
 from paliflow.jobs.limits import ErrorLimitError
 from paliflow.jobs.training.export import model_uri
 from paliflow.jobs.training.log import Log, read_log, read_progress
+from paliflow.jobs.training.saving import Checkpoints
 from paliflow.jobs.training.start import begin, steps_of
 from paliflow.jobs.training.watch import described
 from paliflow.jobs.training.worker import Job, Outcome, work
-from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
 from paliflow.tests.jobs.labelled import finetune_spec, write_scenes
 
 
@@ -92,6 +94,61 @@ def test_lora_in_parts_exports_plain_weights(folder: Path) -> None:
     assert np.array_equal(same, base.params["img"]["head"]["kernel"])
 
 
+@pytest.mark.slow
+def test_an_exported_folder_gives_the_same_logits_in_transformers(folder: Path) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    fields = {"export": "huggingface", "duration": {"steps": 2}, "validation": {}}
+    spec = finetune_spec(folder, run_id="transformers", **fields)
+    train_here(spec)
+    ours = PaliGemma.from_checkpoint(model_uri(spec), dtype="float32")
+    theirs = transformers.PaliGemmaForConditionalGeneration.from_pretrained(
+        model_uri(spec), dtype=torch.float32, attn_implementation="eager"
+    )
+    tokenizer = Tokenizer.from_file(begin(spec).tokenizer)
+    text = np.array([tokenizer.encode_prompt("ocr", 16)] * 2, np.int32)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 56, 56, 3)).astype(np.float32)
+    patches, vocabulary = ours.config.vision.num_patches, ours.config.text.vocab_size
+    placeholders = np.full((2, patches), vocabulary)
+    ids = torch.tensor(np.concatenate([placeholders, text], axis=1))
+    with torch.no_grad():
+        found = theirs(
+            input_ids=ids,
+            pixel_values=torch.tensor(images.transpose(0, 3, 1, 2)),
+            attention_mask=torch.ones_like(ids),
+            token_type_ids=torch.zeros_like(ids),  # all of it a prefix
+        ).logits[:, patches:, :vocabulary]
+    wanted = np.asarray(ours.logits(images, text, np.zeros_like(text)))
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_goes_on_where_it_was(
+    gcs: None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gcsfs")
+    # Orbax writes arrays with TensorStore, which finds the server in its own variables.
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", os.environ["STORAGE_EMULATOR_HOST"])
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
+    fields: dict[str, Any] = {"output": "gs://images/models", "save_every": {"steps": 6}}
+    spec = finetune_spec(folder, **fields)
+    real = Checkpoints.save
+
+    def save(self: Checkpoints, step: int, *rest: Any) -> None:
+        if step == 12:
+            raise KeyboardInterrupt
+        real(self, step, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            train_here(spec)
+    before = losses(spec)
+    train_here(spec)
+    assert [line["step"] for line in read_log(spec.location) if "loss" in line] == [*range(1, 13)]
+    assert losses(spec) == before
+    assert PaliGemma.from_checkpoint(model_uri(spec)).config.image_size == 56
+
+
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) -> None:
     weights = dict(np.load(BUNDLED_CHECKPOINT))
     norm = weights["params/llm/final_norm/scale"]
@@ -111,9 +168,7 @@ def test_bad_images_are_counted_and_stop_the_run_at_its_limit(folder: Path) -> N
     fields: dict[str, Any] = {"train": [{"path": str(folder / "holes.jsonl")}], "validation": {}}
     fields |= {"run_id": "holes", "max_errors": 6}
     spec = finetune_spec(folder, max_error_fraction=1.0, **fields)
-    with pytest.raises(
-        ErrorLimitError, match=r"max_errors=6: . of 28 inputs failed: .*not found"
-    ):
+    with pytest.raises(ErrorLimitError, match=r"max_errors=6: . of 28 inputs failed: .*not found"):
         train_here(spec)
     outcome = train_here(
         finetune_spec(folder, **{**fields, "max_error_fraction": 1.0, "max_errors": None})

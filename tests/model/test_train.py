@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import jax
@@ -24,10 +25,19 @@ def _batch(name: str) -> Batch:
     return Batch(want["image"], want["text"], want["mask_ar"], want["mask_loss"])
 
 
+@cache
 def _trainer(name: str, **recipe: Any) -> Trainer:
     options: dict[str, Any] = {"total_steps": 10, "learning_rate": 1e-3, "dtype": "float32"}
     options |= recipe
     return Trainer(load_reference(name).config, Recipe(**options), global_mesh())
+
+
+_BFLOAT16: dict[str, Any] = {
+    "dtype": "bfloat16",
+    "frozen": ("img/.*",),
+    "dropout": 0.1,
+    "remat": True,
+}
 
 
 def _flat(params: Any) -> dict[str, np.ndarray[Any, Any]]:
@@ -61,10 +71,12 @@ def _reference_loss(network: Network, params: Any, batch: Batch) -> jax.Array:
     return ((nll * weights).sum(1) / weights.sum(1)).mean()
 
 
-@pytest.mark.parametrize("frozen", [(), (r"img/(?!head).*", r"llm/embedder/.*")])
-def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("frozen", "remat"), [((), False), ((r"img/(?!head).*", r"llm/embedder/.*"), True)]
+)
+def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...], remat: bool) -> None:
     model, batch = load_reference("pg1"), _batch("pg1")
-    trainer = _trainer("pg1", weight_decay=0.1, frozen=frozen)
+    trainer = _trainer("pg1", weight_decay=0.1, frozen=frozen, remat=remat)
     held = {p: x for p, x in _flat(model.params).items() if p not in trainer.trained}
     trained = {p: x for p, x in _flat(model.params).items() if p in trainer.trained}
     assert bool(held) == bool(frozen)
@@ -89,6 +101,7 @@ def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...]) -> None:
         np.testing.assert_array_equal(leaf, held[path], err_msg=path)
     moments = {x.shape for x in jax.tree.leaves(state.opt_state) if x.ndim}
     assert moments == {x.shape for x in trained.values()}
+    assert trainer.step(state, rest, batch)[1]["loss"] < 0.95 * metrics["loss"]
 
 
 _LORA = {
@@ -160,31 +173,16 @@ def test_the_loss_is_the_published_one_of_the_published_logits() -> None:
     assert int(examples) == len(weights)
 
 
-def test_rematerialised_training_lowers_the_loss_as_other_does() -> None:
-    batch = _batch("pg1")
-    losses = []
-    for remat in (False, True):
-        trainer = _trainer("pg1", learning_rate=3e-3, remat=remat)
-        state, frozen = trainer.init(load_reference("pg1").params)
-        for _ in range(8):
-            state, metrics = trainer.step(state, frozen, batch)
-            losses.append(float(metrics["loss"]))
-    assert losses[7] < 0.7 * losses[0]
-    assert losses[:3] == pytest.approx(losses[8:11], rel=1e-4)
-    assert int(state.step) == 8
-
-
 def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
-    batch = _batch("pg1")
-    trainer = _trainer("pg1", dropout=0.2, frozen=("img/.*",))
-    state, frozen = trainer.init(load_reference("pg1").params)
-    whole = float(trainer.loss(state, frozen, batch)[0])
+    batch = _batch("pg2")
+    trainer = _trainer("pg2", **_BFLOAT16)
+    state, frozen = trainer.init(load_reference("pg2").params)
     states, losses = [], []
     for _ in range(3):
         states.append(jax.tree.map(jnp.copy, state))
         state, metrics = trainer.step(state, frozen, batch)
         losses.append(float(metrics["loss"]))
-    assert losses[0] != pytest.approx(whole / 3, rel=1e-3)
+    assert int(state.step) == 3
     again = jax.tree.map(jnp.copy, states[1])
     assert float(trainer.step(again, frozen, batch)[1]["loss"]) == losses[1]
     later = replace(states[1], step=states[1].step + 1)
@@ -194,7 +192,7 @@ def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
 def test_a_bfloat16_checkpoint_is_trained_in_float32() -> None:
     model = load_reference("pg2")
     stored = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.params)
-    trainer = _trainer("pg2", dtype="bfloat16", frozen=("img/.*",), dropout=0.1, remat=True)
+    trainer = _trainer("pg2", **_BFLOAT16)
     state, frozen = trainer.init(stored)
     before = _flat(state.params)
     state, metrics = trainer.step(state, frozen, _batch("pg2"))

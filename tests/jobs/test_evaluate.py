@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +224,29 @@ def test_the_digest_of_examples_is_of_what_is_asked_and_right(
     assert digest("c", lines[1:]) != before
     assert digest("d", [lines[0].replace(COUNT, "ocr"), *lines[1:]]) != before
     assert digest("e", [lines[0].replace('"suffix": "', '"suffix": "1'), *lines[1:]]) != before
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_is_resumed_to_the_same_predictions(
+    finished: EvaluateSummary, cluster: str, tmp_path: Path
+) -> None:
+    fields = {"output": str(tmp_path / "evals"), "actors": 1}
+    spec = EvaluateSpec.parse(finished.spec | fields)
+    code = (
+        "import sys; from rich.console import Console; from paliflow.configs import EvaluateSpec;"
+        "from paliflow.jobs.evaluate import evaluate;"
+        "evaluate(EvaluateSpec.parse(sys.argv[1]), Console(), sys.argv[2])"
+    )
+    answers = Path(spec.location, "_answers", "run_id=test")
+    with subprocess.Popen([sys.executable, "-c", code, spec.model_dump_json(), cluster]) as driver:
+        while not (answers / "part-00000.parquet").exists():
+            assert driver.poll() is None
+            time.sleep(0.01)
+        driver.kill()
+    assert not Path(spec.location, "_manifest.json").exists()
+    assert evaluate(spec).figures == finished.figures
+    tables = [
+        pq.read_table(f"{location}/predictions.parquet")
+        for location in (finished.location, spec.location)
+    ]
+    assert tables[0].equals(tables[1])

@@ -32,11 +32,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def drive(spec: FineTuneSpec, address: str) -> subprocess.Popen[str]:
+def drive(spec: FineTuneSpec, address: str, **environment: str) -> subprocess.Popen[str]:
     """A driver of its own, as Airflow starts it."""
+    own = {SPEC_VARIABLE: spec.model_dump_json(), "RAY_ADDRESS": address, **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "paliflow.jobs", "finetune"],
-        env=os.environ | {SPEC_VARIABLE: spec.model_dump_json(), "RAY_ADDRESS": address},
+        env=os.environ | own,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -116,6 +117,19 @@ def test_two_workers_train_to_the_losses_of_one(cluster: str, folder: Path) -> N
     finetune(one, _CONSOLE)
     finetune(two, _CONSOLE)
     for mine, other in zip(losses(one), losses(two), strict=True):
+        assert mine == pytest.approx(other, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_eight_devices_train_to_the_losses_of_one(cluster: str, folder: Path) -> None:
+    one = finetune_spec(folder, run_id="one-of-8", dropout=0.0, batch_size=8)
+    eight = one.model_copy(update={"run_id": "eight"})
+    finetune(one, _CONSOLE)
+    flags = "--xla_force_host_platform_device_count=8"
+    driver = drive(eight, "local", XLA_FLAGS=flags)
+    said, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, said
+    for mine, other in zip(losses(one), losses(eight), strict=True):
         assert mine == pytest.approx(other, rel=1e-5, abs=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,10 +23,17 @@ TRUTH = DAGS / "sample" / "ground_truth.json"
 HOME = Path(".demo").absolute()
 LEAST_AGREEMENT = 0.75
 """Of each prompt's answers; a few dozen images scatter by several per cent around the figures."""
+_TOLD = re.compile(
+    r"\S+T(?P<time>\S+?)\.\S+ \[\w+ *\] (?P<text>.*?) +\[airflow\.task\.operators\.paliflow\."
+    r"operators\.(?P<operator>\w+)"
+)
+"""A line of Airflow's that a task of ours has logged."""
 
 
 def run_dag(dag: str, **params: Any) -> list[str]:
-    """Runs `airflow dags test` of a shipped DAG in a private Airflow home; what it printed.
+    """Runs `airflow dags test` of a shipped DAG in a private Airflow home.
+
+    Shows and returns what its tasks said; all that Airflow said only if it failed.
 
     Raises:
         SystemExit: with Airflow's exit code, if it is not 0.
@@ -41,17 +49,20 @@ def run_dag(dag: str, **params: Any) -> list[str]:
     subprocess.run([*airflow, "db", "migrate"], env=environment, check=True, capture_output=True)
     command = [*airflow, "dags", "test", dag, "--conf", json.dumps(params)]
     print("$ airflow", shlex.join(command[3:]), flush=True)
-    lines = []
+    lines, told = [], []
     with subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         assert process.stdout
         for line in process.stdout:
-            print(line, end="", flush=True)
             lines.append(line)
+            if said := _TOLD.match(line):
+                told.append(said["text"])
+                print(f"{said['time']} {said['operator']}: {said['text']}", flush=True)
     if process.returncode:
+        print(*lines, sep="")
         raise SystemExit(process.returncode)
-    return lines
+    return told
 
 
 def compare(rows: list[dict[str, Any]], truth: dict[str, dict[str, str]]) -> dict[str, float]:

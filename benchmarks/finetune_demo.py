@@ -4,10 +4,10 @@ Airflow runs the shipped DAG twice: on right labels, and on labels that are shuf
 """
 
 import json
-import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -64,8 +64,8 @@ def main() -> None:
     right = write_examples("labels", "train", LABELLED, 4, inverted=True)
     wrong = write_examples("wrong", "train", LABELLED // 5, 5, inverted=True, shuffled=True)
     models, output = str(ROOT / "models"), str(ROOT / "output")
-    common = {**{name: str(path) for name, path in sets.items()}, "registry": models}
-    common |= {"output": output, "learning_rate": LEARNING_RATE}
+    common: dict[str, Any] = {name: str(path) for name, path in sets.items()}
+    common |= {"registry": models, "output": output, "learning_rate": LEARNING_RATE}
 
     said = [run_dag("finetune_weekly", labels=str(right), epochs=EPOCHS, **common)]
     said.append(run_dag("finetune_weekly", labels=str(wrong), epochs=EPOCHS / 4, **common))
@@ -88,7 +88,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     for labels, lines in zip(("right labels", "shuffled labels"), said, strict=True):
-        reasons = re.findall(r"(?:promoted|kept): [^\n]*?(?=\.? ?reader@|\n)", "".join(lines))
+        reasons = [line for line in lines if line.startswith(("promoted: ", "kept: "))]
         print(f"{labels}: {reasons[-1] if reasons else '?'}")
     agreement = read_rightly(ROOT / "annotations")
     print(
@@ -114,7 +114,8 @@ def read_rightly(annotations: Path) -> float:
     truth = {line["image"]: line["suffix"] for line in lines if line["prefix"] == "ocr"}
     rows = ds.dataset(annotations, partitioning="hive").to_table().to_pylist()
     assert len(rows) == len(truth)
-    return sum(truth[Path(row["source_uri"]).name] == row["text"] for row in rows) / len(rows)
+    right = [truth[Path(row["source_uri"]).name] == row["text"] for row in rows]
+    return sum(right) / len(right)
 
 
 if __name__ == "__main__":

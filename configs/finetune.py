@@ -75,8 +75,9 @@ class FineTuneSpec(ModelSpec):
     """Examples an optimizer step, over all workers."""
     accumulate: PositiveInt = 1
     """Parts that a batch is cut into, one after another: less memory, the same step."""
-    remat: bool = True
-    """Recompute each layer in the backward pass instead of keeping its activations."""
+    remat: bool | None = None
+    """Recompute each layer in the backward pass instead of keeping its activations: less memory
+    for a third more time. If not given, on accelerators and not on CPUs, where it costs more."""
     max_tokens: PositiveInt = 128
     """Tokens of prefix and suffix together; a longer example is an error, never cut."""
     images_per_example: PositiveInt = 1

@@ -1,11 +1,9 @@
 """`EvaluateOperator`: one evaluation as one task."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from paliflow.configs import EvaluateSpec
 from paliflow.operators.fields import takes_fields_of
-from paliflow.operators.outcome import shown
 from paliflow.operators.run import FILLED, RunOperator
 
 
@@ -24,8 +22,3 @@ class EvaluateOperator(RunOperator):
     @takes_fields_of(EvaluateSpec, optional=FILLED)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-
-    def _told(self, summary: dict[str, Any]) -> Iterable[str]:
-        yield "{examples} examples, {errors} of them errors, in {location}".format(**summary)
-        for name, value in summary["figures"].items():
-            yield f"{name} {shown(value)}"

@@ -1,12 +1,10 @@
 """`PromoteOperator`: whether a candidate takes the place of the model in use, as one task."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from paliflow.configs import PromoteSpec
 from paliflow.operators.fields import takes_fields_of
 from paliflow.operators.job import JobOperator, asset_uri
-from paliflow.operators.outcome import shown
 
 
 class PromoteOperator(JobOperator):
@@ -36,16 +34,3 @@ class PromoteOperator(JobOperator):
         # As the DAG names the registry, which is what other DAGs are scheduled on.
         uri = "/".join((asset_uri(self.spec["registry"]), summary["name"], summary["alias"]))
         return uri, {key: summary[key] for key in carried}
-
-    def _told(self, summary: dict[str, Any]) -> Iterable[str]:
-        yield summary["reason"]
-        for figure in summary["comparisons"]:
-            candidate, incumbent, low, wanted = (
-                shown(figure[key]) for key in ("candidate", "incumbent", "low", "wanted")
-            )
-            yield (
-                f"{figure['metric']}: candidate {candidate}, incumbent {incumbent}, better by at "
-                f"least {low}, wanted {wanted}, on {figure['examples']} examples"
-            )
-        does = "is now" if summary["promoted"] else "stays"
-        yield "{name}@{alias} {does} version {version}: {checkpoint}".format(does=does, **summary)

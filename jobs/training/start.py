@@ -145,8 +145,10 @@ def steps_of(spec: FineTuneSpec, examples: int) -> Steps:
 def recipe_of(spec: FineTuneSpec, steps: Steps) -> Recipe:
     """The model's part of a spec."""
     same = "learning_rate", "weight_decay", "decayed", "clip_norm", "label_smoothing", "dropout"
-    more = "frozen", "accumulate", "remat", "dtype", "seed"
+    more = "frozen", "accumulate", "dtype", "seed"
     fields: dict[str, Any] = {name: getattr(spec, name) for name in (*same, *more)}
+    accelerated = bool(spec.accelerators_per_worker)
+    fields["remat"] = accelerated if spec.remat is None else spec.remat
     if spec.lora:
         fields |= {"lora_rank": spec.lora.rank, "lora_matrices": spec.lora.matrices}
     return Recipe(total_steps=steps.total, warmup_steps=steps.warmup, **fields)

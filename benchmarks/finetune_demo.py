@@ -114,8 +114,8 @@ def read_rightly(annotations: Path) -> float:
     truth = {line["image"]: line["suffix"] for line in lines if line["prefix"] == "ocr"}
     rows = ds.dataset(annotations, partitioning="hive").to_table().to_pylist()
     assert len(rows) == len(truth)
-    right = [truth[Path(row["source_uri"]).name] == row["text"] for row in rows]
-    return sum(right) / len(right)
+    right = [row for row in rows if row["text"] == truth[Path(row["source_uri"]).name]]
+    return len(right) / len(rows)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m paliflow.benchmarks.tpu_finetune
     python -m paliflow.benchmarks.tpu_finetune --slice v5e:4x4 --model paligemma2-3b-448
 
-The compiler is the real one, from the package `libtpu` (the extra `tpu-aot`); it says how much
+The compiler is the real one, from the package `libtpu` (the extra `tpu`); it says how much
 memory each chip needs, and refuses a program that needs more than there is.
 """
 

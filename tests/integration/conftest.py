@@ -57,7 +57,7 @@ class Services:
             headers={"Authorization": f"Bearer {TOKEN}"},
             timeout=30,
         )
-        self.airflow = httpx.Client(base_url=f"{url}/api/v2/", timeout=30)
+        self.airflow = httpx.Client(base_url=f"{url}/api/v2/", timeout=120)
         settings = {
             "API__BASE_URL": url,
             "API__PORT": url.rpartition(":")[2],

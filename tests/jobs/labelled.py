@@ -8,6 +8,9 @@ import numpy as np
 
 from paliflow.benchmarks.digits.scenes import answer, compose
 from paliflow.configs import FineTuneSpec
+from paliflow.jobs.examples.plan import sources_of, write_examples
+from paliflow.jobs.training.start import begin, steps_of
+from paliflow.jobs.training.worker import Job, Outcome, work
 
 
 def write_scenes(path: Path, split: str, count: int) -> Path:
@@ -51,3 +54,10 @@ def finetune_spec(folder: Path, /, **fields: Any) -> FineTuneSpec:
         "remat": False,
     }
     return FineTuneSpec.parse(defaults | fields)
+
+
+def train_here(spec: FineTuneSpec) -> Outcome:
+    """What one worker does, in this process."""
+    start, plan = begin(spec), write_examples(spec.location, sources_of(spec), spec)
+    examples = sum(s.examples for s in plan.sources if s.name.startswith("train/"))
+    return work({"job": Job(spec, start, plan, steps_of(spec, examples))})

@@ -17,9 +17,10 @@ from paliflow.configs import FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
 from paliflow.jobs.finetune import finetune
+from paliflow.jobs.training.export import model_uri
 from paliflow.jobs.training.log import read_log
 from paliflow.model import checkpoint_sha256
-from paliflow.tests.jobs.labelled import finetune_spec, write_scenes
+from paliflow.tests.jobs.labelled import finetune_spec, train_here, write_scenes
 
 _CONSOLE = Console(force_terminal=False)
 
@@ -93,8 +94,9 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_happened(
     assert Path(summary.model).with_name("tokenizer.model").exists()
 
     undisturbed = spec.model_copy(update={"run_id": "undisturbed"})
-    assert finetune(undisturbed, _CONSOLE).model_sha256 == summary.model_sha256
+    train_here(undisturbed)
     assert losses(undisturbed) == losses(spec)
+    assert checkpoint_sha256(Path(model_uri(undisturbed))) == summary.model_sha256
 
     assert finetune(spec, _CONSOLE) == summary
     with pytest.raises(SpecError, match="seed was 0, is 1"):

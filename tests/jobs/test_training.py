@@ -13,7 +13,6 @@ from rich.console import Console
 
 from paliflow.configs import FineTuneSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs.examples.plan import sources_of, write_examples
 from paliflow.jobs.finetune import finetune
 from paliflow.jobs.limits import ErrorLimitError
 from paliflow.jobs.training.export import model_uri
@@ -21,9 +20,8 @@ from paliflow.jobs.training.log import Log, read_log, read_progress
 from paliflow.jobs.training.saving import Checkpoints
 from paliflow.jobs.training.start import begin, steps_of
 from paliflow.jobs.training.watch import described
-from paliflow.jobs.training.worker import Job, Outcome, work
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
-from paliflow.tests.jobs.labelled import finetune_spec, write_scenes
+from paliflow.tests.jobs.labelled import finetune_spec, train_here, write_scenes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,13 +46,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_scenes(folder / "train.jsonl", "train", 24)
     write_scenes(folder / "test.jsonl", "test", 6)
     return folder
-
-
-def train_here(spec: FineTuneSpec) -> Outcome:
-    """What one worker does, in this process."""
-    start, plan = begin(spec), write_examples(spec.location, sources_of(spec), spec)
-    examples = sum(s.examples for s in plan.sources if s.name.startswith("train/"))
-    return work({"job": Job(spec, start, plan, steps_of(spec, examples))})
 
 
 def losses(spec: FineTuneSpec) -> dict[int, float]:

@@ -26,9 +26,11 @@ class Worker:
         self._device = threading.Lock()
 
     def _begin(self, line: str) -> None:
-        with (self._folder / "log").open("a") as log:
-            log.write(line + "\n")
+        note(self._folder, "log", line)
         if told(self._folder, "kill", line):
+            # What the driver was not told in time it has done again, and rightly.
+            while len(log(self._folder, "reported")) < len(log(self._folder, "finished")):
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         if told(self._folder, "hang", line):
             time.sleep(60)
@@ -50,6 +52,7 @@ class Worker:
             while (self._folder / "wait for two").exists() and log(self._folder).count("load") < 2:
                 time.sleep(0.05)
             self._answered += INPUTS
+            note(self._folder, "finished", f"shard {shard}")
             return Done(INPUTS, tuple((condemned or {}).values()), shard)
 
     def probe(self, shard: int, place: int) -> None:
@@ -88,6 +91,8 @@ def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
         def report(done: Done, fleet: Fleet) -> None:
             reports.append(done)
+            if done.inputs:
+                note(tmp_path, "reported", f"shard {done.busy_s}")
             if fleets is not None:
                 fleets.append(fleet)
 
@@ -100,8 +105,13 @@ def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def log(folder: Path) -> list[str]:
-    return (folder / "log").read_text().splitlines()
+def note(folder: Path, name: str, line: str) -> None:
+    with (folder / name).open("a") as file:
+        file.write(line + "\n")
+
+
+def log(folder: Path, name: str = "log") -> list[str]:
+    return (folder / name).read_text().splitlines() if (folder / name).exists() else []
 
 
 def all_of(shards: range) -> list[Done]:

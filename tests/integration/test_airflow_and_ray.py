@@ -99,7 +99,8 @@ def test_a_task_is_deferred_until_its_job_has_written_parquet(services: Services
     assert times(log, PLANNED) == 1
     assert TOKEN not in log
 
-    (event,) = services.airflow.get("assets/events").raise_for_status().json()["asset_events"]
+    asked = services.airflow.get("assets/events", params={"source_dag_id": "succeeds"})
+    (event,) = asked.raise_for_status().json()["asset_events"]
     extra = {key: summary[key] for key in ("run_id", "location", "rows", "errors")}
     assert event["extra"] == {**extra, "output": "gs://annotations/succeeds"}
 

@@ -5,13 +5,13 @@ import tempfile
 from typing import Any
 
 import ray
-from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from ray.train.v2.jax import JaxConfig, JaxTrainer
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.jobs.training.stop import Stop
 from paliflow.jobs.training.worker import Job, Outcome, work
 
 _QUICKER = {
@@ -35,20 +35,20 @@ def train(job: Job) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="paliflow-") as folder:
         trainer = JaxTrainer(
             work,
-            train_loop_config={"job": job},
+            train_loop_config=job.packed(),
             jax_config=_joined(spec),
             scaling_config=_scaling(spec),
             run_config=RunConfig(
                 name="train",
                 storage_path=folder,  # nothing is kept there: checkpoints are Orbax's
                 failure_config=FailureConfig(max_failures=spec.max_failures),
-                callbacks=[_Stop()],
+                callbacks=[Stop()],
                 logging_config=LoggingConfig(log_level="ERROR"),
                 worker_runtime_env=_environment(spec),
             ),
         )
         try:
-            outcome: Outcome = trainer.fit().return_value  # type: ignore[attr-defined]
+            outcome = Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
         except ControllerError as error:
             if isinstance(error.controller_failure, SpecError):
                 raise error.controller_failure from None
@@ -58,15 +58,6 @@ def train(job: Job) -> Outcome:
                 f"workers died more than max_failures={spec.max_failures} times: {error}"
             ) from error
     return outcome
-
-
-class _Stop(UserCallback):
-    """What the user has to change, no retry changes: an error in a callback ends the run."""
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for error in worker_exceptions.values():
-            if isinstance(error, SpecError):
-                raise error
 
 
 def _say_if_waiting(spec: FineTuneSpec) -> None:

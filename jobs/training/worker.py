@@ -1,5 +1,6 @@
 """What each worker does: load, restore, step, look, save, export."""
 
+import json
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -38,6 +39,22 @@ class Job(NamedTuple):
     plan: ExamplePlan
     steps: Steps
 
+    def packed(self) -> dict[str, str]:
+        """As JSON: what it passes on its way need not import the classes to read it."""
+        models = {"spec": self.spec, "start": self.start, "plan": self.plan}
+        packed = {name: model.model_dump_json() for name, model in models.items()}
+        return {**packed, "steps": json.dumps(self.steps)}
+
+    @classmethod
+    def unpacked(cls, packed: Mapping[str, str]) -> "Job":
+        """The inverse of `packed`."""
+        return cls(
+            FineTuneSpec.parse(packed["spec"]),
+            Start.parse(packed["start"]),
+            ExamplePlan.parse(packed["plan"]),
+            Steps(*json.loads(packed["steps"])),
+        )
+
 
 class Outcome(NamedTuple):
     """What becomes of a training."""
@@ -48,18 +65,20 @@ class Outcome(NamedTuple):
     examples_per_second: float
 
 
-def work(config: dict[str, Any]) -> Outcome:
+def work(packed: dict[str, str]) -> dict[str, Any]:
     """Trains to the end, from the newest checkpoint if there is one; Ray Train calls it.
 
     Args:
-        config: `job`, a `Job`.
+        packed: a `Job`.
+
+    Returns:
+        The fields of an `Outcome`.
 
     Raises:
         SpecError: the user must change something.
     """
-    job: Job = config["job"]
     with ExitStack() as stack:
-        return _Training(job, stack).run()
+        return _Training(Job.unpacked(packed), stack).run()._asdict()
 
 
 class _Training:

@@ -103,6 +103,7 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_happened(
         finetune(spec.model_copy(update={"seed": 1}), _CONSOLE)
 
 
+@pytest.mark.slow
 def test_a_spec_error_of_a_worker_is_not_retried(cluster: str, folder: Path) -> None:
     spec = finetune_spec(folder, run_id="limits", batch_size=1, max_errors=0)
     rows = (folder / "train.jsonl").read_text().replace("train-", "absent-")

@@ -66,6 +66,7 @@ def main() -> None:
     models, output = str(ROOT / "models"), str(ROOT / "output")
     common: dict[str, Any] = {name: str(path) for name, path in sets.items()}
     common |= {"registry": models, "output": output, "learning_rate": LEARNING_RATE}
+    common["dtype"] = "float32"  # on a CPU twice as fast as bfloat16
 
     said = [run_dag("finetune_weekly", labels=str(right), epochs=EPOCHS, **common)]
     said.append(run_dag("finetune_weekly", labels=str(wrong), epochs=EPOCHS / 4, **common))

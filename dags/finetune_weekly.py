@@ -62,8 +62,9 @@ with DAG(
     )
     finetune = FineTuneOperator(
         task_id="finetune",
-        train=[{"path": dag.param("labels")}, {"path": dag.param("old_labels"), "weight": 0.5}],
+        train=[{"path": dag.param("labels")}, {"path": dag.param("old_labels")}],
         validation={name: {**chosen, "max_examples": 200} for name, chosen in sets.items()},
+        validate_every={"percent": 50},
         checkpoint=IN_USE,
         registry=registry,
         output=f"{output}/models",

@@ -10,6 +10,7 @@ import ray
 
 from paliflow.configs import AnnotateSpec
 from paliflow.tests.gcs import serve
+from paliflow.tests.jobs.labelled import write_scenes
 
 SpecFactory = Callable[..., AnnotateSpec]
 
@@ -35,6 +36,15 @@ def cluster(gcs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train.jsonl` of 24 scenes and `test.jsonl` of 6."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_scenes(folder / "train.jsonl", "train", 24)
+    write_scenes(folder / "test.jsonl", "test", 6)
+    return folder
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
-"""Image files of every kind, good and broken, made on the spot."""
+"""Image files of every kind, good and broken, and tables, made on the spot."""
 
+import csv
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 
@@ -43,3 +47,17 @@ def write_mixed(folder: Path, count: int) -> None:
     for number in range(count):
         name = f"{'sub/' * (number % 2)}{number:03d}.{('jpg', 'PNG')[number % 2]}"
         (folder / name).write_bytes(contents[number % len(contents)])
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Writes a table in the format that the name ends in; returns the path."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

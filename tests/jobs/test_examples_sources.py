@@ -1,35 +1,20 @@
 """Labelled tables: which rows are examples, why others are none, and what is refused."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.examples.sources import Example, read_examples
+from paliflow.tests.jobs.files import write_rows
 
 
 def found(path: object, **fields: Any) -> list[Example | str]:
     return list(read_examples(ExampleSource.parse({"path": str(path)} | fields), ()))
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return path
 
 
 ROWS = [
@@ -41,7 +26,7 @@ ROWS = [
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_rows_are_examples_in_their_order(tmp_path: Path, suffix: str) -> None:
-    path = write(tmp_path / f"train{suffix}", ROWS)
+    path = write_rows(tmp_path / f"train{suffix}", ROWS)
     images = [f"{tmp_path}/a.jpg", "/abs/b.jpg", "gs://shop/c.jpg"]
     assert found(path) == [
         Example(str(n), (images[n],), row["prefix"], (row["suffix"],)) for n, row in enumerate(ROWS)
@@ -51,13 +36,13 @@ def test_rows_are_examples_in_their_order(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_lists_are_several_images_and_several_right_answers(tmp_path: Path, suffix: str) -> None:
     row = {"image": ["b.jpg", "a.jpg"], "prefix": "which?", "suffix": ["left", "left", "the left"]}
-    assert found(write(tmp_path / f"train{suffix}", [row])) == [
+    assert found(write_rows(tmp_path / f"train{suffix}", [row])) == [
         Example("0", (f"{tmp_path}/b.jpg", f"{tmp_path}/a.jpg"), "which?", tuple(row["suffix"]))
     ]
 
 
 def test_columns_folder_and_prefix_may_be_others(tmp_path: Path) -> None:
-    path = write(tmp_path / "train.jsonl", [{"file": "a.jpg", "label": "cat"}])
+    path = write_rows(tmp_path / "train.jsonl", [{"file": "a.jpg", "label": "cat"}])
     assert found(
         path, image_column="file", suffix_column="label", prefix="name it", images="gs://shop/in"
     ) == [Example("0", ("gs://shop/in/a.jpg",), "name it", ("cat",))]
@@ -66,7 +51,7 @@ def test_columns_folder_and_prefix_may_be_others(tmp_path: Path) -> None:
 def test_a_prefix_of_the_spec_fills_in_for_rows_without_one(tmp_path: Path) -> None:
     rows = [{"image": "a.jpg", "suffix": "x", "prefix": own} for own in ("ocr", "", None)]
     for suffix in (".jsonl", ".csv", ".parquet"):
-        examples = found(write(tmp_path / f"train{suffix}", rows), prefix="caption en")
+        examples = found(write_rows(tmp_path / f"train{suffix}", rows), prefix="caption en")
         assert [e.prefix for e in examples if isinstance(e, Example)] == [
             "ocr",
             "caption en",
@@ -120,10 +105,10 @@ def test_lone_surrogates_become_text_that_can_be_stored(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_at_all_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "train.jsonl", ROWS)
+    path = write_rows(tmp_path / "train.jsonl", ROWS)
     (tmp_path / "x.txt").touch()
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
-    write(tmp_path / "bytes.parquet", [{"image": b"\xff\xd8", "prefix": "ocr", "suffix": "x"}])
+    write_rows(tmp_path / "bytes.parquet", [{"image": b"\xff\xd8", "prefix": "ocr", "suffix": "x"}])
     refused: list[tuple[str, dict[str, Any], str]] = [
         ("train.jsonl", {"suffix_column": "label"}, "suffix_column='label': no such column"),
         ("train.jsonl", {"image_column": "file"}, "there are image, prefix, suffix"),

@@ -20,17 +20,9 @@ from paliflow.jobs.finetune import finetune
 from paliflow.jobs.training.export import model_uri
 from paliflow.jobs.training.log import read_log
 from paliflow.model import checkpoint_sha256
-from paliflow.tests.jobs.labelled import finetune_spec, train_here, write_scenes
+from paliflow.tests.jobs.labelled import finetune_spec, train_here
 
 _CONSOLE = Console(force_terminal=False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("labelled")
-    write_scenes(folder / "train.jsonl", "train", 24)
-    write_scenes(folder / "test.jsonl", "test", 6)
-    return folder
 
 
 def drive(spec: FineTuneSpec, address: str, **environment: str) -> subprocess.Popen[str]:

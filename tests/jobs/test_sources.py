@@ -1,6 +1,5 @@
 """Sources: what each kind of input stands for, in which order, and what is refused."""
 
-import csv
 import io
 import json
 import tempfile
@@ -19,6 +18,7 @@ from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
 from paliflow.jobs.sources import items
+from paliflow.tests.jobs.files import write_rows
 
 
 def found(source: object, **fields: Any) -> list[Item]:
@@ -72,19 +72,6 @@ def test_a_glob_takes_any_file_it_names(tmp_path: Path) -> None:
     for name in ["b.bin", "a.bin", "c.jpg"]:
         (tmp_path / name).touch()
     assert uris(tmp_path / "*.bin") == [f"{tmp_path}/a.bin", f"{tmp_path}/b.bin"]
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 PATHS = ["x/a.jpg", "/data/b.jpg", "gs://bucket/c.jpg", "../d.jpg", "https://host/e.jpg", None, ""]

@@ -21,7 +21,7 @@ from paliflow.jobs.training.saving import Checkpoints
 from paliflow.jobs.training.start import begin, steps_of
 from paliflow.jobs.training.watch import described
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
-from paliflow.tests.jobs.labelled import finetune_spec, train_here, write_scenes
+from paliflow.tests.jobs.labelled import finetune_spec, train_here
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,14 +38,6 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     for name, value in before.items():
         jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("labelled")
-    write_scenes(folder / "train.jsonl", "train", 24)
-    write_scenes(folder / "test.jsonl", "test", 6)
-    return folder
 
 
 def losses(spec: FineTuneSpec) -> dict[int, float]:

@@ -68,15 +68,12 @@ def nothing_is_lost_doubled_or_changed(place: Arena, quiet: RunSummary, seed: in
     }
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_three_disturbed_runs_end_as_the_quiet_one(
-    place: Arena, quiet: RunSummary, seed: int
-) -> None:
-    nothing_is_lost_doubled_or_changed(place, quiet, seed)
+def test_a_disturbed_run_ends_as_the_quiet_one(place: Arena, quiet: RunSummary) -> None:
+    nothing_is_lost_doubled_or_changed(place, quiet, 0)
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("seed", range(3, 53))
+@pytest.mark.parametrize("seed", range(1, 51))
 def test_fifty_disturbed_runs_end_as_the_quiet_one(
     place: Arena, quiet: RunSummary, seed: int
 ) -> None:

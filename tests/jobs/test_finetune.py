@@ -64,6 +64,7 @@ def workers() -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed_as_if_nothing_had_happened(
     cluster: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

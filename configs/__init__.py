@@ -12,9 +12,11 @@ from paliflow.configs.summary import (
     PromoteSummary,
     RunSummary,
 )
+from paliflow.configs.video import ClipSpec, VideoSpec
 
 __all__ = [
     "AnnotateSpec",
+    "ClipSpec",
     "Comparison",
     "Duration",
     "EvaluateSpec",
@@ -28,4 +30,5 @@ __all__ = [
     "PromoteSummary",
     "RunSummary",
     "Sampling",
+    "VideoSpec",
 ]

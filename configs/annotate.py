@@ -35,7 +35,7 @@ class AnnotateSpec(AskSpec):
     input: str = Field(min_length=1)
     """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .jsonl)
     with one image path a row, or a WebDataset (.tar, or a glob of them); local, `gs://`, and with
-    an extra of the same name `s3://` and `https://`."""
+    an extra of the same name `s3://` and `https://`. With `video`, likewise of videos."""
     prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
     manifest's rows, `{name}` stands for a column: `answer en {question}`."""
@@ -81,6 +81,12 @@ class AnnotateSpec(AskSpec):
         if len(set(value)) < len(value):
             raise ValueError("the same prompt twice would double its rows")
         return value
+
+    @model_validator(mode="after")
+    def _one_id(self) -> "AnnotateSpec":
+        if self.id_column and self.video and self.video.group_column:
+            raise ValueError("video.group_column becomes the output's id; leave out id_column")
+        return self
 
     @model_validator(mode="after")
     def _asks_something(self) -> "AnnotateSpec":

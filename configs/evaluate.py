@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paliflow.configs.examples import EvaluationSet, SetName
 from paliflow.configs.run import AskSpec
@@ -13,3 +13,8 @@ class EvaluateSpec(AskSpec):
 
     sets: Annotated[dict[SetName, EvaluationSet], Field(min_length=1)]
     """By name; their figures are `<name>/<metric>`."""
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> "EvaluateSpec":
+        self.require_whole_clips()
+        return self

@@ -81,7 +81,8 @@ class FineTuneSpec(ModelSpec):
     max_tokens: PositiveInt = 128
     """Tokens of prefix and suffix together; a longer example is an error, never cut."""
     images_per_example: PositiveInt = 1
-    """Images of every example, concatenated in the order of its list."""
+    """Images of every example, concatenated in the order of its list; with `video`, its paths are
+    of videos, each one clip."""
     image_size: PositiveInt | None = None
     """Pixels of the square input, if not the checkpoint's."""
     max_new_tokens: PositiveInt = 64
@@ -110,8 +111,16 @@ class FineTuneSpec(ModelSpec):
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Lost workers after which the job gives up; preempted ones do not count."""
 
+    @property
+    def frames_per_example(self) -> int:
+        """Images that the model is shown of each example."""
+        return self.video.clip.frames if self.video and self.video.clip else self.images_per_example
+
     @model_validator(mode="after")
     def _fits_together(self) -> "FineTuneSpec":
+        self.require_whole_clips()
+        if self.video and self.images_per_example > 1:
+            raise ValueError("images_per_example: with video, clip.frames says how many")
         if self.duration.percent:
             raise ValueError("duration.percent: of what? give steps or epochs")
         if self.batch_size % (self.accumulate * self.workers):

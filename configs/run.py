@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec
+from paliflow.configs.video import VideoSpec
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 REGISTERED = re.compile(r"registry://([A-Za-z0-9][A-Za-z0-9._-]*)@([A-Za-z0-9][A-Za-z0-9._-]*)")
@@ -73,6 +74,8 @@ class ModelSpec(RunSpec):
     """Overrides what the checkpoint's shapes suggest."""
     seed: int = 0
     """Of all that is drawn at random; the same seed gives the same."""
+    video: VideoSpec | None = None
+    """The inputs are videos, of which these frames or clips are looked at; images if not given."""
     https_hosts: tuple[str, ...] = ()
     """The hosts that `https://` images may come from; none if not given."""
     max_pixels: PositiveInt = 100_000_000
@@ -83,6 +86,18 @@ class ModelSpec(RunSpec):
     """The run stops where more of its inputs than this fail (once a hundred are done)."""
     max_errors: Annotated[int, Field(ge=0)] | None = None
     """The run stops where more inputs than this fail."""
+
+    def require_whole_clips(self) -> None:
+        """
+        Raises:
+            ValueError: a video would be several inputs, where each has one answer.
+        """
+        video = self.video
+        if video and not (video.clip and not video.clip.length_s and not video.clip.scenes):
+            raise ValueError(
+                "video: each example has one answer, so that its video has to be one clip: give "
+                "clip, e.g. {frames: 8}, without length_s or scenes"
+            )
 
     @model_validator(mode="after")
     def _names_the_registry(self) -> "ModelSpec":

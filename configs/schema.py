@@ -12,8 +12,10 @@ DETECTION = pa.struct(
         ("x_max", pa.float32()),
         ("score", pa.float32()),
         ("mask", MASK),
+        ("track_id", pa.int32()),
     ]
 )
+CLIP_FRAME = pa.struct([("frame_index", pa.int64()), ("timestamp_s", pa.float64())])
 SCHEMA_VERSION = "1"
 ANNOTATIONS = pa.schema(
     [
@@ -36,10 +38,12 @@ ANNOTATIONS = pa.schema(
         ("id", pa.string()),
         ("image_thumbnail", pa.binary()),
         ("source_version", pa.string()),
+        ("clip_frames", pa.list_(CLIP_FRAME)),
+        ("frame_distance", pa.float32()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )
-"""One row per (image or frame, prompt); see `docs/output.md`."""
+"""One row per (image, frame or clip; prompt); see `docs/output.md`."""
 
 PLAN = pa.schema(
     [
@@ -51,6 +55,9 @@ PLAN = pa.schema(
         ("prompts", pa.list_(pa.string())),
         ("id", pa.string()),
         ("metadata", pa.string()),
+        ("first", pa.int64()),
+        ("last", pa.int64()),
+        ("frames", pa.list_(pa.string())),
     ]
 )
 """The inputs of a run in order: see `jobs.plan.Item`."""

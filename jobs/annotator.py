@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from itertools import count, islice
@@ -16,7 +16,8 @@ from paliflow.jobs.checkpoints import require_digest, tokenizer_of
 from paliflow.jobs.driver import Beat, Done
 from paliflow.jobs.plan import Item, Plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reading import Input, read_input
+from paliflow.jobs.reader import at_once, reader
+from paliflow.jobs.reading import Input
 from paliflow.jobs.sink import commit_part
 from paliflow.model import (
     MaskDecoder,
@@ -42,7 +43,7 @@ class Annotator:
         """Keeps what it is told; fast, so that what can fail fails in `load`."""
         self._spec, self._run, self._plan = spec, run, plan
         self._device, self._tally = threading.Lock(), threading.Lock()
-        self._answered = 0
+        self._answered = self._asked = 0  # items; images, frames and clips
         self._free_at = 0.0  # when the device had last done a batch
 
     def load(self) -> None:
@@ -77,7 +78,7 @@ class Annotator:
 
     def beat(self) -> Beat:
         """Says how far it is."""
-        return Beat(self._answered)
+        return Beat(self._answered, self._asked)
 
     def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
         """Answers every prompt about every input of a shard and commits its part.
@@ -103,35 +104,37 @@ class Annotator:
     def _answer(
         self, items: list[Item], shard: int, untouched: Mapping[Item, str]
     ) -> tuple[list[list[dict[str, Any]]], float]:
-        """The rows of each input, and the seconds in which the device was busy."""
+        """The rows of each item, and the seconds in which the device was busy."""
         spec = self._spec
+        read_item = reader(spec, self._image_size, spec.thumbnail)
 
-        def read(item: Item) -> Input:
+        def read(item: Item) -> Iterable[Input | None]:
             if item in untouched:
-                return Input(item, error=untouched[item])
-            return read_input(
-                item,
-                size=self._image_size,
-                max_pixels=spec.max_pixels,
-                thumbnail=spec.thumbnail,
-                https_hosts=spec.https_hosts,
-            )
+                return (Input(item, error=untouched[item]),)
+            return read_item(item)
 
-        rows: list[list[dict[str, Any]]] = []
+        rows: list[list[dict[str, Any]]] = [[] for _ in items]
+        place = told = 0  # of the item whose rows came last; items that are told of as answered
         busy_s = 0.0
         asked: deque[Asked] = deque()
 
         def collect() -> None:
-            nonlocal busy_s
+            nonlocal busy_s, place, told
             batch = asked.popleft()
-            rows.extend(batch.rows())
+            for source, own in zip(batch.batch, batch.rows(), strict=True):
+                while items[place] is not source.item:
+                    place += 1
+                rows[place].extend(own)
             with self._tally:
                 now = time.monotonic()
                 busy_s += now - max(batch.at, self._free_at)
                 self._free_at = now
-                self._answered += len(batch.batch)
+                self._asked += len(batch.batch)
+                self._answered += place - told
+                told = place
 
-        ahead = ReadAhead(read, items, _BATCHES_AHEAD * spec.batch_size, spec.read_timeout)
+        depth = _BATCHES_AHEAD * spec.batch_size
+        ahead = ReadAhead(read, items, depth, spec.read_timeout, at_once(spec))
         with closing(ahead), self._device:
             inputs = iter(ahead)
             for number in count():
@@ -143,6 +146,8 @@ class Annotator:
                     collect()
         while asked:  # and the first of the next shard while the last of this one is
             collect()
+        with self._tally:
+            self._answered += len(items) - told
         return rows, busy_s
 
 

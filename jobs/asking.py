@@ -99,7 +99,9 @@ class Asker:
         """
         asked_at = time.monotonic()
         size, width = self._model.config.image_size, self._spec.batch_size
-        images = np.zeros((width, size, size, 3), np.float32)
+        video = self._spec.video
+        frames = (video.clip.frames,) if video and video.clip else ()
+        images = np.zeros((width, *frames, size, size, 3), np.float32)
         for image, source in zip(images, batch, strict=False):
             if source.pixels is not None:
                 image[:] = source.pixels

@@ -14,7 +14,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from paliflow.configs import AnnotateSpec, RunSummary, Sampling
+from paliflow.configs import AnnotateSpec, RunSummary, Sampling, VideoSpec
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.jobs.commands import evaluate, finetune, promote
 from paliflow.jobs.registry_commands import registry
@@ -44,8 +44,8 @@ def _paliflow() -> None:
 
 
 _PANELS = {
-    "What": "prompts image_column prompt_column id_column metadata_columns https_hosts only_new "
-    "max_pixels read_timeout",
+    "What": "prompts video image_column prompt_column id_column metadata_columns https_hosts "
+    "only_new max_pixels read_timeout",
     "Model": "checkpoint registry tokenizer mask_decoder dtype query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id thumbnail compact report row_group_size compression_level",
@@ -53,12 +53,16 @@ _PANELS = {
     "max_errors max_error_fraction",
 }
 _FLAGS = {"accelerators_per_actor": "--accelerator"}
-_NOTES = {"run_id": "The time, if not given.", "accelerators_per_actor": "Here TPU=4 or GPU=1."}
+_NOTES = {
+    "run_id": "The time, if not given.",
+    "accelerators_per_actor": "Here TPU=4 or GPU=1.",
+    "video": "Here fps=2, or count=8 and clip.frames=8; docs/video.md has them all.",
+}
 
 
 def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     """A field of the spec as an option; the spec checks the values, so they stay text here."""
-    repeated = get_origin(field.annotation) in (tuple, dict)
+    repeated = get_origin(field.annotation) in (tuple, dict) or name == "video"
     required = field.is_required() and name != "run_id"
     flag = _FLAGS.get(name, f"--{name.removesuffix('s') if repeated else name}".replace("_", "-"))
     notes = [field.description, _NOTES.get(name), "Repeat for several." if repeated else None]
@@ -85,6 +89,8 @@ def _metavar(annotation: Any) -> str:
         return "|".join(get_args(annotation))
     if get_origin(annotation) is dict:
         return "NAME=FLOAT"
+    if annotation == VideoSpec | None:
+        return "NAME=VALUE"
     return next((kind.upper() for kind in ("int", "float") if kind in str(annotation)), "TEXT")
 
 
@@ -123,11 +129,25 @@ def _annotate(ray_address: str | None, **fields: Any) -> None:
     given["sampling"] = {name: given.pop(name) for name in Sampling.model_fields if name in given}
     taken = (item.partition("=") for item in given.pop("accelerators_per_actor", ()))
     given["accelerators_per_actor"] = {name: count for name, _, count in taken}
+    if "video" in given:
+        given["video"] = _nested(given["video"])
     spec = AnnotateSpec.parse(given)
     from paliflow.jobs import run  # here, because JAX and Ray would make --help wait
 
     console = Console()
     _print(console, run.annotate(spec, console, ray_address))
+
+
+def _nested(pairs: list[str]) -> dict[str, Any]:
+    """`clip.frames=8` as the field of a field."""
+    fields: dict[str, Any] = {}
+    for name, _, value in (pair.partition("=") for pair in pairs):
+        *path, last = name.split(".")
+        within = fields
+        for step in path:
+            within = within.setdefault(step, {})
+        within[last] = value
+    return fields
 
 
 _annotate.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -31,6 +31,8 @@ def named_columns(spec: AnnotateSpec) -> dict[str, str]:
     for field in ("prompt_column", "id_column"):
         if column := getattr(spec, field):
             named[column] = f"{field}={column!r}"
+    if spec.video and (column := spec.video.group_column):
+        named[column] = f"video.group_column={column!r}"
     return named | {column: f"metadata_columns={column!r}" for column in spec.metadata_columns}
 
 
@@ -85,10 +87,11 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     if spec.prompt_column:
         asked.append(text(record, spec.prompt_column))
     prompts = tuple(dict.fromkeys(prompt for prompt in asked if prompt.strip())) or ("",)
+    id_column = spec.id_column or (spec.video and spec.video.group_column)
     carried = {column: _value(record, column) for column in spec.metadata_columns}
     return item._replace(
         prompts=None if prompts == spec.prompts else prompts,
-        id=text(record, spec.id_column) or None if spec.id_column else item.id,
+        id=text(record, id_column) or None if id_column else item.id,
         metadata=json.dumps(carried, ensure_ascii=False) if carried else None,
     )
 

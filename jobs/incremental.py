@@ -4,11 +4,13 @@ import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +26,7 @@ _HISTORY = pa.schema(
         ANNOTATIONS.field(name)
         for name in ("source_uri", "source_sha256", "source_version", "prompt", "status")
     ]
+    + [("run", pa.int32())]
 )
 # One step after the other, each of which spills: together they would fight for the memory.
 _JOIN = """
@@ -32,6 +35,15 @@ _JOIN = """
     FROM read_parquet($items, file_row_number = true) JOIN history
     ON uri = source_uri AND list_contains(coalesce(prompts, $prompts), prompt)
     WHERE status = 'ok' AND source_sha256 IS NOT NULL
+"""
+# Videos are known by their versions, and answered where a run has no error of theirs.
+_JOIN_VIDEOS = """
+    CREATE TABLE answers AS
+    SELECT file_row_number AS place, prompt, source_version AS version, '' AS sha256
+    FROM read_parquet($items, file_row_number = true) JOIN history
+    ON uri = source_uri AND list_contains(coalesce(prompts, $prompts), prompt)
+    WHERE source_version IS NOT NULL
+    GROUP BY place, prompt, source_version, run HAVING bool_and(history.status = 'ok')
 """
 _SORT = "FROM answers ORDER BY place"
 _MEMORY = "256MB"
@@ -67,10 +79,13 @@ def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) 
         spec: says where the output is, what is asked, and of which hosts.
         checkpoint_sha256: of the weights that would answer now.
     """
+    asked_of = spec.model_dump(mode="json")["video"]
     earlier = [
         run.summary.model_copy(update={"location": run.location})  # outputs may have moved
         for run in list_runs(spec.output)
-        if run.summary and run.summary.checkpoint_sha256 == checkpoint_sha256
+        if run.summary
+        and run.summary.checkpoint_sha256 == checkpoint_sha256
+        and run.summary.spec.get("video") == asked_of
     ]
     if not earlier:
         yield from items
@@ -92,7 +107,7 @@ def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) 
         database.execute("SET enable_progress_bar = false")
         database.register("history", history)
         values = {"items": str(candidates), "prompts": list(spec.prompts)}
-        database.execute(_JOIN, values)
+        database.execute(_JOIN_VIDEOS if spec.video else _JOIN, values)
         answers = _answers(database.sql(_SORT).to_arrow_reader(_BLOCK))
         pairs = _paired(_read(candidates), answers)
         while some := list(islice(pairs, _BLOCK)):
@@ -103,7 +118,11 @@ def _unanswered(
     pairs: Sequence[tuple[Item, list[_Answer]]], spec: AnnotateSpec, pool: ThreadPoolExecutor
 ) -> Iterator[Item]:
     digests = [_digest_by_version(item, answers) for item, answers in pairs]
-    unread = [n for n, (_, answers) in enumerate(pairs) if answers and not digests[n]]
+    unread = [
+        n
+        for n, (_, answers) in enumerate(pairs)
+        if answers and digests[n] is None and not spec.video
+    ]
     read = pool.map(lambda n: _digest_by_reading(pairs[n][0], spec.https_hosts), unread)
     for n, digest in zip(unread, read, strict=True):
         digests[n] = digest
@@ -152,22 +171,24 @@ def _answers(rows: pa.RecordBatchReader) -> Iterator[_Answer]:
 
 def _history(runs: Iterable[RunSummary], pool: ThreadPoolExecutor) -> Iterator[pa.RecordBatch]:
     """The rows of runs: many small parts at once, the large files of a compacted run in turn."""
-    for run in runs:
+    for number, run in enumerate(runs):
         files = row_files(run)
+        read = partial(_batches, number)
         if run.files:
             for uri in files:
-                yield from _batches(uri)
+                yield from read(uri)
         else:
             for start in range(0, len(files), _READERS):
-                parts = pool.map(lambda uri: list(_batches(uri)), files[start : start + _READERS])
+                parts = pool.map(lambda uri, read=read: [*read(uri)], files[start:][:_READERS])
                 yield from chain.from_iterable(parts)
 
 
-def _batches(uri: str) -> Iterator[pa.RecordBatch]:
+def _batches(run: int, uri: str) -> Iterator[pa.RecordBatch]:
     """Columns that an older version did not write are null."""
     with storage.open_binary(uri) as file:
         for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=_HISTORY.names):
             known = {name: batch.column(name) for name in batch.schema.names}
+            known["run"] = pa.array(np.full(len(batch), run, np.int32))
             yield pa.record_batch(
                 [known.get(name, pa.nulls(len(batch), pa.string())) for name in _HISTORY.names],
                 schema=_HISTORY,

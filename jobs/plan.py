@@ -36,6 +36,11 @@ class Item(NamedTuple):
     id: str | None = None
     metadata: str | None = None
     """JSON object."""
+    first: int | None = None
+    last: int | None = None
+    """Of a video's samples or clips, those from `first` to before `last`; None is no bound."""
+    frames: tuple[str, ...] | None = None
+    """The images that a video was taken apart into, in order."""
 
 
 class Plan(Spec):
@@ -46,8 +51,8 @@ class Plan(Spec):
     folder: str
     """The folder of the plan's Parquet files, in `_plan/`."""
     inputs: int
-    rows: int
-    """Inputs times the prompts of each."""
+    rows: int | None
+    """Inputs times the prompts of each; None of videos, whose frames are counted when read."""
     shards: int
     checkpoint: str | None = None
     """What the spec's resolved to; None in plans of older versions, which had no registry."""
@@ -97,7 +102,7 @@ def write_plan(
         spec=spec,
         folder=folder,
         inputs=inputs,
-        rows=rows,
+        rows=None if spec.get("video") else rows,
         shards=shards,
         checkpoint=resolved and resolved.checkpoint,
         checkpoint_sha256=resolved and resolved.sha256,
@@ -136,8 +141,11 @@ def to_table(items: Sequence[Item]) -> pa.Table:
 def to_items(table: pa.Table | pa.RecordBatch) -> list[Item]:
     """The inverse of `to_table`."""
     columns = table.to_pydict()
-    columns["prompts"] = [own if own is None else tuple(own) for own in columns["prompts"]]
-    return list(map(Item._make, zip(*(columns[name] for name in Item._fields), strict=True)))
+    for name in ("prompts", "frames"):
+        if name in columns:
+            columns[name] = [own if own is None else tuple(own) for own in columns[name]]
+    rows = zip(*columns.values(), strict=True)  # older plans lack columns
+    return [Item(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
 def _plan_uri(run: str) -> str:

@@ -16,11 +16,12 @@ LINE_EVERY_S = 30.0
 
 
 class Progress:
-    """Counts images and shows the count; a context manager."""
+    """Counts inputs and shows the count; a context manager."""
 
-    def __init__(self, total: int, already: int, console: Console) -> None:
-        """`already` of the `total` images were done by an earlier job."""
+    def __init__(self, total: int, already: int, console: Console, unit: str = "images") -> None:
+        """`already` of the `total` were done by an earlier job; `unit` is what they are."""
         self._total, self._already, self._console = total, already, console
+        self._unit = unit
         self._done = self._errors = 0
         self._busy_s = self._actor_s = 0.0
         self._fleet = Fleet(0, 0)
@@ -72,6 +73,7 @@ class Progress:
         busy = f"{min(1.0, self._busy_s / self._actor_s):.0%} busy, " if self._busy_s else ""
         actors = f"{self._fleet.actors} actors, " if reached < self._total else ""
         return (
-            f"{reached}/{self._total} images, {rate:.1f} images/s, {self._errors} errors, "
+            f"{reached}/{self._total} {self._unit}, {rate:.1f} {self._unit}/s, "
+            f"{self._errors} errors, "
             f"{actors}{busy}{left} left"
         )

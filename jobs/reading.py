@@ -12,13 +12,27 @@ from PIL import Image, UnidentifiedImageError
 
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
-from paliflow.model import ImageTooLarge, decode_image, preprocess
+from paliflow.model import Decoded, ImageTooLarge, decode_image, preprocess
 from paliflow.model.images import has_image_magic
 
 MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
 
+NO_IMAGE = "the manifest names no image in this row"
 _BYTES = re.compile(r"(.+)#bytes=(\d+)-(\d+)")
+
+
+class Moment(NamedTuple):
+    """Where in a video something is."""
+
+    frame_index: int | None
+    """In the order of presentation, from 0; of a clip its first. None where a frame is missing."""
+    timestamp_s: float
+    """The presentation time in the container."""
+    clip_frames: tuple[tuple[int, float], ...] | None = None
+    """Index and time of each frame that the model is shown of a clip, before it is filled up."""
+    frame_distance: float | None = None
+    """How much it differs from the sample before, where the spec asks for it."""
 
 
 class Input(NamedTuple):
@@ -31,11 +45,13 @@ class Input(NamedTuple):
     height: int | None = None
     """Pixels, upright; None if it could not be decoded."""
     pixels: NDArray[np.float32] | None = None
-    """What the network sees, [size, size, 3] in [-1, 1]."""
+    """What the network sees, [size, size, 3] in [-1, 1]; of a clip [frames, size, size, 3]."""
     thumbnail: bytes | None = None
     """The upright image as a JPEG, no larger than asked for."""
     error: str | None = None
     """Names no file, so that equal troubles read alike."""
+    moment: Moment | None = None
+    """Of a frame or a clip of a video."""
 
 
 def read_input(
@@ -51,33 +67,45 @@ def read_input(
         https_hosts: the hosts that `https://` images may come from.
     """
     if not item.uri:
-        return Input(item, error="the manifest names no image in this row")
+        return Input(item, error=NO_IMAGE)
     try:
         data = read_content(item, https_hosts)
-    except FileNotFoundError:
-        return Input(item, error="not found")
-    except PermissionError as error:
-        return Input(item, error=f"no access: {error.strerror}")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        return Input(item, error=f"cannot be read: {reason or error}")
+        return Input(item, error=unreadable(error))
     read = Input(item, hashlib.sha256(data).hexdigest())
+    decoded = decode(data, max_pixels)
+    if isinstance(decoded, str):
+        return read._replace(error=decoded)
+    return read._replace(
+        width=decoded.width,
+        height=decoded.height,
+        pixels=preprocess(decoded.image, size),
+        thumbnail=None if thumbnail is None else jpeg(decoded.image, thumbnail),
+    )
+
+
+def decode(data: bytes, max_pixels: int) -> Decoded | str:
+    """As `decode_image`, or what is wrong with it."""
     try:
-        image, width, height = decode_image(data, max_pixels)
+        return decode_image(data, max_pixels)
     except (ImageTooLarge, Image.DecompressionBombError) as error:
-        return read._replace(error=f"too many pixels: {error}")
+        return f"too many pixels: {error}"
     except UnidentifiedImageError:
         if has_image_magic(data):
-            return read._replace(error="truncated or broken image: its header")
-        return read._replace(error="not an image" if data else "empty file")
+            return "truncated or broken image: its header"
+        return "not an image" if data else "empty file"
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
-        return read._replace(error=f"truncated or broken image: {error or type(error).__name__}")
-    return read._replace(
-        width=width,
-        height=height,
-        pixels=preprocess(image, size),
-        thumbnail=None if thumbnail is None else _jpeg(image, thumbnail),
-    )
+        return f"truncated or broken image: {error or type(error).__name__}"
+
+
+def unreadable(error: OSError | ValueError) -> str:
+    """Why a file could not be read, in words that name no file."""
+    if isinstance(error, FileNotFoundError):
+        return "not found"
+    if isinstance(error, PermissionError):
+        return f"no access: {error.strerror}"
+    reason = error.strerror if isinstance(error, OSError) else None
+    return f"cannot be read: {reason or error}"
 
 
 def read_content(item: Item, https_hosts: tuple[str, ...]) -> bytes:
@@ -107,7 +135,8 @@ def lasting_uri(item: Item) -> str:
     return f"{item.archive}#bytes={item.offset}-{item.offset + item.size - 1}"
 
 
-def _jpeg(image: Image.Image, side: int) -> bytes:
+def jpeg(image: Image.Image, side: int) -> bytes:
+    """The image as a JPEG, its longer side `side` pixels at most."""
     small = image.copy()
     small.thumbnail((side, side))
     file = io.BytesIO()

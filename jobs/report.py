@@ -27,7 +27,8 @@ from paliflow.jobs import storage
 from paliflow.jobs.compact import Piece, pieces
 from paliflow.jobs.plan import Item, read_plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reading import Input, read_input
+from paliflow.jobs.reader import reader
+from paliflow.jobs.reading import Input
 from paliflow.jobs.runs import row_files, spread
 
 _FILES = 64
@@ -162,13 +163,7 @@ def _read_images(
     summary: RunSummary, inputs: list[tuple[int, list[dict[str, Any]]]]
 ) -> list[Input]:
     spec = AnnotateSpec.parse(summary.spec)
-    read = partial(
-        read_input,
-        size=1,
-        max_pixels=spec.max_pixels,
-        thumbnail=_IMAGE_PIXELS,
-        https_hosts=spec.https_hosts,
-    )
+    read = reader(spec, 1, _IMAGE_PIXELS)
     with closing(ReadAhead(read, _items(summary, inputs), 16, _TIMEOUT_S)) as images:
         return list(images)
 

@@ -56,4 +56,15 @@ def _question(source: Input, prompt: str) -> dict[str, Any]:
         "metadata": source.item.metadata,
         "id": source.item.id,
         "image_thumbnail": source.thumbnail,
+        **_moment(source),
     }
+
+
+def _moment(source: Input) -> dict[str, Any]:
+    if not (moment := source.moment):
+        return {}
+    names = ("frame_index", "timestamp_s")
+    clip = moment.clip_frames and [
+        dict(zip(names, each, strict=True)) for each in moment.clip_frames
+    ]
+    return moment._asdict() | {"clip_frames": clip}

@@ -28,6 +28,8 @@ from paliflow.jobs.report import REPORT, write_report
 from paliflow.jobs.runs import read_summary, seal
 from paliflow.jobs.sink import REASONS, present_parts, read_parts
 from paliflow.jobs.sources import items
+from paliflow.jobs.video.cutting import pieces
+from paliflow.jobs.video.stills import taken_apart
 
 Digest = Callable[[Resolved], str]
 
@@ -60,7 +62,8 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     missing = [shard for shard in range(plan.shards) if shard not in done]
     already = sum(plan.size_of(shard) for shard in done)
     resumed = f", {len(done)} of them done before" if done else ""
-    print(f"{plan.inputs} images in {plan.shards} shards{resumed}, to {run}", flush=True)
+    unit = "pieces of videos" if spec.video else "images"
+    print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {run}", flush=True)
     if missing:
         limits = ErrorLimits(spec)
 
@@ -71,7 +74,8 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         start = partial(
             ray.remote(Annotator).options(**actor_options(spec)).remote, spec, run, plan
         )
-        with connected(ray_address), Progress(plan.inputs, already, console) as progress:
+        shown = Progress(plan.inputs, already, console, unit.split()[0])
+        with connected(ray_address), shown as progress:
             require_room(spec)
             wanted = partial(room, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout)
@@ -99,8 +103,12 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
 def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:
     resolved = resolve(spec)
     found = items(spec)
+    if spec.video and spec.video.frame_rate:
+        found = taken_apart(found, spec.video)
     if spec.only_new:
         found = only_new(found, spec, digest(resolved))
+    if spec.video:
+        found = pieces(found, spec)
     return write_plan(run, found, spec.model_dump(mode="json"), resolved)
 
 
@@ -111,18 +119,22 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         ErrorLimitError: they do, but for too many errors.
         RuntimeError: they do not belong together.
     """
-    rows = errors = 0
+    inputs = rows = errors = 0
     reasons: Counter[str] = Counter()
     checkpoints: set[str] = set()
     limits = ErrorLimits(spec)
     for part in read_parts(run, range(plan.shards)):
+        inputs += part.inputs
         rows += part.rows
         errors += part.errors
         reasons.update(part.reasons)
         checkpoints.add(part.checkpoint_sha256)
         limits.add(part.inputs, part.failed, part.reasons)
-    if rows != plan.rows:
-        raise RuntimeError(f"the parts of {run} have {rows} rows; its plan makes {plan.rows}")
+    if inputs != plan.inputs or plan.rows not in (None, rows):
+        raise RuntimeError(
+            f"the parts of {run} have {rows} rows of {inputs} inputs; its plan makes {plan.rows} "
+            f"of {plan.inputs}"
+        )
     if len(checkpoints) > 1:
         raise RuntimeError(
             f"the parts of {run} come from {len(checkpoints)} different checkpoints: those at "

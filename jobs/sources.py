@@ -13,6 +13,7 @@ from paliflow.jobs.manifests import manifest_items
 from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import TABLE_SUFFIXES
 from paliflow.jobs.tars import tar_items
+from paliflow.jobs.video.container import VIDEO_SUFFIXES
 
 # fmt: off
 IMAGE_SUFFIXES = (
@@ -22,12 +23,10 @@ IMAGE_SUFFIXES = (
 # fmt: on
 """Of the files that are inputs in a folder or a tar; a glob or a manifest names its own."""
 _COMPRESSED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_READERS = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
-_READERS[".tar"] = partial(tar_items, suffixes=IMAGE_SUFFIXES)
 
 
 def items(spec: AnnotateSpec) -> Iterator[Item]:
-    """The inputs of a run, with absolute URIs.
+    """The inputs of a run, with absolute URIs; with `video` they are videos instead of images.
 
     - a manifest (.parquet, .csv, .jsonl): one image a row, in the order of the rows; relative
       paths are relative to the manifest, and a row without a path gives "".
@@ -47,17 +46,20 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
         OSError: the storage fails in a way that may pass.
     """
     where, found = spec.input, None
+    suffixes = VIDEO_SUFFIXES if spec.video and not spec.video.frame_rate else IMAGE_SUFFIXES
     try:
         uri = storage.absolute(spec.input)
         storage.check_host(uri, spec.https_hosts)
-        read = _READERS.get(posixpath.splitext(uri)[1].lower())
+        readers = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
+        readers[".tar"] = partial(tar_items, suffixes=suffixes)
+        read = readers.get(_suffix(uri))
         if storage.is_file(uri):
             files = iter([storage.Entry(uri, storage.version(uri))])
         elif _is_glob(uri):
             files = storage.match(uri)
         else:
             read = None
-            files = (file for file in storage.list_files(uri) if _is_image(file.uri))
+            files = (f for f in storage.list_files(uri) if _suffix(f.uri) in suffixes)
         if uri.lower().endswith(_COMPRESSED_TARS):
             raise ValueError("a compressed tar cannot be read from its middle; make it a .tar")
         if not read:
@@ -73,9 +75,10 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
             raise
         raise SpecError(f"input={where!r}: {error}") from error
     if found is None:
+        kind = "images" if suffixes is IMAGE_SUFFIXES else "videos"
         raise SpecError(
-            f"input={spec.input!r}: no images there; a folder's images are its files that end in "
-            f"{' '.join(IMAGE_SUFFIXES)}, a glob or a manifest may name any file"
+            f"input={spec.input!r}: no {kind} there; a folder's {kind} are its files that end in "
+            f"{' '.join(suffixes)}, a glob or a manifest may name any file"
         )
 
 
@@ -84,11 +87,13 @@ def _is_glob(uri: str) -> bool:
     return glob.has_magic(uri) and not Path(uri).is_dir()
 
 
-def _is_image(uri: str) -> bool:
-    return posixpath.splitext(uri)[1].lower() in IMAGE_SUFFIXES
+def _suffix(uri: str) -> str:
+    return posixpath.splitext(uri)[1].lower()
 
 
 def _refuse_columns(spec: AnnotateSpec) -> None:
+    if spec.video and spec.video.group_column:
+        raise SpecError("video.group_column: only the rows of a manifest have columns")
     for field in ("prompt_column", "id_column", "metadata_columns"):
         if value := getattr(spec, field):
             raise SpecError(

@@ -9,7 +9,7 @@ from paliflow.model.detections import (
 )
 from paliflow.model.files import BUNDLED_CHECKPOINT, checkpoint_sha256, local_copy
 from paliflow.model.generate import Generation
-from paliflow.model.images import ImageTooLarge, decode_image, preprocess
+from paliflow.model.images import Decoded, ImageTooLarge, decode_image, preprocess
 from paliflow.model.mask_decoder import MaskDecoder
 from paliflow.model.paligemma import PaliGemma
 from paliflow.model.sampling import Greedy, Nucleus, Sampler, Temperature, TopK
@@ -20,6 +20,7 @@ __all__ = [
     "BUNDLED_CHECKPOINT",
     "VARIANTS",
     "CheckpointError",
+    "Decoded",
     "Detection",
     "Generation",
     "Greedy",

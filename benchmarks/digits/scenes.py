@@ -39,7 +39,7 @@ def scans(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def compose(rng: Generator, split: str, scale: int, max_digits: int = MAX_DIGITS) -> Scene:
     """Draws one to `max_digits` digits, dark on light, at `scale` pixels per grid cell."""
     images, labels = scans(split)
-    canvas = _background(rng, GRID * scale)
+    canvas = draw_paper(rng, GRID * scale)
     tint = (
         np.array(rng.integers(0, 90, 3)) if rng.random() < 0.5 else np.full(3, rng.integers(0, 70))
     )
@@ -48,7 +48,7 @@ def compose(rng: Generator, split: str, scale: int, max_digits: int = MAX_DIGITS
     shares = np.array([0.25, 0.35, 0.4][:max_digits])
     for _ in range(rng.choice(max_digits, p=shares / shares.sum()) + 1):
         pick = rng.integers(len(labels))
-        ink = _ink(rng, images[pick])
+        ink = draw_ink(rng, images[pick])
         for _ in range(20):
             height = int(rng.integers(16, 27))
             width = int(np.clip(round(ink.width / ink.height * height), 5, 26))
@@ -74,7 +74,7 @@ def _collide(a: Detection, b: Detection) -> bool:
     return a.x_min <= b.x_max and b.x_min <= a.x_max
 
 
-def _ink(rng: Generator, scan: NDArray[np.uint8]) -> Image.Image:
+def draw_ink(rng: Generator, scan: NDArray[np.uint8]) -> Image.Image:
     """A scan, turned and slanted a little, cropped to its ink."""
     big = Image.fromarray(np.pad(scan, 2)).resize((48, 48), Image.Resampling.BICUBIC)
     angle, slant = rng.uniform(-0.18, 0.18), rng.uniform(-0.15, 0.15)
@@ -86,7 +86,7 @@ def _ink(rng: Generator, scan: NDArray[np.uint8]) -> Image.Image:
     return turned.crop(box)
 
 
-def _background(rng: Generator, size: int) -> Image.Image:
+def draw_paper(rng: Generator, size: int) -> Image.Image:
     """Paper: a light colour, shaded, mottled, sometimes ruled or squared."""
     base = rng.integers(165, 256, 3)
     if rng.random() < 0.5:

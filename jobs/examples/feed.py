@@ -16,7 +16,8 @@ from paliflow.jobs.examples.example import Example
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, training_name
 from paliflow.jobs.plan import Item
 from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reading import Input, read_input
+from paliflow.jobs.reader import at_once, reader
+from paliflow.jobs.reading import Input
 from paliflow.model.examples import Texts, encode_examples
 from paliflow.model.loss import Batch
 from paliflow.model.tokenizer import Tokenizer
@@ -154,13 +155,6 @@ def _feed(
 ) -> Iterator[Fed]:
     """Batches of `size` rows; None is a row that does not count."""
     count = spec.images_per_example
-    read = partial(
-        read_input,
-        size=image_size,
-        max_pixels=spec.max_pixels,
-        thumbnail=None,
-        https_hosts=spec.https_hosts,
-    )
     pairs, following = tee(pairs)
     items = (
         Item(image)
@@ -169,7 +163,16 @@ def _feed(
         for image in pair.example.images
     )
     depth = _BATCHES_AHEAD * size * count
-    with closing(ReadAhead(read, items, depth, spec.read_timeout)) as ahead:
+    read_all = reader(spec, image_size)
+
+    def read(item: Item) -> Iterator[Input | None]:
+        """One input an image: of a video its clip, whatever may be missing after it."""
+        for found in read_all(item):
+            yield found
+            if found is not None:
+                return
+
+    with closing(ReadAhead(read, items, depth, spec.read_timeout, at_once(spec))) as ahead:
         inputs = iter(ahead)
         while rows := list(islice(pairs, size)):
             yield _assemble(rows, inputs, spec, tokenizer, image_size)
@@ -183,7 +186,8 @@ def _assemble(
     image_size: int,
 ) -> Fed:
     count, length = spec.images_per_example, spec.max_tokens
-    images = np.zeros((len(rows), count, image_size, image_size, 3), np.float32)
+    frames = spec.frames_per_example
+    images = np.zeros((len(rows), frames, image_size, image_size, 3), np.float32)
     blank = np.full((1, length), tokenizer.pad_id, np.int32)
     texts = [Texts(blank, np.ones_like(blank), np.zeros_like(blank))] * len(rows)
     failures = []
@@ -193,11 +197,11 @@ def _assemble(
         try:
             pixels = _pixels(pair.example, inputs, count)
             texts[place] = _encode(pair, tokenizer, length)
-            images[place] = pixels
+            images[place] = pixels[0] if spec.video else pixels
         except ValueError as error:
             failures.append(str(error))
     fields = map(np.concatenate, zip(*texts, strict=True))
-    return Fed(Batch(images[:, 0] if count == 1 else images, *fields), tuple(failures))
+    return Fed(Batch(images[:, 0] if frames == 1 else images, *fields), tuple(failures))
 
 
 def _pixels(example: Example, inputs: Iterator[Input], count: int) -> list[NDArray[np.float32]]:

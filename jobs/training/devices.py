@@ -39,7 +39,7 @@ class Speed:
         self._flops = train_flops(
             trainer.config,
             spec.max_tokens,
-            spec.images_per_example,
+            spec.frames_per_example,
             trained=trainer.trained,
         )
         self._recent: deque[tuple[int, float]] = deque(maxlen=_WINDOW)

@@ -41,7 +41,7 @@ class Worker:
         self._begin("load")
 
     def beat(self) -> Beat:
-        return Beat(self._answered)
+        return Beat(self._answered, self._answered)
 
     def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
         with self._device:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paliflow.configs.finetune import FineTuneSpec
-from paliflow.jobs.examples import feed
+from paliflow.jobs import reader
 from paliflow.jobs.examples.feed import Fed, training_feed, validation_feed
 from paliflow.jobs.examples.plan import ExamplePlan, sources_of, write_examples
 from paliflow.jobs.reading import Input, read_input
@@ -222,7 +222,7 @@ def test_an_image_that_hangs_holds_up_only_its_row(
             time.sleep(2)
         return read_input(item, **fields)
 
-    monkeypatch.setattr(feed, "read_input", read)
+    monkeypatch.setattr(reader, "read_input", read)
     fed = tune(rows(8), read_timeout=0.5).train(0, 2)
     assert [reason for each in fed for reason in each.failures] == [
         "not read and decoded within 0.5 s"

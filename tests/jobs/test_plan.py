@@ -22,6 +22,9 @@ ITEMS = st.builds(
     prompts=st.none() | st.lists(TEXT, max_size=3).map(tuple),
     id=st.none() | TEXT,
     metadata=st.none() | TEXT,
+    first=st.none() | st.integers(0, 2**63 - 1),
+    last=st.none() | st.integers(0, 2**63 - 1),
+    frames=st.none() | st.lists(TEXT, max_size=3).map(tuple),
 )
 
 
@@ -90,3 +93,8 @@ def test_a_long_plan_is_read_by_shard(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
     assert read_shard(run, plan, 300)[0] == Item("gs://bucket/000076800.jpg")
     assert read_shard(run, plan, 390)[-1] == Item("gs://bucket/000099999.jpg")
+
+
+def test_of_videos_nobody_knows_yet_how_many_rows_they_make(tmp_path: Path) -> None:
+    plan = write_plan(str(tmp_path), [Item("a.mp4")], spec(1) | {"video": {"fps": 1}})
+    assert (plan.inputs, plan.rows) == (1, None)

@@ -2,8 +2,12 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 
+import pytest
+
+from paliflow.jobs import readahead
 from paliflow.jobs.plan import Item
 from paliflow.jobs.readahead import ReadAhead
 from paliflow.jobs.reading import Input
@@ -13,10 +17,10 @@ def test_inputs_come_in_order_and_are_begun_before_they_are_asked_for() -> None:
     begun: list[str] = []
     items = [Item(str(n)) for n in range(20)]
 
-    def read(item: Item) -> Input:
+    def read(item: Item) -> list[Input | None]:
         begun.append(item.uri)
         time.sleep(0.01 if int(item.uri) % 3 else 0.03)
-        return Input(item, sha256=item.uri)
+        return [Input(item, sha256=item.uri)]
 
     with closing(ReadAhead(read, items, 6, 10.0)) as ahead:
         time.sleep(0.2)
@@ -29,10 +33,10 @@ def test_inputs_that_hang_become_errors_and_hold_up_no_other() -> None:
     release = threading.Event()
     items = [Item(str(n)) for n in range(40)]
 
-    def read(item: Item) -> Input:
+    def read(item: Item) -> list[Input | None]:
         if int(item.uri) < 20:  # more than there are threads
             release.wait(30)
-        return Input(item, sha256=item.uri)
+        return [Input(item, sha256=item.uri)]
 
     started = time.monotonic()
     with closing(ReadAhead(read, items, 32, 0.05)) as ahead:
@@ -42,3 +46,47 @@ def test_inputs_that_hang_become_errors_and_hold_up_no_other() -> None:
     assert [i.item for i in inputs] == items
     assert {i.error for i in inputs[:20]} == {"not read and decoded within 0.05 s"}
     assert [i.sha256 for i in inputs[20:]] == [str(n) for n in range(20, 40)]
+
+
+def test_an_item_gives_many_inputs_of_which_few_are_read_ahead() -> None:
+    given: list[int] = []
+
+    def read(item: Item) -> Iterator[Input | None]:
+        for number in range(50):
+            given.append(number)
+            yield Input(item, sha256=str(number))
+
+    with closing(ReadAhead(read, [Item("a"), Item("b")], 8, 10.0, readers=2)) as ahead:
+        time.sleep(0.2)
+        assert len(given) == 2 * 5  # four each wait, and one is held by whoever read it
+        inputs = list(ahead)
+    assert [(i.item.uri, i.sha256) for i in inputs] == [
+        (u, str(n)) for u in "ab" for n in range(50)
+    ]
+
+
+def test_who_takes_long_and_shows_signs_of_life_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readahead, "_SIGN_S", 0.01)
+
+    def read(item: Item) -> Iterator[Input | None]:
+        for _ in range(20):
+            time.sleep(0.05)
+            yield None
+        yield Input(item)
+
+    with closing(ReadAhead(read, [Item("slow")], 8, 0.5)) as ahead:
+        assert list(ahead) == [Input(Item("slow"))]
+
+
+def test_what_a_reader_raises_is_raised_where_it_is_waited_for() -> None:
+    def read(item: Item) -> Iterator[Input | None]:
+        yield Input(item)
+        raise ZeroDivisionError
+
+    with closing(ReadAhead(read, [Item("a")], 8, 10.0)) as ahead:
+        inputs = iter(ahead)
+        assert next(inputs) == Input(Item("a"))
+        with pytest.raises(ZeroDivisionError):
+            next(inputs)

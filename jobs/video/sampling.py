@@ -1,0 +1,179 @@
+"""Which frames are sampled: pure arithmetic over positions and times, exact and seekable."""
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+from paliflow.configs.video import VideoSpec
+
+
+class Stamp(NamedTuple):
+    """A frame's place in its video."""
+
+    frame: int
+    """Its index in the order of presentation, from 0."""
+    time: Fraction
+    """Seconds since the video's first frame."""
+    key: bool = False
+    """Whether it is coded by itself."""
+
+
+class Target(NamedTuple):
+    """No frame is sampled before this; the video may be left out up to there."""
+
+    time: Fraction | None = None
+    frame: int | None = None
+
+
+class Piece(NamedTuple):
+    """A part of a video's samples or, where it is cut into clips, of its clips, by number."""
+
+    first: int = 0
+    last: int | None = None
+    """The first that is not part of it any more; None goes to the end."""
+
+
+WHOLE = Piece()
+
+
+def exact(seconds: float) -> Fraction:
+    """The decimal that somebody wrote: 0.1 is a tenth."""
+    return Fraction(str(seconds))
+
+
+def unit_s(spec: VideoSpec, frame_s: Fraction) -> Fraction | None:
+    """Seconds of what a piece counts; None where its parts depend on each other or on a total.
+
+    Args:
+        spec: the policy.
+        frame_s: from frame to frame of the video, on average.
+    """
+    if spec.clip:
+        return exact(spec.clip.length_s) if spec.clip.length_s else None
+    if spec.min_distance or spec.track:
+        return None
+    return frame_s * spec.every_frames if spec.every_frames else _period(spec)
+
+
+class Sampler:
+    """Goes over a video's frames in order and says which are sampled.
+
+    What is sampled does not depend on frames that lie before `target`, so that whoever can may
+    leave them out; and the samples of the pieces of a video are together those of the whole.
+    """
+
+    def __init__(
+        self, spec: VideoSpec, piece: Piece = WHOLE, duration: Fraction | None = None
+    ) -> None:
+        """
+        Args:
+            spec: the policy.
+            piece: the part of the samples, or of the clips, that is wanted.
+            duration: of the video in seconds; `count` over a whole video needs it.
+        """
+        self._spec, self._piece = spec, piece
+        self._length = exact(spec.clip.length_s) if spec.clip and spec.clip.length_s else None
+        self._limit = spec.clip.frames if spec.clip else spec.count
+        self._period = _period(spec)
+        if spec.count:
+            whole = self._length or duration
+            assert whole is not None, "count needs the duration"
+            self._period = whole / spec.count or Fraction(1)
+            self._limit = min(spec.count, self._limit or spec.count)
+        self._clip = self._bucket = -1
+        self._start = Stamp(0, Fraction(0))
+        self._taken = 0
+        self.done = False
+        """Whether no later frame can be sampled."""
+
+    def step(self, stamp: Stamp, new_scene: bool = False) -> int | None:
+        """The number of the clip for which this frame is sampled, 0 without clips; else None."""
+        if self._clip_of(stamp, new_scene) and not self._begin(stamp):
+            return None
+        if self._limit is not None and self._taken == self._limit:
+            self.done = self.done or self._whole
+            return None
+        if not self._picks(stamp, new_scene):
+            return None
+        self._taken += 1
+        return max(self._clip, 0)
+
+    @property
+    def target(self) -> Target:
+        """Where the next sample is at the earliest."""
+        if self._by_scenes:
+            return Target()
+        bucket = self._bucket + 1
+        if self._length:
+            if self._clip < self._piece.first:
+                return Target(time=self._piece.first * self._length)
+            end = (self._clip + 1) * self._length
+            if self._taken == self._limit:
+                return Target(time=end)
+            if self._period:
+                return Target(time=min(end, self._start.time + bucket * self._period))
+            return Target()
+        if not self._spec.clip:
+            bucket = max(bucket, self._piece.first)
+        if self._period:
+            return Target(time=bucket * self._period)
+        if self._spec.every_frames:
+            return Target(frame=bucket * self._spec.every_frames)
+        return Target()
+
+    @property
+    def _by_scenes(self) -> bool:
+        return bool(self._spec.clip and self._spec.clip.scenes)
+
+    @property
+    def _whole(self) -> bool:
+        return not self._length and not self._by_scenes
+
+    def _clip_of(self, stamp: Stamp, new_scene: bool) -> bool:
+        """Whether a clip begins here, which becomes the current one."""
+        clip = self._clip
+        if self._length:
+            clip = math.floor(stamp.time / self._length)
+        elif clip < 0 or (self._by_scenes and new_scene):
+            clip += 1
+        begun, self._clip = clip != self._clip, clip
+        return begun
+
+    def _begin(self, stamp: Stamp) -> bool:
+        """Whether the new clip is wanted."""
+        self._taken, self._bucket = 0, -1
+        if self._length:
+            self._start = Stamp(stamp.frame, self._clip * self._length)
+            if self._piece.last is not None and self._clip >= self._piece.last:
+                self.done = True
+            return not self.done and self._clip >= self._piece.first
+        if self._by_scenes:
+            self._start = stamp
+        return True
+
+    def _picks(self, stamp: Stamp, new_scene: bool) -> bool:
+        if self._length and self._clip < self._piece.first:
+            return False
+        if self._spec.keyframes:
+            return stamp.key
+        if self._spec.scenes:
+            return new_scene or self._taken == 0
+        if self._period:
+            bucket = math.floor((stamp.time - self._start.time) / self._period)
+        else:
+            assert self._spec.every_frames
+            bucket = (stamp.frame - self._start.frame) // self._spec.every_frames
+        if bucket <= self._bucket:
+            return False
+        self._bucket = bucket
+        if self._spec.clip:
+            return True
+        if self._piece.last is not None and bucket >= self._piece.last:
+            self.done = True
+        return not self.done and bucket >= self._piece.first
+
+
+def _period(spec: VideoSpec) -> Fraction | None:
+    if spec.fps:
+        return 1 / exact(spec.fps)
+    return exact(spec.period_s) if spec.period_s else None

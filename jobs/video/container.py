@@ -40,8 +40,10 @@ _WORTH_A_JUMP = 8
 """Frames that have to lie between for a jump to be cheaper than decoding them."""
 _REORDERED = 16
 """Frames that may be coded after a keyframe and presented before it."""
-_GAP = 4096
+_GAP = 512
 """Bytes between two packets of Matroska, whose own headers are some tens, that mean damage."""
+_TAIL = 4096
+"""Bytes after the last one that may be its index, if they are not a tenth of the file."""
 _CHUNK_HEADER = 8
 _TURNS = {
     90: Image.Transpose.ROTATE_90,
@@ -314,6 +316,8 @@ class Video:
         end: int | None = None  # of the last packet in the file
         last: int | None = None  # of the packets that an AVI's index has
         matroska = self._container.format.name.startswith("matroska")
+        # An alpha channel lies between the packets, and is not counted with them.
+        closed = matroska and "alpha_mode" not in self._stream.metadata
         packets = self._container.demux()
         while True:
             try:
@@ -324,7 +328,7 @@ class Video:
                 yield _plain(error)
                 break
             if packet.size and packet.pos is not None:
-                if matroska and end is not None and packet.pos - end > _GAP:
+                if closed and end is not None and packet.pos - end > _GAP:
                     yield from self._drained("a damaged part of the file")
                 end = packet.pos + packet.size
             if (number := self._indexed.get(packet.pos)) is not None:
@@ -339,7 +343,7 @@ class Video:
                 yield packet
         if self._size is not None and end is not None and not self._table:
             whole = max(self._announced or 0, self._size)
-            if whole > self._size or (matroska and whole - end > max(_GAP, whole // 10)):
+            if whole > self._size or (matroska and whole - end > max(_TAIL, whole // 10)):
                 yield from self._drained("the file breaks off or is damaged up to its end")
         yield av.Packet()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from paliflow.configs.base import SpecError
 from paliflow.configs.video import VideoSpec
 from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import decode, read_content
+from paliflow.jobs.reading import decode, read_content, unreadable
 from paliflow.jobs.video.container import SMALL, Damage, VideoError
 from paliflow.jobs.video.sampling import Stamp, Target
 
@@ -96,8 +96,11 @@ class Stills:
             goal = target()
             if (goal.time or 0) > time or (goal.frame or 0) > index:
                 continue
-            content = read_content(Item(uri), self._https_hosts)
-            decoded = decode(content, self._max_pixels)
+            try:
+                content = read_content(Item(uri), self._https_hosts)
+                decoded = decode(content, self._max_pixels)
+            except (OSError, ValueError) as error:
+                decoded = unreadable(error)
             if isinstance(decoded, str):
                 trouble = trouble or f"{uri.rpartition('/')[2]}: {decoded}"
                 continue

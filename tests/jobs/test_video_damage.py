@@ -1,0 +1,200 @@
+"""Broken videos: every frame that is whole is right, and one word says where others are missing."""
+
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from paliflow.jobs.plan import Item
+from paliflow.jobs.video.container import Damage, VideoError
+from paliflow.jobs.video.cutting import pieces
+from paliflow.jobs.video.lengths import announced_size
+from paliflow.jobs.video.reading import read_video
+from paliflow.tests.jobs.test_video_frames import AV1, VP9, X264, X265, numbers, spec, taken
+from paliflow.tests.jobs.videos import draw, with_moov_first, write
+
+
+def h264(folder: Path) -> Path:
+    return with_moov_first(write(folder / "a.mp4", options=X264 | {"g": "30"}))
+
+
+def hevc(folder: Path) -> Path:
+    options = {"x265-params": "log-level=none:keyint=30"}
+    return with_moov_first(write(folder / "a.mp4", "libx265", options=options))
+
+
+def webm(folder: Path) -> Path:
+    return write(folder / "a.webm", "libvpx-vp9", options=VP9 | {"g": "30", "keyint_min": "30"})
+
+
+def mkv(folder: Path) -> Path:
+    return write(folder / "a.mkv", "libsvtav1", options=AV1 | {"g": "30"})
+
+
+def avi(folder: Path) -> Path:
+    return write(folder / "a.avi", "mjpeg", pixels="yuvj420p", base=Fraction(1, 25))
+
+
+GOP = 30
+MAKERS = [h264, hevc, webm, mkv, avi]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("share", [0.6, 0.75, 0.9])
+def test_a_cut_file_gives_its_frames_and_says_where_it_breaks_off(
+    tmp_path: Path, make: Callable[[Path], Path], share: float
+) -> None:
+    path = make(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    *found, damage = taken(path, every_frames=1)
+    assert 10 < len(found) < 120
+    assert numbers(found) == [(n, n) for n in range(len(found))]
+    assert isinstance(damage, Damage)
+    assert damage.until is None
+    assert damage.after == Fraction(len(found) - 1, 25)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("place", [0.35, 0.5, 0.7])
+def test_damage_in_the_middle_leaves_the_rest_and_is_told(
+    tmp_path: Path, make: Callable[[Path], Path], place: float
+) -> None:
+    path = make(tmp_path)
+    content = bytearray(path.read_bytes())
+    start = int(len(content) * place)
+    noise = np.random.default_rng(int(place * 100)).integers(0, 256, 400, np.uint8)
+    content[start : start + 400] = noise.tobytes()
+    path.write_bytes(content)
+    found = taken(path, every_frames=1)
+    damages = [each for each in found if isinstance(each, Damage)]
+    # What stands in a packet is not checked by all codecs: until the next keyframe it may be wrong.
+    wrong = {n // GOP for n, shown in numbers(found) if n != shown}
+    assert len(wrong) <= 1
+    missing = set(range(120)) - {n for n, _ in numbers(found)}
+    assert bool(missing) <= bool(damages)
+    for number in missing:
+        time = Fraction(number, 25)
+        assert any(d.after < time and (d.until is None or time < d.until) for d in damages)
+
+
+def test_only_the_piece_with_the_break_tells_of_it(tmp_path: Path) -> None:
+    path = h264(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * 0.5)])
+    fields: dict[str, Any] = {"every_s": 0.2, "segment_s": 1}
+    parts = [taken(part, **fields) for part in pieces([Item(str(path))], spec(**fields))]
+    assert len(parts) == 5
+    told = [[each for each in part if isinstance(each, Damage)] for part in parts]
+    assert sum(map(len, told)) == 1
+    assert [n for part in parts for n in numbers(part)] == numbers(taken(path, every_s=0.2))
+
+
+def bad(folder: Path, name: str) -> Path:
+    path = folder / name
+    if name == "no moov.mp4":
+        content = write(path, options=X265 and X264).read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    elif name == "empty.mp4":
+        path.write_bytes(b"")
+    elif name == "text.mp4":
+        path.write_bytes(b"hello" * 1000)
+    elif name == "list.m3u8":
+        other = write(folder / "other.mp4", frames=5)
+        path.write_text(f"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n")
+    elif name == "concat.mp4":
+        write(folder / "other.mp4", frames=5)
+        path.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    elif name == "image.jpg":
+        Image.fromarray(draw(1)).save(path)
+    elif name == "sound.mp4":
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("aac", rate=48000)
+            sound = np.zeros((1, 1024), np.float32)
+            frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
+            frame.rate, frame.pts = 48000, 0
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no moov.mp4", "not a video, or without its header"),
+        ("empty.mp4", "not a video"),
+        ("text.mp4", "not a video"),
+        ("list.m3u8", "not a video"),
+        ("concat.mp4", "not a video"),
+        ("image.jpg", "not a video"),
+        ("sound.mp4", "no video stream"),
+    ],
+)
+def test_what_is_no_video_is_one_error(tmp_path: Path, name: str, said: str) -> None:
+    path = bad(tmp_path, name)
+    with pytest.raises(VideoError, match=said):
+        taken(path)
+    (found,) = read_video(Item(str(path)), spec(), 8)
+    assert found
+    assert said in (found.error or "")
+    assert str(tmp_path) not in (found.error or "")
+    assert list(pieces([Item(str(path))], spec())) == [Item(str(path))]
+
+
+def test_what_is_not_there_is_one_error(tmp_path: Path) -> None:
+    (found,) = read_video(Item(str(tmp_path / "a.mp4")), spec(), 8)
+    assert found
+    assert found.error == "not found"
+
+
+def test_a_header_without_frames_is_one_error(tmp_path: Path) -> None:
+    path = webm(tmp_path)
+    with av.open(str(path)) as container:
+        first = next(container.demux(video=0)).pos
+    path.write_bytes(path.read_bytes()[:first])
+    found = [each for each in read_video(Item(str(path)), spec(), 8) if each]
+    assert [each.moment and each.moment.frame_index for each in found] == [None]
+    assert found[0].error
+    assert "frames are missing from its start to its end" in found[0].error
+
+
+def test_a_duration_that_lies_changes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", options=X264)
+    content = bytearray(path.read_bytes())
+    for box in (b"mvhd", b"tkhd", b"mdhd"):
+        place = content.index(box) + {b"mvhd": 20, b"tkhd": 24, b"mdhd": 20}[box]
+        (duration,) = struct.unpack_from(">I", content, place)
+        struct.pack_into(">I", content, place, duration * 50)
+    path.write_bytes(content)
+    assert numbers(taken(path, every_s=0.5)) == [
+        (n, n) for n in (0, 13, 25, 38, 50, 63, 75, 88, 100, 113)
+    ]
+    assert numbers(taken(path, count=4)) == [(n, n) for n in (0, 30, 60, 90)]
+
+
+def test_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", frames=2)
+    limited = spec().model_copy(update={"max_pixels": 320 * 240 - 1})
+    (found,) = read_video(Item(str(path)), limited, 8)
+    assert found
+    assert found.error == "too many pixels: 320 x 240 are more than max_pixels=76799"
+
+
+def test_eight_thousand_pixels_are_decoded(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", frames=2, size=(7680, 4320), options={"preset": "ultrafast"})
+    assert numbers(taken(path, every_frames=1)) == [(0, 0), (1, 1)]
+
+
+@given(st.binary(max_size=200))
+def test_whatever_a_file_begins_with_its_length_is_a_number_or_unknown(head: bytes) -> None:
+    for start in (b"", b"RIFF\1\2\3\4AVI ", b"\x1a\x45\xdf\xa3\x18\x53\x80\x67"):
+        size = announced_size(start + head)
+        assert size is None or size >= 0

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import posixpath
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,8 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
-from pycocotools import mask as coco_mask
 
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.jobs import storage
@@ -29,6 +26,8 @@ from paliflow.jobs.plan import Item, read_plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
 from paliflow.jobs.reader import reader
 from paliflow.jobs.reading import Input
+from paliflow.jobs.report_answers import COLORS, IMAGE_PIXELS, answer, data_uri
+from paliflow.jobs.report_video import clock, films_of
 from paliflow.jobs.runs import row_files, spread
 
 _FILES = 64
@@ -37,20 +36,16 @@ _ROWS = 4096
 _IMAGES = 48
 _ERRORS = 12
 _ROWS_AN_IMAGE = 24
-_IMAGE_PIXELS = 448
 _CLIP = 600
 """Characters of a text that are shown."""
 _MAX_BYTES = 8_000_000
 """Of the gallery, which leaves off there."""
 _TIMEOUT_S = 20.0
 _COLUMNS = [
-    *("source_uri", "source_sha256", "id", "frame_index", "width", "height", "task", "prompt"),
-    *("text", "detections", "logprob", "token_count", "finished", "status", "error"),
+    *("source_uri", "source_sha256", "id", "frame_index", "timestamp_s", "width", "height", "task"),
+    *("prompt", "text", "detections", "logprob", "token_count", "finished", "status", "error"),
+    "clip_frames",
 ]
-_COLORS = (
-    *("#ff5a5f", "#2fa8ff", "#22b573", "#ffb020", "#a06bff"),
-    *("#ff7ac6", "#14c4c4", "#b4d339", "#ff8a3d", "#8fa3bf"),
-)
 
 
 class Stretch(NamedTuple):
@@ -77,15 +72,18 @@ def write_report(summary: RunSummary) -> str:
     stretches, committed = _sample(row_files(summary))
     rows = pa.concat_tables([stretch.rows for stretch in stretches]) if stretches else None
     labels = _labels(rows)
-    colors = {label: color for (label, _), color in zip(labels, cycle(_COLORS), strict=False)}
+    colors = {label: color for (label, _), color in zip(labels, cycle(COLORS), strict=False)}
+    video = bool(summary.spec.get("video"))
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template.filters["sha256"] = _sha256
     template.filters["name"] = lambda uri: posixpath.basename(uri) or uri
+    template.filters["clock"] = clock
     template.filters["clip"] = lambda text: text if len(text) <= _CLIP else text[:_CLIP] + "…"
     page = template.from_string(Path(__file__).with_name("report.html.j2").read_text()).render(
         summary=summary,
         spec=json.dumps(summary.spec, indent=2, ensure_ascii=False),
-        cards=_gallery(summary, stretches, colors),
+        cards=[] if video else _gallery(summary, stretches, colors),
+        films=films_of(summary, stretches, colors) if video else None,
         labels=labels,
         words=_words(rows),
         speed=_speed(summary, committed),
@@ -163,7 +161,7 @@ def _read_images(
     summary: RunSummary, inputs: list[tuple[int, list[dict[str, Any]]]]
 ) -> list[Input]:
     spec = AnnotateSpec.parse(summary.spec)
-    read = reader(spec, 1, _IMAGE_PIXELS)
+    read = reader(spec, 1, IMAGE_PIXELS)
     with closing(ReadAhead(read, _items(summary, inputs), 16, _TIMEOUT_S)) as images:
         return list(images)
 
@@ -196,62 +194,9 @@ def _card(
         "width": first["width"],
         "height": first["height"],
         "missing": missing,
-        "image": "" if missing or not image else _data("jpeg", image.thumbnail or b""),
-        "answers": [_answer(row, colors) for row in rows],
+        "image": "" if missing or not image else data_uri("jpeg", image.thumbnail or b""),
+        "answers": [answer(row, colors) for row in rows],
     }
-
-
-def _answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
-    mean = (row["logprob"] or 0.0) / max(row["token_count"] or 1, 1)
-    found = [_box(row, detection, colors) for detection in row["detections"] or ()]
-    scores = [box["score"] for box in found]
-    return {
-        "task": row["task"],
-        "prompt": row["prompt"],
-        "text": row["text"] or "",
-        "error": row["error"],
-        "status": row["status"],
-        "cut": row["finished"] is False,
-        "boxes": found,
-        "asked_boxes": row["task"] in ("detect", "segment"),
-        "labels": Counter((box["label"], box["color"]) for box in found),
-        "score": max(scores, default=float(np.exp(mean))) if row["status"] == "ok" else 0.0,
-    }
-
-
-def _box(
-    row: dict[str, Any], detection: dict[str, Any], colors: Mapping[str, str]
-) -> dict[str, Any]:
-    """A detection, in percent of the image."""
-    width, height = row["width"], row["height"]
-    left, top = 100 * detection["x_min"] / width, 100 * detection["y_min"] / height
-    label = detection["label"] or ""
-    return {
-        "label": label,
-        "score": detection["score"] or 0.0,
-        "left": left,
-        "top": top,
-        "width": 100 * detection["x_max"] / width - left,
-        "height": 100 * detection["y_max"] / height - top,
-        "color": colors[label],
-        "mask": _mask(detection["mask"], colors[label]) if detection["mask"] else None,
-    }
-
-
-def _mask(rle: dict[str, Any], color: str) -> str:
-    """A COCO mask as a small PNG, of that color and else transparent."""
-    mask = Image.fromarray(coco_mask.decode(rle) * 255)
-    mask.thumbnail((_IMAGE_PIXELS, _IMAGE_PIXELS))
-    picture = mask.point(lambda value: value > 127).convert("P")
-    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
-    picture.putpalette([0, 0, 0, red, green, blue])
-    file = io.BytesIO()
-    picture.save(file, "PNG", transparency=0, bits=1)
-    return _data("png", file.getvalue())
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _labels(rows: pa.Table | None) -> list[tuple[str, int]]:

@@ -6,10 +6,13 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 FOLDERS := configs model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo finetune-demo test slow chaos fullsize lint format measure picture clean
+.PHONY: demo demo-video finetune-demo test slow chaos fullsize lint format measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
+
+demo-video: $(INSTALLED)  ## The shipped DAG on the bundled films, checked against what they show
+	$(BIN)/python -m paliflow.benchmarks.demo_video
 
 finetune-demo: $(INSTALLED)  ## The weekly DAG: fine-tunes, promotes, refuses, annotates; minutes
 	$(BIN)/python -m paliflow.benchmarks.finetune_demo

@@ -19,6 +19,7 @@ from paliflow.jobs.readahead import ReadAhead
 from paliflow.jobs.reader import at_once, reader
 from paliflow.jobs.reading import Input
 from paliflow.jobs.sink import commit_part
+from paliflow.jobs.tracks import link
 from paliflow.model import (
     MaskDecoder,
     PaliGemma,
@@ -148,6 +149,9 @@ class Annotator:
             collect()
         with self._tally:
             self._answered += len(items) - told
+        if spec.video and spec.video.track:
+            for own in rows:
+                link(own, spec.video.track)
         return rows, busy_s
 
 

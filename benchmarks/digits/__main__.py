@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import jax.numpy as jnp
+import numpy as np
 import typer
 from jax import tree
 from rich.console import Console
 from rich.table import Table
 
+from paliflow.benchmarks.digits.films import write_film
 from paliflow.benchmarks.digits.measure import PROMPTS, held_out_scenes, measure
 from paliflow.benchmarks.digits.scenes import answer
 from paliflow.benchmarks.digits.training import make_tokenizer, restore_params, train
@@ -67,6 +69,19 @@ def measure_command(
     for name, value in measure(model, tokenizer, count).items():
         table.add_row(name, f"{100 * value:.1f}")
     Console().print(table)
+
+
+@app.command()
+def films(to: Path, count: int = 4) -> None:
+    """Writes films of moving digits and what is to be read in them into TO; one is cut off."""
+    to.mkdir(parents=True, exist_ok=True)
+    truth = {}
+    for number in range(count):
+        path = to / f"film_{number}.mp4"
+        truth[path.name] = write_film(path, np.random.default_rng(number), "test", 5, 50)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 7 // 10])
+    (to / "ground_truth.json").write_text(json.dumps(truth, indent=1) + "\n")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from paliflow.benchmarks.digits.scenes import GRID, draw_ink, draw_paper, scans
 
 FPS = 25
 SCALE = 4
-"""Pixels a grid cell: the films are four times the size of a page's grid."""
+"""Pixels a grid cell."""
 
 
 class Shot(NamedTuple):
@@ -65,7 +65,7 @@ def shoot(rng: Generator, split: str, shots: int, frames: int) -> Iterator[tuple
 def write_film(path: Path, rng: Generator, split: str, shots: int, frames: int) -> list[Shot]:
     """Writes a film as H.264 with B-frames; returns what is to be read in it."""
     told: list[Shot] = []
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "23", "g": "50"})
         stream.width = stream.height = GRID * SCALE
         stream.pix_fmt = "yuv420p"

@@ -201,7 +201,7 @@ class Video:
                     goal = following
                     break
             else:
-                if not trouble and self._table and self._ends < len(self._table):
+                if self._ends < len(self._table):
                     trouble = f"the file breaks off; its table has {self.frame_count} frames"
                 if not trouble and not only_keys and last < 0 and not self._table:
                     trouble = "it has no frames"

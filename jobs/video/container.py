@@ -65,6 +65,11 @@ class Damage(NamedTuple):
     """Seconds of the next good frame; None where the file has no more."""
     reason: str
 
+    def shifted(self, start: Fraction) -> "Damage":
+        """In the container's presentation times, where the first frame is shown at `start`."""
+        after = self.after if self.after < 0 else self.after + start
+        return self._replace(after=after, until=None if self.until is None else self.until + start)
+
 
 class Frame(NamedTuple):
     """One decoded frame."""
@@ -104,6 +109,8 @@ class Video:
         stream.thread_type = "AUTO"
         self._base: Fraction = stream.time_base or Fraction(1, 1000)
         self._start = stream.start_time
+        self.start = (self._start or 0) * self._base
+        """Seconds at which the first frame is shown."""
         self._avi = container.format.name == "avi"
         # It has no presentation times: of reordered frames it says only that there are so many.
         self._counted = self._avi and stream.codec_context.has_b_frames

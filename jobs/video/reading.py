@@ -67,7 +67,7 @@ def read_video(
                 yield _joined(clip, video)
                 clip = []
             if isinstance(sample, Damage):
-                yield _missing(item, sample)
+                yield missing(item, sample)
                 continue
             one = Input(
                 item,
@@ -139,7 +139,7 @@ def samples(item: Item, spec: ModelSpec) -> Iterator[Sample | Damage | None]:
         for damage in source.damages:
             start = source.breaks_off if damage.until is None else damage.until
             if (start is None or start >= begin) and (end is None or damage.after < end):
-                yield damage
+                yield damage.shifted(source.start)
 
 
 @contextmanager
@@ -183,6 +183,14 @@ def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean()) / 255
 
 
+def missing(item: Item, damage: Damage) -> Input:
+    """The error that stands for frames that cannot be had."""
+    start = "from its start" if damage.after < 0 else f"after {float(damage.after):.3f} s"
+    until = "to its end" if damage.until is None else f"until {float(damage.until):.3f} s"
+    at = Moment(None, max(0.0, float(damage.after)))
+    return Input(item, error=f"frames are missing {start} {until}: {damage.reason}", moment=at)
+
+
 def _checked(video: Source, spec: ModelSpec) -> Source:
     if video.width * video.height > spec.max_pixels:
         raise VideoError(
@@ -213,13 +221,6 @@ def _joined(clip: list[Input], video: VideoSpec) -> Input:
     for n in range(len(pixels), video.clip.frames):
         pixels.append(pixels[-1] if video.clip.short == "pad" else pixels[n % len(clip)])
     return clip[0]._replace(pixels=np.stack(pixels), moment=Moment(*shown[0], shown))
-
-
-def _missing(item: Item, damage: Damage) -> Input:
-    start = "from its start" if damage.after < 0 else f"after {float(damage.after):.3f} s"
-    until = "to its end" if damage.until is None else f"until {float(damage.until):.3f} s"
-    at = Moment(None, max(0.0, float(damage.after)))
-    return Input(item, error=f"frames are missing {start} {until}: {damage.reason}", moment=at)
 
 
 class _Window(io.RawIOBase):

@@ -77,6 +77,7 @@ class Stills:
         """What `frames` has come over so far."""
 
     breaks_off: Fraction | None = None
+    start = Fraction(0)
 
     @property
     def frame_s(self) -> Fraction:
@@ -123,6 +124,7 @@ class Animation:
     """An animated WebP, which FFmpeg does not read; its frames are decoded one by one."""
 
     breaks_off: Fraction | None = None
+    start = Fraction(0)
 
     def __init__(self, content: bytes) -> None:
         """

@@ -17,7 +17,7 @@ from paliflow.jobs.plan import Item
 from paliflow.jobs.video.container import Damage, VideoError
 from paliflow.jobs.video.cutting import pieces
 from paliflow.jobs.video.lengths import announced_size
-from paliflow.jobs.video.reading import read_video
+from paliflow.jobs.video.reading import Sample, read_video
 from paliflow.tests.jobs.test_video_frames import AV1, VP9, X264, X265, numbers, spec, taken
 from paliflow.tests.jobs.videos import draw, with_moov_first, write
 
@@ -96,6 +96,20 @@ def test_only_the_piece_with_the_break_tells_of_it(tmp_path: Path) -> None:
     told = [[each for each in part if isinstance(each, Damage)] for part in parts]
     assert sum(map(len, told)) == 1
     assert [n for part in parts for n in numbers(part)] == numbers(taken(path, every_s=0.2))
+
+
+def test_damage_is_told_in_the_times_of_the_frames(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.mp4", options=X264 | {"g": "30"}, at=lambda n: 40 * n + 2000)
+    path = with_moov_first(whole)
+    first = taken(path, every_frames=1)[0]
+    assert isinstance(first, Sample)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * 0.6)])
+    *found, damage = taken(path, every_frames=1)
+    assert isinstance(damage, Damage)
+    assert isinstance(found[-1], Sample)
+    assert float(damage.after) == found[-1].timestamp_s
+    assert found[-1].timestamp_s == pytest.approx(first.timestamp_s + (len(found) - 1) / 25)
 
 
 def bad(folder: Path, name: str) -> Path:

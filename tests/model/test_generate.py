@@ -69,12 +69,33 @@ def test_one_new_token_needs_no_loop() -> None:
     np.testing.assert_array_equal(result.tokens[:, 0], want["decoded"][:, 0])
 
 
-def test_frames_are_encoded_apart_and_their_tokens_concatenated() -> None:
-    model, want = load_reference("pg1"), expected("pg1")
-    clip = np.stack([want["image"], want["image"][::-1]], axis=1)
-    tokens = model.encode_images(clip)
-    apart = [model.encode_images(clip[:, frame]) for frame in range(2)]
-    np.testing.assert_allclose(tokens, jnp.concatenate(apart, axis=1), atol=1e-5)
+@pytest.mark.parametrize("frames", [1, 16])
+def test_of_a_clip_the_language_model_sees_each_frames_tokens_in_a_row(
+    big_vision: Reference, frames: int
+) -> None:
+    # As the reference does: frames folded into the batch, their tokens concatenated.
+    model, want = big_vision
+    pick = (np.arange(frames)[None] + np.arange(3)[:, None]) % 3  # which image is which frame
+    clip = want["image"][pick]
+    tokens = want["image_tokens"][pick].reshape(3, -1, want["image_tokens"].shape[-1])
+    np.testing.assert_allclose(model.encode_images(clip), tokens, atol=2e-5)
+    steps = 6
+    options: dict[str, Any] = {"max_new_tokens": steps, "eos_id": None}
+    decoded = model.generate_from_tokens(tokens, want["prompt"], want["prompt_mask"], **options)
+    if frames == 1:
+        logits = model.logits(clip, want["text"], want["mask_ar"])
+        np.testing.assert_allclose(logits, want["logits"], atol=1e-4)
+        np.testing.assert_array_equal(decoded.tokens, want["decoded"][:, :steps])
+    lengths = want["prompt_mask"].sum(1)
+    width = int(lengths.max()) + steps
+    text, mask_ar = np.zeros((3, width), np.int32), np.ones((3, width), np.int32)
+    for row, length in enumerate(lengths):
+        text[row, :length], mask_ar[row, :length] = want["prompt"][row, :length], 0
+        text[row, length : length + steps] = decoded.tokens[row]
+    chosen = np.asarray(model.logits(clip, text, mask_ar)).argmax(-1)
+    for row, length in enumerate(lengths):
+        own = chosen[row, length - 1 : length - 1 + steps]
+        np.testing.assert_array_equal(own, decoded.tokens[row])
 
 
 def test_a_prefix_sees_itself_whole_and_a_suffix_is_causal() -> None:

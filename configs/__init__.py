@@ -3,11 +3,13 @@
 from paliflow.configs.annotate import AnnotateSpec, Sampling
 from paliflow.configs.evaluate import EvaluateSpec
 from paliflow.configs.examples import EvaluationSet, ExampleSource
+from paliflow.configs.extract import ExtractSpec
 from paliflow.configs.finetune import Duration, FineTuneSpec, Lora
 from paliflow.configs.promote import PromoteSpec
 from paliflow.configs.summary import (
     Comparison,
     EvaluateSummary,
+    ExtractSummary,
     FineTuneSummary,
     PromoteSummary,
     RunSummary,
@@ -23,6 +25,8 @@ __all__ = [
     "EvaluateSummary",
     "EvaluationSet",
     "ExampleSource",
+    "ExtractSpec",
+    "ExtractSummary",
     "FineTuneSpec",
     "FineTuneSummary",
     "Lora",

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.base import Spec, redacted
-from paliflow.configs.run import AskSpec
+from paliflow.configs.run import AskSpec, InputsSpec
 
 
 class Sampling(Spec):
@@ -27,27 +27,45 @@ class Sampling(Spec):
         return self
 
 
-class AnnotateSpec(AskSpec):
-    """One annotation run: every input times every prompt becomes rows of Parquet."""
-
-    HOW: ClassVar[frozenset[str]] = AskSpec.HOW | {"compact", "report"}
+class SourceSpec(InputsSpec):
+    """A run over what a folder, a glob, a manifest or a tar holds."""
 
     input: str = Field(min_length=1)
     """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .jsonl)
     with one image path a row, or a WebDataset (.tar, or a glob of them); local, `gs://`, and with
     an extra of the same name `s3://` and `https://`. With `video`, likewise of videos."""
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
-    manifest's rows, `{name}` stands for a column: `answer en {question}`."""
-    sampling: Sampling = Sampling()
     image_column: str = "image"
     """The manifest's column of paths; relative paths are relative to the manifest."""
-    prompt_column: str | None = None
-    """The manifest's column with one more prompt for each row."""
     id_column: str | None = None
     """The manifest's column that becomes the output's `id`."""
     metadata_columns: tuple[str, ...] = ()
     """The manifest's columns that are carried through to `metadata`, as JSON."""
+
+    @field_validator("input")
+    @classmethod
+    def _without_credentials(cls, value: str) -> str:
+        if redacted(value) != value:
+            raise ValueError("a user, password or signature in it would be written to the output")
+        return value
+
+    @model_validator(mode="after")
+    def _one_id(self) -> "SourceSpec":
+        if self.id_column and self.video and self.video.group_column:
+            raise ValueError("video.group_column becomes the output's id; leave out id_column")
+        return self
+
+
+class AnnotateSpec(AskSpec, SourceSpec):
+    """One annotation run: every input times every prompt becomes rows of Parquet."""
+
+    HOW: ClassVar[frozenset[str]] = AskSpec.HOW | {"compact", "report"}
+
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
+    manifest's rows, `{name}` stands for a column: `answer en {question}`."""
+    sampling: Sampling = Sampling()
+    prompt_column: str | None = None
+    """The manifest's column with one more prompt for each row."""
     only_new: bool = False
     """Skip inputs that an earlier run of this output has answered, unchanged, with the same
     prompts by the same checkpoint."""
@@ -63,13 +81,6 @@ class AnnotateSpec(AskSpec):
     report: bool = True
     """Leave `_report.html` beside the manifest: sampled rows drawn over their images, errors."""
 
-    @field_validator("input")
-    @classmethod
-    def _without_credentials(cls, value: str) -> str:
-        if redacted(value) != value:
-            raise ValueError("a user, password or signature in it would be written to the output")
-        return value
-
     @field_validator("prompts", mode="before")
     @classmethod
     def _one_prompt(cls, value: object) -> object:
@@ -81,12 +92,6 @@ class AnnotateSpec(AskSpec):
         if len(set(value)) < len(value):
             raise ValueError("the same prompt twice would double its rows")
         return value
-
-    @model_validator(mode="after")
-    def _one_id(self) -> "AnnotateSpec":
-        if self.id_column and self.video and self.video.group_column:
-            raise ValueError("video.group_column becomes the output's id; leave out id_column")
-        return self
 
     @model_validator(mode="after")
     def _asks_something(self) -> "AnnotateSpec":

@@ -58,7 +58,40 @@ class RunSpec(Spec):
         return f"{self.output.rstrip('/')}/run_id={self.run_id}"
 
 
-class ModelSpec(RunSpec):
+class InputsSpec(RunSpec):
+    """A run that reads images or videos, some of which may be broken."""
+
+    video: VideoSpec | None = None
+    """The inputs are videos, of which these frames or clips are looked at; images if not given."""
+    https_hosts: tuple[str, ...] = ()
+    """The hosts that `https://` images may come from; none if not given."""
+    max_pixels: PositiveInt = 100_000_000
+    """An image that announces more pixels is an error, undecoded."""
+    read_timeout: PositiveFloat = 60.0
+    """Seconds that reading and decoding one input may take; then it is an error."""
+    max_error_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    """The run stops where more of its inputs than this fail (once a hundred are done)."""
+    max_errors: Annotated[int, Field(ge=0)] | None = None
+    """The run stops where more inputs than this fail."""
+
+
+class FleetSpec(RunSpec):
+    """A run whose inputs are cut into shards, which actors take."""
+
+    HOW: ClassVar[frozenset[str]] = RunSpec.HOW | {"actors", "cpus_per_actor", "stall_timeout"}
+
+    stall_timeout: PositiveFloat = 900.0
+    """Seconds without a finished batch after which an actor is killed and its shard given back;
+    the first batch includes compilation."""
+    shard_size: PositiveInt = 256
+    """Inputs a shard: the unit of retry, and of one Parquet part."""
+    actors: PositiveInt | None = None
+    """Annotator actors; as many as the cluster has room for if not given."""
+    cpus_per_actor: PositiveFloat = 1.0
+    """Cores of one actor; XLA on CPU takes what it finds."""
+
+
+class ModelSpec(InputsSpec):
     """A run that starts from a checkpoint."""
 
     checkpoint: Checkpoint | None = None
@@ -74,18 +107,6 @@ class ModelSpec(RunSpec):
     """Overrides what the checkpoint's shapes suggest."""
     seed: int = 0
     """Of all that is drawn at random; the same seed gives the same."""
-    video: VideoSpec | None = None
-    """The inputs are videos, of which these frames or clips are looked at; images if not given."""
-    https_hosts: tuple[str, ...] = ()
-    """The hosts that `https://` images may come from; none if not given."""
-    max_pixels: PositiveInt = 100_000_000
-    """An image that announces more pixels is an error, undecoded."""
-    read_timeout: PositiveFloat = 60.0
-    """Seconds that reading and decoding one input may take; then it is an error."""
-    max_error_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
-    """The run stops where more of its inputs than this fail (once a hundred are done)."""
-    max_errors: Annotated[int, Field(ge=0)] | None = None
-    """The run stops where more inputs than this fail."""
 
     def require_whole_clips(self) -> None:
         """
@@ -106,12 +127,11 @@ class ModelSpec(RunSpec):
         return self
 
 
-class AskSpec(ModelSpec):
+class AskSpec(ModelSpec, FleetSpec):
     """A run whose actors ask a model about images."""
 
-    HOW: ClassVar[frozenset[str]] = RunSpec.HOW | {
-        "actors", "cpus_per_actor", "accelerators_per_actor", "stall_timeout",
-        "max_error_fraction", "max_errors",
+    HOW: ClassVar[frozenset[str]] = FleetSpec.HOW | {
+        "accelerators_per_actor", "max_error_fraction", "max_errors",
     }  # fmt: skip
 
     mask_decoder: Stored | None = None
@@ -120,16 +140,7 @@ class AskSpec(ModelSpec):
     """Tokens generated at most; an answer cut by this has `finished` false."""
     max_prompt_tokens: PositiveInt = 512
     """A prompt with more tokens is refused before anything runs."""
-    stall_timeout: PositiveFloat = 900.0
-    """Seconds without a finished batch after which an actor is killed and its shard given back;
-    the first batch includes compilation."""
-    shard_size: PositiveInt = 256
-    """Inputs a shard: the unit of retry, and of one Parquet part."""
     batch_size: PositiveInt = 16
     """Images a device batch."""
-    actors: PositiveInt | None = None
-    """Annotator actors; as many as the cluster has room for if not given."""
-    cpus_per_actor: PositiveFloat = 1.0
-    """Cores of one actor; XLA on CPU takes what it finds."""
     accelerators_per_actor: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`."""

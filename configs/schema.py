@@ -45,6 +45,25 @@ ANNOTATIONS = pa.schema(
 )
 """One row per (image, frame or clip; prompt); see `docs/output.md`."""
 
+FRAMES = pa.schema(
+    [
+        ("image", pa.string()),
+        ("source_uri", pa.string()),
+        ("source_version", pa.string()),
+        ("frame_index", pa.int64()),
+        ("timestamp_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("frame_distance", pa.float32()),
+        ("id", pa.string()),
+        ("metadata", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ],
+    metadata={"paliflow.schema_version": SCHEMA_VERSION},
+)
+"""One row per frame that was extracted; see `docs/frames.md`."""
+
 PLAN = pa.schema(
     [
         ("uri", pa.string()),

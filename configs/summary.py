@@ -26,9 +26,6 @@ class Summary(Spec):
     """The folder of this run: `<output>/run_id=<run_id>`."""
     spec: dict[str, Any]
     """The run's spec as JSON."""
-    checkpoint: str
-    """Where the weights came from; what a `registry://` URI stood for when the run began."""
-    checkpoint_sha256: str
     started: datetime
     finished: datetime
     seconds: float
@@ -36,7 +33,15 @@ class Summary(Spec):
     versions: dict[str, str]
 
 
-class RunSummary(Summary):
+class ModelSummary(Summary):
+    """A finished run of a model."""
+
+    checkpoint: str
+    """Where the weights came from; what a `registry://` URI stood for when the run began."""
+    checkpoint_sha256: str
+
+
+class RunSummary(ModelSummary):
     """A finished annotation run."""
 
     inputs: int
@@ -53,7 +58,22 @@ class RunSummary(Summary):
     """Inputs done by that job over its wall time, start-up included."""
 
 
-class FineTuneSummary(Summary):
+class ExtractSummary(Summary):
+    """A finished extraction of frames."""
+
+    inputs: int
+    """Videos, long ones counted once a piece."""
+    frames: int
+    """Images written."""
+    errors: int
+    """Rows without an image: videos that are broken, and gaps in others."""
+    error_reasons: dict[str, int] = Field(default_factory=dict)
+    """The most common errors and how many rows have them."""
+    shards: int
+    """The run's parts are `part-00000.parquet` to the last shard's."""
+
+
+class FineTuneSummary(ModelSummary):
     """A finished fine-tuning run."""
 
     model: str
@@ -75,7 +95,7 @@ class FineTuneSummary(Summary):
     """Of the job that finished the run, start-up left out."""
 
 
-class EvaluateSummary(Summary):
+class EvaluateSummary(ModelSummary):
     """A finished evaluation."""
 
     examples: int

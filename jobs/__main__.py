@@ -6,7 +6,7 @@ from importlib import import_module
 
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
 from paliflow.jobs.cli import user_errors
@@ -14,6 +14,7 @@ from paliflow.jobs.cli import user_errors
 JOBS: dict[str, tuple[type[Spec], str]] = {
     "annotate": (AnnotateSpec, "run"),
     "evaluate": (EvaluateSpec, "evaluate"),
+    "extract": (ExtractSpec, "extract"),
     "finetune": (FineTuneSpec, "finetune"),
     "promote": (PromoteSpec, "promote"),
 }

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling, VideoSpec
 from paliflow.configs.base import ClusterError, SpecError
-from paliflow.jobs.commands import evaluate, finetune, promote
+from paliflow.jobs.commands import evaluate, extract, finetune, promote
 from paliflow.jobs.registry_commands import registry
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -152,7 +152,7 @@ def _nested(pairs: list[str]) -> dict[str, Any]:
 
 _annotate.__signature__ = _signature()  # type: ignore[attr-defined]
 app.command("annotate")(_annotate)
-for _command in (finetune, evaluate, promote):
+for _command in (extract, finetune, evaluate, promote):
     app.command()(_command)
 app.add_typer(registry, name="registry")
 

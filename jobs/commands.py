@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from paliflow.configs import EvaluateSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.load import load_spec
 
 SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
@@ -54,6 +54,33 @@ def finetune(
     print(
         f"{summary.steps} steps, loss {summary.loss:.4f}, {summary.errors} errors of "
         f"{summary.examples} examples, in {summary.seconds:.1f} s: {summary.model}"
+    )
+
+
+def extract(
+    spec: SpecFile,
+    set_: Overrides = None,
+    run_id: RunId = None,
+    ray_address: Address = None,
+) -> None:
+    """Writes sampled frames of videos as images, with a manifest in Parquet.
+
+    The same command again goes on with a run that was interrupted.
+
+    \b
+    input: gs://bucket/videos/
+    output: frames           # the run is written to frames/run_id=week-31
+    run_id: week-31
+    video: {every_s: 2}      # or fps, every_frames, count, keyframes, scenes
+    longest_side: 640        # leave it out to keep the videos' size
+    """
+    parsed = load_spec(ExtractSpec, spec, _overrides(set_, run_id))
+    from paliflow.jobs import extract as job
+
+    summary = job.extract(parsed, Console(), ray_address)
+    print(
+        f"{summary.frames} frames, {summary.errors} errors, from {summary.inputs} videos or pieces "
+        f"of them in {summary.seconds:.1f} s: {summary.location}"
     )
 
 

@@ -47,7 +47,7 @@ class Plan(Spec):
     """`_plan/plan.json`: what a run is, written when its inputs are all listed."""
 
     spec: dict[str, Any]
-    """The `AnnotateSpec` as JSON."""
+    """The `AnnotateSpec` or `ExtractSpec` as JSON."""
     folder: str
     """The folder of the plan's Parquet files, in `_plan/`."""
     inputs: int
@@ -79,11 +79,11 @@ def write_plan(
     Args:
         run: the run's folder.
         items: streamed; one shard of them is in memory at a time.
-        spec: the `AnnotateSpec` as JSON.
+        spec: the `AnnotateSpec` or `ExtractSpec` as JSON.
         resolved: the weights that it stands for; its `checkpoint` if not given.
     """
     folder = uuid.uuid4().hex
-    size, asked = spec["shard_size"], len(spec["prompts"])
+    size, asked = spec["shard_size"], len(spec.get("prompts", ()))
     remaining = iter(items)
     inputs = rows = shards = 0
     while first := list(islice(remaining, size)):

@@ -12,6 +12,7 @@ import ray
 from rich.console import Console
 
 from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.run import RunSpec
 from paliflow.jobs import storage
 from paliflow.jobs.annotator import Annotator
 from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
@@ -58,27 +59,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     digest = cache(digest_of)  # reads all of the weights
     plan = read_plan(run) or _plan(run, spec, digest)
     require_same(plan.spec, spec)
-    done = present_parts(run)
-    missing = [shard for shard in range(plan.shards) if shard not in done]
-    already = sum(plan.size_of(shard) for shard in done)
-    resumed = f", {len(done)} of them done before" if done else ""
-    unit = "pieces of videos" if spec.video else "images"
-    print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {run}", flush=True)
-    if missing:
-        limits = ErrorLimits(spec)
-
-        def report(done: Done, fleet: Fleet) -> None:
-            progress.add(done, fleet)
-            limits.add(done.inputs, len(done.failures), done.failures)
-
-        start = partial(
-            ray.remote(Annotator).options(**actor_options(spec)).remote, spec, run, plan
-        )
-        shown = Progress(plan.inputs, already, console, unit.split()[0])
-        with connected(ray_address), shown as progress:
-            require_room(spec)
-            wanted = partial(room, spec)
-            drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout)
+    already = do_missing(Annotator, spec, run, plan, spec, console, ray_address)
     if summary := read_summary(run):  # another driver was here, and may have compacted the parts
         return _finish(summary, spec)
     seconds = time.monotonic() - clock
@@ -98,6 +79,56 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     )
     seal(summary)
     return _finish(summary, spec)
+
+
+def do_missing(
+    actor: type[Any],
+    given: RunSpec,
+    run: str,
+    plan: Plan,
+    spec: AnnotateSpec,
+    console: Console,
+    ray_address: str | None,
+) -> int:
+    """Has actors do the shards that have no part yet; Ray starts only if there are any.
+
+    Args:
+        actor: a class with the methods of `Annotator`, whose arguments are the next three.
+        given: the run's spec.
+        run: the run's folder.
+        plan: the run's plan.
+        spec: what inputs there are, how many may fail, and what an actor needs.
+        console: where progress goes.
+        ray_address: as in `connected`.
+
+    Returns:
+        How many inputs were done before.
+
+    Raises:
+        ErrorLimitError: too many inputs fail.
+        ClusterError: the cluster is not there, or has no room now.
+        RuntimeError: actors keep dying.
+    """
+    done = present_parts(run)
+    missing = [shard for shard in range(plan.shards) if shard not in done]
+    already = sum(plan.size_of(shard) for shard in done)
+    resumed = f", {len(done)} of them done before" if done else ""
+    unit = "pieces of videos" if spec.video else "images"
+    print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {run}", flush=True)
+    if missing:
+        limits = ErrorLimits(spec)
+
+        def report(done: Done, fleet: Fleet) -> None:
+            progress.add(done, fleet)
+            limits.add(done.inputs, len(done.failures), done.failures)
+
+        start = partial(ray.remote(actor).options(**actor_options(spec)).remote, given, run, plan)
+        shown = Progress(plan.inputs, already, console, unit.split()[0])
+        with connected(ray_address), shown as progress:
+            require_room(spec)
+            wanted = partial(room, spec)
+            drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout)
+    return already
 
 
 def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:

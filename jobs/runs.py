@@ -147,23 +147,29 @@ def spread(items: Sequence[_T], count: int) -> list[_T]:
 
 def _look_among_others(location: str) -> Run | None:
     try:
-        return _look_at(location)
+        run = _look_at(location)
     except SpecError:
         if _is_another_jobs(location):
             return None
         raise
+    return None if run.plan and _is_not_asking(run.plan.spec) else run
 
 
 def _is_another_jobs(location: str) -> bool:
-    """Whether an evaluation or a fine-tuning has left its manifest or its plan there."""
+    """Whether a job that is no annotation has left its manifest or its plan there."""
     for name in (_MANIFEST, "_plan/plan.json"):
         with contextlib.suppress(FileNotFoundError):
             try:
                 spec = json.loads(storage.read_bytes(f"{location}/{name}"))["spec"]
             except (ValueError, LookupError):
                 return False
-            return not {"sets", "train"}.isdisjoint(spec)
+            return _is_not_asking(spec)
     return False
+
+
+def _is_not_asking(spec: dict[str, Any]) -> bool:
+    """Whether a spec is an evaluation's, a fine-tuning's or an extraction's."""
+    return not {"sets", "train", "longest_side"}.isdisjoint(spec)
 
 
 def _look_at(location: str) -> Run:

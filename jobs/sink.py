@@ -45,16 +45,18 @@ def commit_part(
     rows: Sequence[Mapping[str, Any]],
     spec: AnnotateSpec,
     about: Mapping[str, str],
+    columns: pa.Schema = ANNOTATIONS,
 ) -> bool:
     """Writes the rows of one shard as its part.
 
     Args:
         run: the run's folder.
         shard: the part's number.
-        rows: by the columns of `ANNOTATIONS`; those left out are null.
+        rows: by `columns`; those left out are null.
         spec: how to write.
         about: what else the file shall say of itself; keys get the prefix `paliflow.`. It needs
             `inputs`, `failed` and `checkpoint_sha256`.
+        columns: of the part, with what else it says of itself.
 
     Returns:
         False if the part was there already; the rows are dropped then.
@@ -68,7 +70,7 @@ def commit_part(
         "committed": datetime.now(UTC).isoformat(),
     }
     named = {f"paliflow.{key}": text for key, text in metadata.items()}
-    schema = ANNOTATIONS.with_metadata({**ANNOTATIONS.metadata, **named})
+    schema = columns.with_metadata({**columns.metadata, **named})
     file = io.BytesIO()
     pq.write_table(
         pa.Table.from_pylist(rows, schema),

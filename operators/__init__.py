@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paliflow.operators.annotate import AnnotateOperator
     from paliflow.operators.evaluate import EvaluateOperator
+    from paliflow.operators.extract_frames import ExtractFramesOperator
     from paliflow.operators.finetune import FineTuneOperator
     from paliflow.operators.hook import RayJobHook
     from paliflow.operators.promote import PromoteOperator
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnnotateOperator",
     "EvaluateOperator",
+    "ExtractFramesOperator",
     "FineTuneOperator",
     "PromoteOperator",
     "RayJobHook",
@@ -23,6 +25,7 @@ __all__ = [
 _MODULES = {
     "AnnotateOperator": "paliflow.operators.annotate",
     "EvaluateOperator": "paliflow.operators.evaluate",
+    "ExtractFramesOperator": "paliflow.operators.extract_frames",
     "FineTuneOperator": "paliflow.operators.finetune",
     "PromoteOperator": "paliflow.operators.promote",
     "RayJobHook": "paliflow.operators.hook",

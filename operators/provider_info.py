@@ -19,6 +19,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "paliflow.operators.annotate",
                     "paliflow.operators.evaluate",
+                    "paliflow.operators.extract_frames",
                     "paliflow.operators.finetune",
                     "paliflow.operators.promote",
                 ],

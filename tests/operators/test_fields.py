@@ -8,12 +8,13 @@ from airflow.sdk import DAG, BaseOperator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.run import RUN_ID
 from paliflow.operators import (
     AnnotateOperator,
     EvaluateOperator,
+    ExtractFramesOperator,
     FineTuneOperator,
     PromoteOperator,
 )
@@ -21,6 +22,7 @@ from paliflow.operators.job import asset_uri
 from paliflow.operators.run import default_run_id
 
 GOOD: dict[str, Any] = {"input": "in", "output": "/out", "prompts": ["caption en"]}
+TAKE: dict[str, Any] = {"input": "in", "output": "/out", "video": {"every_s": 2}}
 TUNE: dict[str, Any] = {"train": [{"path": "/in.jsonl"}], "output": "/out"}
 SCORE: dict[str, Any] = {"sets": {"held_out": {"path": "/in.jsonl"}}, "output": "/out"}
 GATE: dict[str, Any] = {
@@ -29,6 +31,7 @@ GATE: dict[str, Any] = {
 }  # fmt: skip
 OPERATORS: list[Any] = [
     pytest.param(AnnotateOperator, AnnotateSpec, GOOD, id="annotate"),
+    pytest.param(ExtractFramesOperator, ExtractSpec, TAKE, id="extract"),
     pytest.param(FineTuneOperator, FineTuneSpec, TUNE, id="finetune"),
     pytest.param(EvaluateOperator, EvaluateSpec, SCORE, id="evaluate"),
     pytest.param(PromoteOperator, PromoteSpec, GATE, id="promote"),
@@ -67,6 +70,8 @@ def test_a_wrong_value_is_an_error_that_names_the_field(wrong: dict[str, Any], n
         (FineTuneOperator, TUNE, {"lora": {"rnk": 4}}, r"lora\.rnk: .*did you mean rank"),
         (FineTuneOperator, TUNE, {"best": "new/loss"}, "best='new/loss': no validation set"),
         (FineTuneOperator, TUNE, {"batch_size": 3, "workers": 2}, "batch_size=3 has to divide"),
+        (ExtractFramesOperator, TAKE, {"video": {"clip": {"frames": 8}}}, "leave out clip"),
+        (ExtractFramesOperator, TAKE, {"video": {"count": 0}}, r"video\.count=0"),
         (EvaluateOperator, SCORE, {"sets": {}}, r"sets=\{\}"),
         (EvaluateOperator, SCORE, {"checkpoint": "registry://a@b"}, "needs `registry`"),
         (PromoteOperator, GATE, {"guards": {"old/loss": -1}}, r"guards\.old/loss=-1"),

@@ -1,0 +1,38 @@
+"""`ExtractSpec`: which frames of which videos are written as images."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from paliflow.configs.annotate import AnnotateSpec, SourceSpec
+from paliflow.configs.run import FleetSpec
+from paliflow.configs.video import VideoSpec
+
+
+class ExtractSpec(SourceSpec, FleetSpec):
+    """One extraction: every sampled frame becomes an image and a row of Parquet; no model."""
+
+    HOW: ClassVar[frozenset[str]] = FleetSpec.HOW | {"max_error_fraction", "max_errors"}
+
+    video: VideoSpec
+    """Which frames of each video are written."""
+    format: Literal["jpeg", "png"] = "jpeg"
+    """Of the images."""
+    quality: int = Field(default=90, ge=1, le=100)
+    """Of JPEG; PNG loses nothing."""
+    longest_side: PositiveInt | None = None
+    """Frames whose longer side has more pixels are shrunk to this; none if not given."""
+
+    @field_validator("video")
+    @classmethod
+    def _single_frames(cls, value: VideoSpec) -> VideoSpec:
+        for name in ("clip", "track"):
+            if getattr(value, name):
+                raise ValueError(f"leave out {name}: frames are written one by one, and not asked")
+        return value
+
+    @property
+    def reading(self) -> AnnotateSpec:
+        """The annotation run that would read the same, for what it shares with this one."""
+        shared = self.model_dump(include=set(AnnotateSpec.model_fields))
+        return AnnotateSpec(**shared, prompts=("frames",))

@@ -52,10 +52,10 @@ def read_rows(location: str | Path) -> list[dict[str, Any]]:
 
 
 def digests(location: str | Path) -> dict[str, str]:
-    """Of every image, by its path."""
+    """Of every image, by its path; not of the hidden files that killed writers leave."""
     return {
         str(path.relative_to(location)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in Path(location, "frames").rglob("*.*")
+        for path in Path(location, "frames").rglob("[0-9]*.*")
     }
 
 

@@ -202,11 +202,18 @@ def _write_scores(
 
 
 def _answers(run: RunSummary) -> Iterator[_Row]:
-    """The rows of the annotation run: one a question, in their order."""
+    """The rows of the annotation run: one a question, in their order.
+
+    After the answer about a video of which some is missing comes a row that says so.
+    """
+    last = None
     for uri in row_files(run):
         with storage.open_binary(uri) as file:
             for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=_ANSWERS):
-                yield from batch.to_pylist()
+                for row in batch.to_pylist():
+                    if row["id"] != last:
+                        yield row
+                    last = row["id"]
 
 
 def _of(answer: _Row, question: str, location: str) -> _Row:

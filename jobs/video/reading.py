@@ -21,6 +21,8 @@ from paliflow.jobs.video.sampling import WHOLE, Piece, Sampler, exact, unit_s
 from paliflow.jobs.video.stills import Animation, Stills
 from paliflow.model import preprocess
 
+_GAP = 2.0
+"""PaliGemma's video models were trained on frames resized without antialiasing: they forgive it."""
 Source = TypeVar("Source", Video, Animation)
 
 
@@ -73,7 +75,7 @@ def read_video(
                 item,
                 width=sample.image.width,
                 height=sample.image.height,
-                pixels=preprocess(sample.image, size),
+                pixels=preprocess(sample.image, size, reducing_gap=_GAP),
                 thumbnail=None if thumbnail is None else jpeg(sample.image, thumbnail),
                 moment=Moment(sample.frame, sample.timestamp_s, None, sample.distance),
             )

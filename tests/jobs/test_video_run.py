@@ -13,13 +13,17 @@ from PIL import Image
 from rich.console import Console
 
 from paliflow.benchmarks.digits.films import write_film
-from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, RunSummary
 from paliflow.configs.base import SpecError
 from paliflow.jobs import run
 from paliflow.jobs.annotator import Annotator
 from paliflow.jobs.driver import Done
+from paliflow.jobs.evaluate import evaluate
+from paliflow.jobs.examples.feed import training_feed
+from paliflow.jobs.examples.plan import sources_of, write_examples
 from paliflow.jobs.sources import items
 from paliflow.jobs.video.stills import taken_apart
+from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import write_rows
 from paliflow.tests.jobs.videos import draw
@@ -124,6 +128,7 @@ def test_clips_are_asked_about_as_one(cluster: str, films: Path, make_spec: Spec
     ]
 
 
+@pytest.mark.slow
 def test_boxes_are_linked_from_sample_to_sample(
     cluster: str, films: Path, make_spec: SpecFactory
 ) -> None:
@@ -138,6 +143,56 @@ def test_boxes_are_linked_from_sample_to_sample(
     ids = [[found["track_id"] for found in row["detections"]] for row in rows]
     assert all(None not in own and len(set(own)) == len(own) for own in ids)
     assert len({track for own in ids for track in own}) < sum(map(len, ids)) / 2
+
+
+def test_clips_are_evaluated_and_learnt_from(cluster: str, films: Path, tmp_path: Path) -> None:
+    labels = [
+        {"image": str(films / f"{name}.mp4"), "prefix": "ocr", "suffix": suffix}
+        for name, suffix in (("a", "1"), ("c", "2"), ("b", "3"))
+    ]
+    source = {"path": str(write_rows(tmp_path / "labels.jsonl", labels))}
+    video = {"every_frames": 40, "clip": {"frames": 4}}
+    common = {"output": str(tmp_path / "out"), "run_id": "test", "video": video}
+    asked = EvaluateSpec.parse(
+        common | {"sets": {"held_out": source}, "max_error_fraction": 1.0, "max_new_tokens": 6}
+    )
+    summary = evaluate(asked, Console())
+    assert summary.examples_sha256
+    predictions = pq.read_table(f"{summary.location}/predictions.parquet").to_pylist()
+    assert [Path(row["image"]).stem for row in predictions] == ["a", "c", "b"]
+    assert [row["status"] for row in predictions] == ["ok", "ok", "ok"]
+
+    spec = FineTuneSpec.parse(
+        common | {"train": [source], "batch_size": 3, "duration": {"steps": 1}, "max_tokens": 32}
+    )
+    tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
+    plan = write_examples(spec.location + "-tune", sources_of(spec), spec)
+    (fed,) = training_feed(
+        *(spec.location + "-tune", plan, spec, tokenizer, 56),
+        first_step=0,
+        total_steps=1,
+        process_index=0,
+        process_count=1,
+    )
+    assert fed.failures == ()
+    images = np.asarray(fed.batch.images)
+    assert images.shape == (3, 4, 56, 56, 3)
+    # Of the film that breaks off, some samples are not there, and others come twice.
+    assert sorted(len({frame.tobytes() for frame in clip}) == 4 for clip in images) == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_videos_with_one_answer_each_are_one_clip(tmp_path: Path) -> None:
+    common = {"output": "o", "run_id": "r", "video": {"fps": 1}}
+    for kind, fields in (
+        (EvaluateSpec, {"sets": {"held_out": {"path": "x"}}}),
+        (FineTuneSpec, {"train": [{"path": "x"}]}),
+    ):
+        with pytest.raises(SpecError, match="has to be one clip"):
+            kind.parse(common | fields)
 
 
 def test_extracted_frames_are_videos_by_folder_or_by_group(tmp_path: Path) -> None:

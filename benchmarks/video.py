@@ -122,10 +122,9 @@ def main(minutes: int = 60) -> None:
         print(f"{minutes} minutes, {WIDTH} x {HEIGHT}, {path.stat().st_size / 1e6:.0f} MB")
         frames, base, peak = run(alone, (str(path),))
         print(f"PyAV alone: {frames / base:.0f} frames/s, peak {peak:.0f} MB")
-        whole, parts = [Item(str(path))], list(pieces([Item(str(path))], spec))
+        parts = list(pieces([Item(str(path))], spec))
         half = len(parts) // 2
         for kind, shares in (
-            ("one process, the whole file", [whole]),
             (f"one process, {len(parts)} pieces", [parts]),
             ("two processes, half of the pieces each", [parts[:half], parts[half:]]),
         ):

@@ -1,7 +1,7 @@
 """What runs have in common: a name, a place, a model, and how a model is asked."""
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -11,6 +11,7 @@ from paliflow.configs.video import VideoSpec
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 REGISTERED = re.compile(r"registry://([A-Za-z0-9][A-Za-z0-9._-]*)@([A-Za-z0-9][A-Za-z0-9._-]*)")
 """`registry://name@alias`, or the number of a version in the alias's place."""
+_VIDEOS_A_SHARD = 16
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -84,11 +85,18 @@ class FleetSpec(RunSpec):
     """Seconds without a finished batch after which an actor is killed and its shard given back;
     the first batch includes compilation."""
     shard_size: PositiveInt = 256
-    """Inputs a shard: the unit of retry, and of one Parquet part."""
+    """Inputs a shard: the unit of retry, and of one Parquet part. Of videos 16, if not given."""
     actors: PositiveInt | None = None
     """Annotator actors; as many as the cluster has room for if not given."""
     cpus_per_actor: PositiveFloat = 1.0
     """Cores of one actor; XLA on CPU takes what it finds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _videos_are_many_inputs(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("video") and "shard_size" not in data:
+            return data | {"shard_size": _VIDEOS_A_SHARD}
+        return data
 
 
 class ModelSpec(InputsSpec):

@@ -1,5 +1,6 @@
 """How a spec's items are read: images each as one input, videos as their frames or clips."""
 
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -10,8 +11,8 @@ from paliflow.jobs.video.reading import read_video
 
 Read = Callable[[Item], Iterable[Input | None]]
 """The inputs of an item in order; None is a sign of life."""
-_VIDEOS_AT_ONCE = 4
-"""Each has a decoder with its own threads and frames."""
+_CORES_A_VIDEO = 8
+"""A decoder has threads of its own, and scales no further."""
 _IMAGES_AT_ONCE = 8
 
 
@@ -37,4 +38,6 @@ def reader(spec: ModelSpec, size: int, thumbnail: int | None = None) -> Read:
 
 def at_once(spec: ModelSpec) -> int:
     """Items that one process reads at the same time."""
-    return _VIDEOS_AT_ONCE if spec.video else _IMAGES_AT_ONCE
+    if spec.video:
+        return max(2, (os.cpu_count() or 1) // _CORES_A_VIDEO)
+    return _IMAGES_AT_ONCE

@@ -187,6 +187,8 @@ def _frames(item: Item, spec: ModelSpec, wanted: list[list[int]]) -> Iterator[In
     try:
         with opened(item, spec) as source:
             for frame in source.frames(lambda: Target(frame=remaining[0])):
+                if frame is None:
+                    continue
                 if frame.stamp.frame == remaining[0]:
                     image = frame.upright()
                     yield Input(

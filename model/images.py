@@ -139,21 +139,13 @@ def _to_rgb(image: Image.Image, brightest: float) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def preprocess(
-    image: Image.Image, size: int, *, reducing_gap: float | None = None
-) -> NDArray[np.float32]:
+def preprocess(image: Image.Image, size: int) -> NDArray[np.float32]:
     """Squashes to `size` x `size` (bilinear, antialiased) and maps 0..255 to [-1, 1].
 
     Agrees with big_vision's `resize(antialias=True)|value_range(-1, 1)` within a grey level.
 
-    Args:
-        image: RGB.
-        size: in pixels.
-        reducing_gap: Pillow's: first averages whole blocks down to so many times `size`, which is
-            faster and differs by a few grey levels at hard edges.
-
     Returns:
         float32 [size, size, 3].
     """
-    resized = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=reducing_gap)
+    resized = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float32) / 127.5 - 1.0

@@ -5,7 +5,8 @@ presented before it, whether or not the file was read from the start.
 """
 
 import io
-from bisect import bisect_left, insort
+import math
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -38,6 +39,7 @@ SMALL = 32
 """Pixels of the side of what frames are shrunk to for comparison."""
 _WORTH_A_JUMP = 8
 """Frames that have to lie between for a jump to be cheaper than decoding them."""
+_SIGN_EVERY = 32
 _REORDERED = 16
 """Frames that may be coded after a keyframe and presented before it."""
 _GAP = 512
@@ -86,9 +88,46 @@ class Frame(NamedTuple):
 
     def upright(self) -> Image.Image:
         """As RGB, turned as the file says that it is to be shown."""
-        image = Image.fromarray(self.picture.to_ndarray(format="rgb24"))
+        return self._turned(Image.fromarray(self.picture.to_ndarray(format="rgb24")))
+
+    def reduced(self, size: int) -> Image.Image:
+        """As `upright`, by a whole factor smaller where that leaves `size` pixels both ways.
+
+        PaliGemma's video models were trained on frames resized without antialiasing: they forgive
+        the few grey levels by which this differs from reducing the whole frame at once.
+        """
+        picture = self.picture
+        factor = min(picture.width, picture.height) // size
+        if factor < 2:
+            return self.upright()
+        width, height = picture.width // factor, picture.height // factor
+        small = picture.reformat(width, height, "rgb24", interpolation="AREA")
+        return self._turned(Image.fromarray(small.to_ndarray()))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, upright."""
+        width, height = self.picture.width, self.picture.height
+        return (height, width) if round(self.picture.rotation) % 180 else (width, height)
+
+    def _turned(self, image: Image.Image) -> Image.Image:
         turn = _TURNS.get(round(self.picture.rotation) % 360)
         return image if turn is None else image.transpose(turn)
+
+
+class _Table(NamedTuple):
+    """What a container says of every frame in decoding order; empty where it does not."""
+
+    times: list[int]
+    """When it is decoded."""
+    positions: list[int]
+    """Its first byte."""
+    ends: list[int]
+    """The first byte after it."""
+    before: list[int]
+    """How many frames are presented before it, as far as the order of decoding tells."""
+    keys: list[int]
+    """Which of the frames are coded by themselves."""
 
 
 class Video:
@@ -119,37 +158,38 @@ class Video:
         """What `frames` has come over so far."""
 
     @cached_property
-    def _table(self) -> list[tuple[int, int, bool, int]]:
-        """Of every frame in decoding order: decoding time, position, key, frames presented before;
-        empty where the container has no such table."""
-        stream, table = self._stream, []
+    def _table(self) -> "_Table":
+        stream = self._stream
+        table = _Table([], [], [], [], [])
         if self._container.format.name.startswith(_TABLED) and self._start is not None:
             entries, before = stream.index_entries, 0
             for entry in entries if stream.frames and len(entries) >= stream.frames else ():
-                table.append((entry.timestamp, entry.pos, entry.is_keyframe, before))
+                table.times.append(entry.timestamp)
+                table.positions.append(entry.pos)
+                table.before.append(before)
+                table.ends.append(entry.pos + entry.size)
+                if entry.is_keyframe:
+                    table.keys.append(len(table.before) - 1)
                 before += not entry.is_discard
         return table
 
     @cached_property
-    def _ends(self) -> int:
+    def _whole(self) -> int:
         """How many entries of the table lie within the file as it is."""
-        if self._size is None:
-            return len(self._table)
-        entries = self._stream.index_entries
-        return next(
-            (n for n in range(len(self._table)) if entries[n].pos + entries[n].size > self._size),
-            len(self._table),
-        )
+        ends, size = self._table.ends, self._size
+        if size is None or not ends or max(ends) <= size:
+            return len(ends)
+        return next(n for n, end in enumerate(ends) if end > size)
 
     @property
     def tabled(self) -> bool:
         """Whether frames can be counted without reading those before."""
-        return bool(self._table)
+        return bool(self._table.times)
 
     @property
     def frame_count(self) -> int:
         """Of the table."""
-        return self._table[-1][3] + 1
+        return self._table.before[-1] + 1
 
     @property
     def frame_s(self) -> Fraction:
@@ -159,39 +199,51 @@ class Video:
     @property
     def duration(self) -> Fraction:
         """Seconds from the first frame to the end of the last, by the table."""
-        times = [entry[0] for entry in self._table]
-        last = (times[-1] - times[0]) / max(len(times) - 1, 1)
-        return (times[-1] - times[0] + Fraction(last)) * self._base
+        return self._span(self._table.times)
 
     @property
     def breaks_off(self) -> Fraction | None:
         """Seconds at which a tabled file lacks its rest; None if it is whole."""
-        if self._ends == len(self._table):
+        times = self._table.times
+        if self._whole == len(times):
             return None
-        return (self._table[self._ends][0] - self._table[0][0]) * self._base
+        return (times[self._whole] - times[0]) * self._base
 
-    def frames(self, target: Callable[[], Target], *, only_keys: bool = False) -> Iterator[Frame]:
+    def frames(
+        self, target: Callable[[], Target], *, only_keys: bool = False
+    ) -> Iterator[Frame | None]:
         """Decodes the frames in order; damaged ones are left out and told by `damages`.
 
         Args:
             target: asked before each frame; what lies before it may be left out.
             only_keys: decode no others.
+
+        Yields:
+            Frames; None now and then while frames are left out.
         """
         if only_keys:
             self._stream.codec_context.skip_frame = "NONKEY"
-        last = -1  # index of the last frame given
+        last = -1  # index of the last frame that was decoded whole
         good = Fraction(-1)
         trouble: str | None = None
-        beginning = target()
-        jump = self._jump(beginning, last)
-        goal = beginning if jump else None  # of a jump, until it is seen where that led
+        wanted = target()
+        floor = self._floor(wanted)
+        jump = self._jump(wanted, last)
+        goal = wanted if jump else None  # of a jump, until it is seen where that led
         while True:
-            for frame in self._run(jump):
-                if isinstance(frame, str):
-                    trouble = trouble or frame
+            for found in self._run(jump):
+                if isinstance(found, str):
+                    trouble = trouble or found
                     continue
-                if frame.stamp.frame <= last:
+                index, picture = found
+                if index <= last:
                     continue
+                if not trouble and not goal and _is_before(picture, floor):
+                    last = index
+                    if index % _SIGN_EVERY == 0:
+                        yield None
+                    continue
+                frame = self._frame(index, picture)
                 if goal and _is_beyond(frame.stamp, goal):  # the jump went too far
                     jump, goal = self._start, None
                     break
@@ -201,16 +253,17 @@ class Video:
                         continue  # it was made from what is missing
                     self.damages.append(Damage(good, frame.stamp.time, trouble))
                     trouble = None
-                last, good = frame.stamp.frame, frame.stamp.time
+                last, good = index, frame.stamp.time
                 yield frame
-                following = target()
-                if jump := self._jump(following, last):
-                    goal = following
+                wanted = target()
+                floor = self._floor(wanted)
+                if jump := self._jump(wanted, last):
+                    goal = wanted
                     break
             else:
-                if self._ends < len(self._table):
+                if self._whole < len(self._table.times):
                     trouble = f"the file breaks off; its table has {self.frame_count} frames"
-                if not trouble and not only_keys and last < 0 and not self._table:
+                if not trouble and not only_keys and last < 0 and not self.tabled:
                     trouble = "it has no frames"
                 if trouble:
                     self.damages.append(Damage(good, None, trouble))
@@ -218,38 +271,56 @@ class Video:
 
     def measure(self) -> Fraction:
         """Seconds of the video by its frames' times, for which the whole file is read."""
-        if self._table:
+        if self.tabled:
             return self.duration
         packets = (packet for packet in self._packets() if isinstance(packet, av.Packet))
         times = [packet.pts for packet in packets if packet.pts is not None]
-        if not times:
-            return Fraction(0)
+        return self._span(times)
+
+    def _span(self, times: list[int]) -> Fraction:
+        """Seconds that frames are shown, the last as long as the others on average."""
+        if len(times) < 2:
+            return len(times) / (self._stream.average_rate or Fraction(25))
         span = Fraction(max(times) - min(times))
-        return (span + span / max(len(times) - 1, 1)) * self._base
+        return (span + span / (len(times) - 1)) * self._base
 
     def _jump(self, target: Target, last: int) -> int | None:
         """The presentation time to jump to, if that leaves out frames worth a jump."""
-        if not self._table:
+        table = self._table
+        if not table.times:
             return None
+        delay = max(0, self._start - table.times[0])  # from decoding to presentation
         if target.time is not None:
             wanted = self._start + int(target.time // self._base)
-            delay = max(0, self._start - self._table[0][0])
-            entry = bisect_left(self._table, wanted - delay + 1, key=lambda e: e[0]) - 1
+            entry = bisect_left(table.times, wanted - delay + 1) - 1
         elif target.frame is not None:
-            within = max(1, target.frame - _REORDERED)
-            entry = bisect_left(self._table, within, key=lambda e: e[3]) - 1
-            delay = max(0, self._start - self._table[0][0])
-            wanted = self._table[max(entry, 0)][0] + delay
+            entry = bisect_left(table.before, max(1, target.frame - _REORDERED)) - 1
+            wanted = table.times[max(entry, 0)] + delay
         else:
             return None
-        while entry > 0 and not self._table[entry][2]:
-            entry -= 1
-        if entry <= 0 or self._table[entry][3] <= last + _WORTH_A_JUMP:
+        key = bisect_right(table.keys, entry) - 1
+        if key <= 0 or table.before[table.keys[key]] <= last + _WORTH_A_JUMP:
             return None
         return int(wanted)
 
-    def _run(self, jump: int | None) -> Iterator[Frame | str]:
-        """The frames from a place on, and in between what is wrong where one is missing."""
+    def _floor(self, target: Target) -> int | None:
+        """The presentation time before which frames need not even be looked at."""
+        if target.time is None or self._start is None or self._avi:
+            return None
+        return int(self._start + math.ceil(target.time / self._base))
+
+    def _frame(self, index: int, picture: av.VideoFrame) -> Frame:
+        if picture.pts is None or self._counted:
+            time = absolute = index / (self._stream.average_rate or Fraction(25))
+        else:
+            # AVI's times count the chunks that could be read.
+            absolute = (index if self._indexed else picture.pts) * self._base
+            time = max(Fraction(0), absolute - self.start)
+        return Frame(Stamp(index, time, bool(picture.key_frame)), float(absolute), picture)
+
+    def _run(self, jump: int | None) -> Iterator[tuple[int, av.VideoFrame] | str]:
+        """The frames from a place on with their indices, and in between what is wrong where one is
+        missing."""
         codec = self._stream.codec_context
         if jump is not None:
             self._container.seek(jump, stream=self._stream, backward=True)
@@ -263,7 +334,7 @@ class Video:
                 continue
             if packet is None:
                 codec.flush_buffers()
-                anew = not self._table
+                anew = not self.tabled
                 continue
             if packet.pts is not None and not packet.is_discard:
                 if first is None:
@@ -282,25 +353,21 @@ class Video:
             for picture in pictures:
                 if picture.pts is None or self._counted:
                     index, counted = counted, counted + 1
-                    time = absolute = index / (self._stream.average_rate or Fraction(25))
                 else:
                     place = bisect_left(waiting, picture.pts)
                     before += place
                     del waiting[:place]
                     if jump is not None and first is not None and picture.pts < first:
                         continue
-                    index, absolute = before, picture.pts * self._base
-                    if self._indexed:  # AVI's times count the chunks that could be read
-                        absolute = index * self._base
-                    time = max(Fraction(0), absolute - (self._start or 0) * self._base)
+                    index = before
                 if picture.is_corrupt:
                     yield "a damaged frame"
                     continue
-                yield Frame(Stamp(index, time, bool(picture.key_frame)), float(absolute), picture)
+                yield index, picture
 
     @cached_property
     def _by_position(self) -> dict[int, int]:
-        return {position: before for _, position, _, before in self._table}
+        return dict(zip(self._table.positions, self._table.before, strict=True))
 
     @cached_property
     def _indexed(self) -> dict[int, int]:
@@ -348,7 +415,7 @@ class Video:
                 yield from self._drained("a damaged part of the file")
             elif not _is_last(packet):
                 yield packet
-        if self._size is not None and end is not None and not self._table:
+        if self._size is not None and end is not None and not self.tabled:
             whole = max(self._announced or 0, self._size)
             if whole > self._size or (matroska and whole - end > max(_TAIL, whole // 10)):
                 yield from self._drained("the file breaks off or is damaged up to its end")
@@ -393,6 +460,10 @@ def _is_beyond(stamp: Stamp, target: Target) -> bool:
     if target.time is not None:
         return stamp.time > target.time
     return target.frame is not None and stamp.frame > target.frame
+
+
+def _is_before(picture: av.VideoFrame, floor: int | None) -> bool:
+    return floor is not None and picture.pts is not None and picture.pts < floor
 
 
 def _is_last(packet: Any) -> bool:

@@ -16,13 +16,11 @@ from paliflow.configs.video import VideoSpec
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
 from paliflow.jobs.reading import NO_IMAGE, Input, Moment, jpeg, read_content, unreadable
-from paliflow.jobs.video.container import Damage, Video, VideoError, open_video
+from paliflow.jobs.video.container import Damage, Frame, Video, VideoError, open_video
 from paliflow.jobs.video.sampling import WHOLE, Piece, Sampler, exact, unit_s
-from paliflow.jobs.video.stills import Animation, Stills
+from paliflow.jobs.video.stills import Animation, Still, Stills
 from paliflow.model import preprocess
 
-_GAP = 2.0
-"""PaliGemma's video models were trained on frames resized without antialiasing: they forgive it."""
 Source = TypeVar("Source", Video, Animation)
 
 
@@ -35,7 +33,12 @@ class Sample(NamedTuple):
     timestamp_s: float
     distance: float | None
     """From the sample before it, if the spec asks for distances."""
-    image: Image.Image
+    picture: Frame | Still
+
+    @property
+    def image(self) -> Image.Image:
+        """The whole frame as RGB, upright."""
+        return self.picture.upright()
 
 
 def read_video(
@@ -71,11 +74,12 @@ def read_video(
             if isinstance(sample, Damage):
                 yield missing(item, sample)
                 continue
+            width, height = sample.picture.size
             one = Input(
                 item,
-                width=sample.image.width,
-                height=sample.image.height,
-                pixels=preprocess(sample.image, size, reducing_gap=_GAP),
+                width=width,
+                height=height,
+                pixels=preprocess(sample.picture.reduced(size), size),
                 thumbnail=None if thumbnail is None else jpeg(sample.image, thumbnail),
                 moment=Moment(sample.frame, sample.timestamp_s, None, sample.distance),
             )
@@ -117,6 +121,9 @@ def samples(item: Item, spec: ModelSpec) -> Iterator[Sample | Damage | None]:
         kept: tuple[int, NDArray[np.uint8]] | None = None
         only_keys = video.keyframes and not cuts
         for frame in source.frames(lambda: sampler.target, only_keys=only_keys):
+            if frame is None:
+                yield None
+                continue
             new_scene = False
             if cuts:
                 small = frame.small()
@@ -137,7 +144,7 @@ def samples(item: Item, spec: ModelSpec) -> Iterator[Sample | Damage | None]:
                         yield None
                         continue
                 kept = clip, small
-            yield Sample(clip, frame.stamp.frame, frame.timestamp_s, apart, frame.upright())
+            yield Sample(clip, frame.stamp.frame, frame.timestamp_s, apart, frame)
         for damage in source.damages:
             start = source.breaks_off if damage.until is None else damage.until
             if (start is None or start >= begin) and (end is None or damage.after < end):

@@ -58,6 +58,15 @@ class Still(NamedTuple):
         """As RGB."""
         return self.image
 
+    def reduced(self, size: int) -> Image.Image:
+        """As it is, for no time would be saved."""
+        return self.image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.size
+
     def small(self) -> NDArray[np.uint8]:
         """uint8 [SMALL, SMALL, 3]."""
         return np.asarray(self.image.resize((SMALL, SMALL), Image.Resampling.BOX))

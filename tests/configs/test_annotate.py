@@ -44,3 +44,10 @@ def test_an_input_with_credentials_is_refused_without_repeating_them(uri: str) -
 def test_prompts_may_come_from_the_rows_alone() -> None:
     spec = AnnotateSpec.parse(GOOD | {"prompts": [], "prompt_column": "question"})
     assert spec.prompts == ()
+
+
+def test_a_shard_of_videos_is_smaller_than_one_of_images() -> None:
+    films = GOOD | {"video": {"fps": 1}}
+    sizes = [AnnotateSpec.parse(fields).shard_size for fields in (GOOD, films)]
+    assert sizes == [256, 16]
+    assert AnnotateSpec.parse(films | {"shard_size": 3}).shard_size == 3

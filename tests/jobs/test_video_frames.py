@@ -126,6 +126,13 @@ def test_keyframes_are_the_coded_ones(tmp_path: Path) -> None:
     assert numbers(taken(path, keyframes=True)) == [(n, n) for n in (0, 30, 60, 90)]
 
 
+def test_a_video_of_one_frame_is_one_sample_whatever_is_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", frames=1)
+    for policy in ({"every_s": 3}, {"every_frames": 5}, {"count": 4}, {"keyframes": True}):
+        (part,) = pieces([Item(str(path))], spec(**policy))
+        assert numbers(taken(part, **policy)) == [(0, 0)]
+
+
 def test_animations_are_videos(tmp_path: Path) -> None:
     first, *others = [Image.fromarray(draw(n)) for n in range(30)]
     for name, lasts in (("a.gif", 70), ("a.webp", 45)):

@@ -57,7 +57,7 @@ class VideoSpec(Spec):
     `frame_distance` says how much each differs."""
     segment_s: PositiveFloat | None = 60.0
     """Longer videos are cut into pieces of about so many seconds, which several actors do at once,
-    if the file has a table of its frames (MP4, MOV, AVI) and the samples of a piece do not depend
+    if the file has a table of its frames (MP4, MOV) and the samples of a piece do not depend
     on earlier ones; null does each video in one piece."""
     frame_rate: PositiveFloat | None = None
     """The input's images are frames of videos that were taken apart, so many a second: a folder's
@@ -85,11 +85,3 @@ class VideoSpec(Spec):
         if self.frame_rate and self.keyframes:
             raise ValueError("keyframes: of a video that was taken apart nobody knows them")
         return self
-
-    @property
-    def period_s(self) -> float | None:
-        """Seconds from sample to sample; None where the policy is not one of time."""
-        if self.fps:
-            return 1 / self.fps
-        others = (self.every_frames, self.count, self.keyframes, self.scenes)
-        return self.every_s or (None if any(others) else 1.0)

@@ -19,7 +19,6 @@ from paliflow.jobs.runs import read_summary, seal
 from paliflow.jobs.sink import REASONS, read_parts
 from paliflow.jobs.sources import items
 from paliflow.jobs.video.cutting import pieces
-from paliflow.jobs.video.stills import taken_apart
 
 
 def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None) -> ExtractSummary:
@@ -64,10 +63,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
 
 def _plan(run: str, spec: ExtractSpec) -> Plan:
     reading = spec.reading
-    found = items(reading)
-    if spec.video.frame_rate:
-        found = taken_apart(found, spec.video)
-    return write_plan(run, pieces(found, reading), spec.model_dump(mode="json"))
+    return write_plan(run, pieces(items(reading), reading), spec.model_dump(mode="json"))
 
 
 def _counts(run: str, plan: Plan, spec: ExtractSpec) -> dict[str, Any]:

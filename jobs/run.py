@@ -30,7 +30,6 @@ from paliflow.jobs.runs import read_summary, seal
 from paliflow.jobs.sink import REASONS, present_parts, read_parts
 from paliflow.jobs.sources import items
 from paliflow.jobs.video.cutting import pieces
-from paliflow.jobs.video.stills import taken_apart
 
 Digest = Callable[[Resolved], str]
 
@@ -134,8 +133,6 @@ def do_missing(
 def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:
     resolved = resolve(spec)
     found = items(spec)
-    if spec.video and spec.video.frame_rate:
-        found = taken_apart(found, spec.video)
     if spec.only_new:
         found = only_new(found, spec, digest(resolved))
     if spec.video:

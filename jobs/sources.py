@@ -14,6 +14,7 @@ from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import TABLE_SUFFIXES
 from paliflow.jobs.tars import tar_items
 from paliflow.jobs.video.container import VIDEO_SUFFIXES
+from paliflow.jobs.video.stills import taken_apart
 
 # fmt: off
 IMAGE_SUFFIXES = (
@@ -26,7 +27,8 @@ _COMPRESSED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def items(spec: AnnotateSpec) -> Iterator[Item]:
-    """The inputs of a run, with absolute URIs; with `video` they are videos instead of images.
+    """The inputs of a run, with absolute URIs; with `video` they are videos instead of images,
+    and with its `frame_rate` those images put together to videos.
 
     - a manifest (.parquet, .csv, .jsonl): one image a row, in the order of the rows; relative
       paths are relative to the manifest, and a row without a path gives "".
@@ -45,6 +47,11 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
             broken.
         OSError: the storage fails in a way that may pass.
     """
+    found = _listed(spec)
+    return taken_apart(found, spec.video) if spec.video and spec.video.frame_rate else found
+
+
+def _listed(spec: AnnotateSpec) -> Iterator[Item]:
     where, found = spec.input, None
     suffixes = VIDEO_SUFFIXES if spec.video and not spec.video.frame_rate else IMAGE_SUFFIXES
     try:

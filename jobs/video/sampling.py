@@ -174,6 +174,9 @@ class Sampler:
 
 
 def _period(spec: VideoSpec) -> Fraction | None:
+    """Seconds from sample to sample; None where the policy is not one of time."""
     if spec.fps:
         return 1 / exact(spec.fps)
-    return exact(spec.period_s) if spec.period_s else None
+    if spec.every_frames or spec.count or spec.keyframes or spec.scenes:
+        return None
+    return exact(spec.every_s or 1)

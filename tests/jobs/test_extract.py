@@ -1,10 +1,7 @@
 """Extraction: every image shows the frame that its row says, whatever happens on the way."""
 
 import hashlib
-import os
 import shutil
-import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,13 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.schema import FRAMES
 from paliflow.jobs import extract as job
 from paliflow.jobs.cli import main
-from paliflow.jobs.driver import Done
 from paliflow.jobs.extractor import Extractor
 from paliflow.jobs.limits import ErrorLimitError
 from paliflow.jobs.plan import Item, write_plan
 from paliflow.jobs.runs import list_runs
 from paliflow.jobs.sources import items
 from paliflow.tests.jobs.conftest import SpecFactory
+from paliflow.tests.jobs.mortal import Mortal
 from paliflow.tests.jobs.videos import read, uneven, with_moov_first, write
 
 GOOD: dict[str, Any] = {"input": "in", "output": "out", "run_id": "test", "video": {"count": 2}}
@@ -131,29 +128,14 @@ def test_a_finished_run_is_not_done_again(finished: ExtractSummary) -> None:
         extract(ExtractSpec.parse(finished.spec | {"quality": 50}))
 
 
-class Mortal(Extractor):
-    """Is killed once before it works on shard 1, and once after it has committed shard 2."""
-
-    def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
-        if shard == 1:
-            self._die_once("before")
-        done = super().annotate(shard, condemned)
-        if shard == 2:
-            self._die_once("after")
-        return done
-
-    def _die_once(self, when: str) -> None:
-        try:
-            Path(self._spec.output, when).touch(exist_ok=False)
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
+class MortalExtractor(Mortal, Extractor):
+    pass
 
 
 def test_a_killed_and_resumed_run_leaves_the_same_files(
     finished: ExtractSummary, unfinished: ExtractSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "Extractor", Mortal)
+    monkeypatch.setattr(job, "Extractor", MortalExtractor)
     summary = extract(unfinished)
     assert Path(unfinished.output, "before").exists()
     assert Path(unfinished.output, "after").exists()

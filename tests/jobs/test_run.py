@@ -5,10 +5,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +24,11 @@ from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import run, storage
 from paliflow.jobs.annotator import Annotator
-from paliflow.jobs.driver import Done
 from paliflow.jobs.plan import write_plan
 from paliflow.jobs.sources import items
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import encode, write_mixed
+from paliflow.tests.jobs.mortal import Mortal
 
 INPUTS = 200
 
@@ -172,29 +170,14 @@ def test_a_resumed_run_does_only_what_is_missing(
     assert summary.model_dump(include=counts) == finished.model_dump(include=counts)
 
 
-class Mortal(Annotator):
-    """Is killed once before it works on shard 1, and once after it has committed shard 2."""
-
-    def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
-        if shard == 1:
-            self._die_once("before")
-        done = super().annotate(shard, condemned)
-        if shard == 2:
-            self._die_once("after")
-        return done
-
-    def _die_once(self, when: str) -> None:
-        try:
-            Path(self._spec.output, when).touch(exist_ok=False)
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
+class MortalAnnotator(Mortal, Annotator):
+    pass
 
 
 def test_killed_actors_change_no_row(
     finished: RunSummary, unfinished: AnnotateSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "Annotator", Mortal)
+    monkeypatch.setattr(run, "Annotator", MortalAnnotator)
     assert annotate(unfinished).rows == finished.rows
     assert Path(unfinished.output, "before").exists()
     assert Path(unfinished.output, "after").exists()

@@ -1,8 +1,6 @@
 """Runs over videos: every sampled frame times every prompt is one row, whatever happens."""
 
-import os
-import signal
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,16 @@ from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, RunSummar
 from paliflow.configs.base import SpecError
 from paliflow.jobs import run
 from paliflow.jobs.annotator import Annotator
-from paliflow.jobs.driver import Done
+from paliflow.jobs.asking import Asked
 from paliflow.jobs.evaluate import evaluate
 from paliflow.jobs.examples.feed import training_feed
 from paliflow.jobs.examples.plan import sources_of, write_examples
+from paliflow.jobs.reading import Input
 from paliflow.jobs.sources import items
-from paliflow.jobs.video.stills import taken_apart
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import write_rows
+from paliflow.tests.jobs.mortal import Mortal
 from paliflow.tests.jobs.videos import draw
 
 VIDEO = {"fps": 2, "segment_s": 2}
@@ -75,35 +74,30 @@ def test_every_sampled_frame_and_prompt_is_one_row(finished: RunSummary, films: 
     assert all("breaks off" in row["error"] and row["frame_index"] is None for row in broken)
 
 
-class Mortal(Annotator):
-    """Dies once in the middle of a video's frames, and once after it has committed a part."""
+class MortalAnnotator(Mortal, Annotator):
+    """Dies once in the middle of a video's frames, too: when it has read some, and asks."""
 
-    def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
-        if shard == 1 and self._first("before"):
-            asking = self._asker.ask
-            self._asker.ask = lambda *a: os.kill(os.getpid(), signal.SIGKILL) or asking(*a)  # type: ignore[method-assign, func-returns-value]
-        done = super().annotate(shard, condemned)
-        if shard == 2 and self._first("after"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return done
+    def load(self) -> None:
+        super().load()
+        asking = self._asker.ask
 
-    def _first(self, name: str) -> bool:
-        try:
-            Path(self._spec.output, name).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
+        def ask(batch: Sequence[Input], place: tuple[int, ...]) -> Asked:
+            if place[0] == 0:
+                self.die_once("amid")
+            return asking(batch, place)
+
+        self._asker.ask = ask  # type: ignore[method-assign]
 
 
 def test_a_run_that_is_killed_in_the_middle_of_a_video_ends_with_the_same_rows(
     finished: RunSummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "Annotator", Mortal)
+    monkeypatch.setattr(run, "Annotator", MortalAnnotator)
     (tmp_path / "output").mkdir()
     spec = AnnotateSpec.parse(finished.spec | {"output": str(tmp_path / "output")})
     summary = annotate(spec)
-    assert Path(spec.output, "before").exists()
-    assert Path(spec.output, "after").exists()
+    for when in ("before", "amid", "after"):
+        assert Path(spec.output, when).exists()
     assert read_rows(summary.location) == read_rows(finished.location)
 
 
@@ -206,9 +200,7 @@ def test_extracted_frames_are_videos_by_folder_or_by_group(tmp_path: Path) -> No
 
     def found(**given: Any) -> list[tuple[str, list[str], str | None]]:
         spec = AnnotateSpec.parse(fields | given)
-        assert spec.video
-        apart = taken_apart(items(spec), spec.video)
-        return [(i.uri, [Path(f).name for f in i.frames or ()], i.id) for i in apart]
+        return [(i.uri, [Path(f).name for f in i.frames or ()], i.id) for i in items(spec)]
 
     names = ["f1.png", "f2.png", "f10.png"]
     by_folder = found(input=str(tmp_path), video={"frame_rate": 2})

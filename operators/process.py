@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from paliflow.configs.base import Spec
@@ -57,7 +58,9 @@ def terminate(process: subprocess.Popen[str]) -> None:
     if process.poll() is not None:
         return
     os.killpg(process.pid, signal.SIGTERM)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
+    # The leader's end is not the group's: Ray's agents outlive SIGTERM while they look for a GCS
+    # that ended before them, for up to a minute.
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -133,12 +133,11 @@ def test_ending_a_task_ends_everything_it_started(tmp_path: Path) -> None:
     )
     child = process.start("annotate", spec, {})
     family: list[psutil.Process] = []
-    while not any("raylet" in member.name() for member in family):
+    while not any("RuntimeEnvAgent" in member.name() for member in family):
         assert child.poll() is None, "it ended before Ray ran"
-        time.sleep(0.2)
+        time.sleep(0.05)
         family = psutil.Process(child.pid).children(recursive=True)
     process.terminate(child)
-    # An agent that Ray was just starting ends by itself when it sees that its raylet is gone.
-    _, alive = psutil.wait_procs(family, timeout=45)
+    _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
     assert child.wait(timeout=1) != 0

@@ -46,6 +46,8 @@ class FineTuneSpec(ModelSpec):
         "save_every", "keep", "max_failures", "max_error_fraction", "max_errors",
     }  # fmt: skip
 
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of matrix products, and of weights that are not trained."""
     train: Annotated[tuple[ExampleSource, ...], Field(min_length=1)]
     """What is learnt from: one source, or a mixture of weighted ones."""
     validation: dict[SetName, EvaluationSet] = Field(default_factory=dict)

@@ -109,8 +109,6 @@ class ModelSpec(InputsSpec):
     """The folder whose `registry.json` knows `registry://` checkpoints."""
     tokenizer: Stored | None = None
     """A sentencepiece model; `tokenizer.model` beside the checkpoint if not given."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of matrix products, and of weights that are not trained."""
     query_pre_attn_scalar: PositiveFloat | None = None
     """Overrides what the checkpoint's shapes suggest."""
     seed: int = 0
@@ -139,16 +137,27 @@ class AskSpec(ModelSpec, FleetSpec):
     """A run whose actors ask a model about images."""
 
     HOW: ClassVar[frozenset[str]] = FleetSpec.HOW | {
-        "accelerators_per_actor", "max_error_fraction", "max_errors",
+        "accelerators_per_actor", "compilation_cache", "max_error_fraction", "max_errors",
     }  # fmt: skip
 
+    dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
+    """Of weights and matrix products. int8 takes half of bfloat16's memory and is faster; what it
+    costs in accuracy is in docs/performance.md."""
+    int8_cache: bool = False
+    """Keep keys and values in int8, so that about twice the batch fits."""
+    model_parallel: PositiveInt = 1
+    """Chips of an actor that share one copy of the weights, where one cannot hold them."""
+    compilation_cache: Stored | None = None
+    """Folder or `gs://` prefix where compiled programs are kept, so that only the first actor
+    compiles them."""
     mask_decoder: Stored | None = None
     """The mask decoder's weights (`vae-oid.npz`); without it `segment` gives boxes only."""
     max_new_tokens: PositiveInt = 64
     """Tokens generated at most; an answer cut by this has `finished` false."""
     max_prompt_tokens: PositiveInt = 512
     """A prompt with more tokens is refused before anything runs."""
-    batch_size: PositiveInt = 16
-    """Images a device batch."""
+    batch_size: PositiveInt | None = None
+    """Images a device batch. If not given, as many as the chips' memory is reckoned to hold, and
+    16 on a CPU. Halved where the memory runs out."""
     accelerators_per_actor: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`."""

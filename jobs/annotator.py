@@ -9,6 +9,8 @@ from importlib.metadata import version
 from itertools import count, islice
 from typing import Any
 
+import jax
+
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs.asking import Asked, Asker
@@ -46,15 +48,22 @@ class Annotator:
         self._device, self._tally = threading.Lock(), threading.Lock()
         self._answered = self._asked = 0  # items; images, frames and clips
         self._free_at = 0.0  # when the device had last done a batch
+        self._started = 0.0  # when loading began; 0 once the first batch is told of
 
-    def load(self) -> None:
+    def load(self) -> tuple[tuple[str, str], ...]:
         """Loads the weights and tokenizes the prompts.
+
+        Returns:
+            What is worth knowing of it, as `Done.notes`.
 
         Raises:
             SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, the
                 checkpoint is not what was registered, or a prompt is too long.
         """
+        self._started = time.monotonic()
         spec, pinned = self._spec, self._plan.pinned(self._spec)
+        if spec.compilation_cache:
+            jax.config.update("jax_compilation_cache_dir", spec.compilation_cache)
         checkpoint = pinned.checkpoint
         tokenizer_uri = tokenizer_of(spec, checkpoint)
         with _loading("tokenizer", tokenizer_uri), local_copy(tokenizer_uri) as path:
@@ -63,7 +72,9 @@ class Annotator:
         with _loading("checkpoint", checkpoint), local_copy(checkpoint) as path:
             sha256 = checkpoint_sha256(path)
             require_digest(pinned, sha256)
-            model = PaliGemma.from_checkpoint(path, dtype=spec.dtype, **overrides)
+            model = PaliGemma.from_checkpoint(
+                path, dtype=spec.dtype, model_parallel=spec.model_parallel, **overrides
+            )
         mask_decoder = None
         if spec.mask_decoder:
             with _loading("mask_decoder", spec.mask_decoder):
@@ -76,6 +87,20 @@ class Annotator:
             "checkpoint_sha256": sha256,
             "version": version("paliflow"),
         }
+        self._loaded_s = time.monotonic() - self._started
+        return (("model", self._describe(model)),)
+
+    def _describe(self, model: PaliGemma) -> str:
+        needs, chips = self._asker.memory, model.mesh.size
+        kind = jax.local_devices()[0].device_kind
+        parts = {"weights": needs.parameters, "cache": needs.cache, "logits": needs.logits}
+        parts["activations"] = needs.activations
+        said = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
+        return (
+            f"{self._spec.dtype} on {chips} x {kind}, {self._asker.width} rows at a time, reckoned "
+            f"to take {needs.total / 2**30:.2f} GiB of each ({said}); loaded in "
+            f"{self._loaded_s:.1f} s"
+        )
 
     def beat(self) -> Beat:
         """Says how far it is."""
@@ -96,7 +121,7 @@ class Annotator:
         counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
         flat = [row for own in rows for row in own]
         commit_part(self._run, shard, flat, self._spec, self._about | counts)
-        return Done(len(items), reasons, busy_s)
+        return Done(len(items), reasons, busy_s, tuple(self._asker.notes))
 
     def probe(self, shard: int, place: int) -> None:
         """Does one input of a shard and forgets it, to see whether it kills."""
@@ -133,14 +158,20 @@ class Annotator:
                 self._asked += len(batch.batch)
                 self._answered += place - told
                 told = place
+                if self._started:
+                    after = now - self._started
+                    rest = f"{self._loaded_s:.1f} of them to load, then compilation"
+                    self._asker.notes.append(("first batch", f"after {after:.1f} s, {rest}"))
+                    self._started = 0.0
 
-        depth = _BATCHES_AHEAD * spec.batch_size
+        width = self._asker.width
+        depth = _BATCHES_AHEAD * width
         ahead = ReadAhead(read, items, depth, spec.read_timeout, at_once(spec))
         with closing(ahead), self._device:
             inputs = iter(ahead)
             for number in count():
                 # A broken input keeps its place, so that no other's batch depends on it.
-                if not (batch := list(islice(inputs, spec.batch_size))):
+                if not (batch := list(islice(inputs, width))):
                     break
                 asked.append(self._asker.ask(batch, (shard, number)))
                 if len(asked) > 1:  # the device has the next batch while this one is parsed

@@ -1,14 +1,18 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jax.errors import JaxRuntimeError
 from numpy.typing import NDArray
 
 from paliflow.configs import AnnotateSpec, Sampling
+from paliflow.jobs.fitting import fitting_batch
 from paliflow.jobs.reading import Input
 from paliflow.jobs.rows import answer_row, error_row, task_of
 from paliflow.model import (
@@ -28,6 +32,9 @@ from paliflow.model import (
 _PROMPT_BUCKET = 8
 """Prompts are padded to a multiple of this many tokens, so that runs share compiled programs."""
 
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
+"""In XLA's errors: the first where a program is sent off, the second where its result is due."""
+
 
 @dataclass(frozen=True)
 class _Chunk:
@@ -45,12 +52,24 @@ class Asked:
 
     asker: "Asker"
     batch: Sequence[Input]
+    place: tuple[int, ...]
+    width: int
     chunks: list[_Chunk]
     at: float
     """When it was dispatched, by `time.monotonic`."""
 
     def rows(self) -> list[list[dict[str, Any]]]:
-        """Waits for the answers: the rows of each input of the batch, in its prompts' order."""
+        """Waits for the answers: the rows of each input of the batch, in its prompts' order.
+
+        Where the device's memory ran out, asks again with half as many rows at a time.
+        """
+        try:
+            return self._rows()
+        except JaxRuntimeError as error:
+            self.asker.shrink(self.width, error)
+            return self.asker.ask(self.batch, self.place).rows()
+
+    def _rows(self) -> list[list[dict[str, Any]]]:
         rows: list[list[dict[str, Any]]] = [[] for _ in self.batch]
         for chunk in self.chunks:
             answers = chunk.generation and [np.asarray(each) for each in chunk.generation]
@@ -79,13 +98,16 @@ class Asker:
     ) -> None:
         """
         Raises:
-            ValueError: one of the spec's prompts is too long.
+            ValueError: one of the spec's prompts is too long, or the device too small for a row.
         """
         self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
         self._spec, self._sampler = spec, _sampler(spec.sampling)
         # Asked in every batch, tokenized once.
         self._known = {prompt: self._encode(prompt) for prompt in spec.prompts}
         self._length = max(map(self._padded, self._known.values()), default=0)
+        # Where a manifest has the prompts, the longest that it may ask.
+        self.width, self.memory = fitting_batch(model, spec, self._length or spec.max_prompt_tokens)
+        self.notes: list[tuple[str, str]] = []
 
     def ask(self, batch: Sequence[Input], place: tuple[int, ...]) -> Asked:
         """Dispatches every prompt of every input; the vision tower sees each image once.
@@ -94,19 +116,44 @@ class Asker:
         different numbers of prompts.
 
         Args:
-            batch: at most `spec.batch_size` inputs.
+            batch: inputs; `width` of them fill the device.
             place: of the batch in the run; it and the spec's seed decide what is sampled.
         """
+        while True:
+            width = self.width
+            try:
+                return self._ask(batch, place, width)
+            except JaxRuntimeError as error:
+                self.shrink(width, error)
+
+    def shrink(self, width: int, error: JaxRuntimeError) -> None:
+        """Halves the device batch, if its memory ran out with this one and nobody did so since.
+
+        Raises:
+            JaxRuntimeError: the error given, if it is another, or the batch is one row.
+        """
+        if not _OUT_OF_MEMORY.search(str(error)) or width == 1:
+            raise error
+        if width == self.width:
+            self.width = width // 2
+            said = f"the device's memory ran out with {width} rows at a time; now {self.width}"
+            self.notes.append((f"batch {self.width}", said))
+
+    def _ask(self, batch: Sequence[Input], place: tuple[int, ...], width: int) -> Asked:
         asked_at = time.monotonic()
-        size, width = self._model.config.image_size, self._spec.batch_size
+        size = self._model.config.image_size
         video = self._spec.video
         frames = (video.clip.frames,) if video and video.clip else ()
-        images = np.zeros((width, *frames, size, size, 3), np.float32)
+        pieces = -(-len(batch) // width)
+        images = np.zeros((pieces * width, *frames, size, size, 3), np.float32)
         for image, source in zip(images, batch, strict=False):
             if source.pixels is not None:
                 image[:] = source.pixels
         readable = any(source.pixels is not None for source in batch)
-        image_tokens = self._model.encode_images(images) if readable else None
+        image_tokens = None
+        if readable:
+            encoded = [self._model.encode_images(piece) for piece in np.split(images, pieces)]
+            image_tokens = encoded[0] if pieces == 1 else jnp.concatenate(encoded)
         prompts = [source.item.prompts or self._spec.prompts for source in batch]
         pairs = [
             (number, own[turn])
@@ -119,9 +166,9 @@ class Asker:
             inputs, texts = map(list, zip(*pairs[start : start + width], strict=True))
             tokens = [self._try_encode(text) for text in texts]
             seed = _seed(self._spec.seed, *place, start)
-            generation = self._generate(image_tokens, inputs, tokens, seed)
+            generation = self._generate(image_tokens, inputs, tokens, seed, width)
             chunks.append(_Chunk(inputs, texts, tokens, generation))
-        return Asked(self, batch, chunks, asked_at)
+        return Asked(self, batch, place, width, chunks, asked_at)
 
     def row(
         self, source: Input, prompt: str, answers: Sequence[NDArray[Any]], place: int
@@ -152,12 +199,16 @@ class Asker:
         )
 
     def _generate(
-        self, image_tokens: Any, inputs: list[int], tokens: list[list[int] | ValueError], seed: int
+        self,
+        image_tokens: Any,
+        inputs: list[int],
+        tokens: list[list[int] | ValueError],
+        seed: int,
+        width: int,
     ) -> Generation | None:
         asked = [ids for ids in tokens if not isinstance(ids, ValueError)]
         if image_tokens is None or not asked:
             return None
-        width = self._spec.batch_size
         length = max(self._length, *map(self._padded, asked))
         ids = np.full((width, length), self._tokenizer.pad_id, np.int32)
         mask = np.zeros((width, length), bool)
@@ -166,7 +217,7 @@ class Asker:
             if not isinstance(known, ValueError):
                 ids[row, : len(known)] = known
                 mask[row, : len(known)] = True
-        if inputs != list(range(width)):
+        if inputs != list(range(len(image_tokens))):
             image_tokens = image_tokens[np.array(inputs + [0] * (width - len(inputs)))]
         return self._model.generate_from_tokens(
             *(image_tokens, ids, mask),
@@ -174,6 +225,7 @@ class Asker:
             sampler=self._sampler,
             seed=seed,
             eos_id=self._tokenizer.eos_id,
+            int8_cache=self._spec.int8_cache,
         )
 
     def _encode(self, prompt: str) -> list[int]:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling, VideoSpec
 from paliflow.configs.base import ClusterError, SpecError
-from paliflow.jobs.commands import evaluate, extract, finetune, promote
+from paliflow.jobs.commands import evaluate, extract, finetune, plan, promote
 from paliflow.jobs.registry_commands import registry
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -46,10 +46,11 @@ def _paliflow() -> None:
 _PANELS = {
     "What": "prompts video image_column prompt_column id_column metadata_columns https_hosts "
     "only_new max_pixels read_timeout",
-    "Model": "checkpoint registry tokenizer mask_decoder dtype query_pre_attn_scalar "
+    "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id thumbnail compact report row_group_size compression_level",
-    "How": "actors cpus_per_actor accelerators_per_actor batch_size shard_size stall_timeout "
+    "How": "actors cpus_per_actor accelerators_per_actor batch_size model_parallel "
+    "compilation_cache shard_size stall_timeout "
     "max_errors max_error_fraction",
 }
 _FLAGS = {"accelerators_per_actor": "--accelerator"}
@@ -152,7 +153,7 @@ def _nested(pairs: list[str]) -> dict[str, Any]:
 
 _annotate.__signature__ = _signature()  # type: ignore[attr-defined]
 app.command("annotate")(_annotate)
-for _command in (extract, finetune, evaluate, promote):
+for _command in (plan, extract, finetune, evaluate, promote):
     app.command()(_command)
 app.add_typer(registry, name="registry")
 

@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from paliflow.configs import EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs.base import SpecError
+from paliflow.configs.chips import catalogue
 from paliflow.configs.load import load_spec
 
 SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
@@ -133,6 +135,96 @@ def promote(spec: SpecFile, set_: Overrides = None) -> None:
     from paliflow.jobs import promote as job
 
     job.promote(parsed, Console())
+
+
+def plan(
+    spec: SpecFile,
+    set_: Overrides = None,
+    images: Annotated[
+        int | None,
+        typer.Option(help="How many images, frames or clips; the input's, if not given."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A published model, e.g. paligemma-3b-224, instead of reading the checkpoint.",
+        ),
+    ] = None,
+    new_tokens: Annotated[
+        int | None, typer.Option(help="Of an answer; max_new_tokens if not given.")
+    ] = None,
+    chip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="E.g. v5e. Repeat for several; all if not given."),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHIP=USD", help="Of a chip-hour, instead of the list price. Repeatable."
+        ),
+    ] = None,
+    efficiency: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT=FRACTION",
+            help="Of its peak that a chip reaches: compute=0.5 or bandwidth=0.6. Repeatable.",
+        ),
+    ] = None,
+    compile_: Annotated[
+        str | None,
+        typer.Option(
+            "--compile",
+            metavar="SLICE",
+            help="Have the TPU compiler say whether it fits, e.g. on v5e:2x4. Takes minutes.",
+        ),
+    ] = None,
+) -> None:
+    """Reckons what an annotation run takes of each kind of chip: memory, hours, cost.
+
+    Nothing is run, and no chip is needed.
+
+    \b
+    input: gs://bucket/photos/       # is listed, unless --images says how many
+    output: annotations
+    run_id: week-31
+    prompts:
+      - caption en
+    checkpoint: gs://bucket/paligemma-3b-mix-224.npz
+    dtype: bfloat16                  # or int8
+    max_new_tokens: 32
+
+    Example: paliflow plan spec.yaml --images 1000000 --model paligemma-3b-224 --price v5e=0.6
+
+    With --compile, exit code 1 says that a program does not fit.
+    """
+    parsed = load_spec(AnnotateSpec, spec, set_ or ())
+    known = catalogue().priced(_numbers("--price", price))
+    known = known.reaching(_numbers("--efficiency", efficiency))
+    chips = known.only(chip or ())
+    slice_chip = known.named(compile_.partition(":")[0]) if compile_ else None
+    from paliflow.jobs import forecast
+
+    console = Console()
+    load = forecast.load(parsed, images, model, new_tokens)
+    console.print(forecast.shown(load, forecast.forecast(load, chips)))
+    if compile_ and slice_chip:
+        table, fits = forecast.compiled(load, slice_chip, compile_)
+        console.print("", table)
+        if not fits:
+            raise typer.Exit(1)
+
+
+def _numbers(option: str, pairs: list[str] | None) -> dict[str, float]:
+    """`v5e=0.6` by name."""
+    numbers = {}
+    for pair in pairs or ():
+        name, _, value = pair.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            raise SpecError(f"{option} {pair!r}: give a name, = and a number") from None
+    return numbers
 
 
 def _overrides(set_: list[str] | None, run_id: str | None) -> list[str]:

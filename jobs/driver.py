@@ -28,6 +28,8 @@ class Done(NamedTuple):
     """Why inputs failed, one reason for each that did."""
     busy_s: float = 0.0
     """Seconds in which the device computed."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """What the actor wants to be known, each under a name: of actors alike, one is enough."""
 
 
 class Beat(NamedTuple):
@@ -176,6 +178,7 @@ class _Loop:
         if shard is None:
             worker.loaded = True
             self._deaths[None] = 0
+            self._tell(Done(notes=result or ()))
         elif (search := self._searches.get(shard)) and result is None:
             search.at, search.deaths = search.at + 1, 0
             self._try_next(worker, shard, search)

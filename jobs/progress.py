@@ -25,6 +25,7 @@ class Progress:
         self._done = self._errors = 0
         self._busy_s = self._actor_s = 0.0
         self._fleet = Fleet(0, 0)
+        self._noted: set[str] = set()
         self._started = self._shown = self._told = time.monotonic()
         columns = BarColumn(), TextColumn("{task.description}")
         self._bar = RichProgress(*columns, console=console, disable=not console.is_terminal)
@@ -51,6 +52,10 @@ class Progress:
         self._done += done.inputs
         self._errors += len(done.failures)
         self._busy_s += done.busy_s
+        for name, note in done.notes:
+            if name not in self._noted:
+                self._noted.add(name)
+                self._console.print(f"{name}: {note}", markup=False, highlight=False)
         if self._console.is_terminal or now - self._shown >= LINE_EVERY_S:
             self._show()
 

@@ -1,25 +1,57 @@
 """The Gemma decoder, 1 and 2: embedded tokens in, hidden states and key-value cache out."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from paliflow.model.attention import attend
 from paliflow.model.config import TextConfig
-from paliflow.model.layers import Kernel, RMSNorm, adapted, attend, einsum, unstack
+from paliflow.model.layers import RMSNorm, Rows, einsum, kernel, quantise, unstack
 from paliflow.model.sharding import spread
 
 # Axes: B batch, T query position, S key position, D width, M mlp_dim, H query head,
 # K key-value head, h head_dim, V vocabulary, L layer.
 
 
+class Quantised(NamedTuple):
+    """Keys or values in int8, each head of each position with a scale of its own."""
+
+    values: jax.Array  # int8 [B, S, K, h]
+    scale: jax.Array  # float32 [B, S, K, 1]
+
+
 class Cache(NamedTuple):
     """Keys (after RoPE) and values of the positions seen so far."""
 
-    key: jax.Array  # [L, B, S, K, h]; without L inside a layer
-    value: jax.Array  # [L, B, S, K, h]
+    key: Any  # [B, S, K, h], or `Quantised`
+    value: Any  # likewise
+
+
+Caches = Cache | tuple[Cache, ...]
+"""Of all layers: each layer's, or [L, B, S, K, h] where the parameters are stacked, too."""
+
+
+def quantised(caches: Caches) -> Caches:
+    """Caches of each layer, in int8: half the memory and half the reads of bfloat16."""
+    narrow: Caches = jax.tree.map(lambda x: Quantised(*quantise(x, (-1,))), caches)
+    return narrow
+
+
+def _written(cache: Any, new: jax.Array, index: jax.Array | int) -> tuple[Any, jax.Array]:
+    """A cache with [B, T, K, h] written at a slot, and what it then holds."""
+    if isinstance(cache, Quantised):
+        cache = Quantised(
+            *(
+                jax.lax.dynamic_update_slice_in_dim(old, x, index, axis=1)
+                for old, x in zip(cache, quantise(new, (-1,)), strict=True)
+            )
+        )
+        return cache, (cache.values * cache.scale).astype(new.dtype)
+    cache = jax.lax.dynamic_update_slice_in_dim(cache, new, index, axis=1)
+    return cache, cache
 
 
 def rope(x: jax.Array, positions: jax.Array) -> jax.Array:
@@ -50,11 +82,11 @@ class Weight(nn.Module):
     in_axis: int
 
     @nn.compact
-    def __call__(self) -> Kernel:
-        """The weight, in the dtype it is stored in."""
+    def __call__(self) -> Any:
+        """The weight, as `layers.kernel`."""
         rest = tuple(a for a in range(len(self.shape)) if a != self.in_axis)
         init = nn.initializers.lecun_normal(self.in_axis, rest[-1], batch_axis=rest[:-1])
-        return adapted(self, "w", self.param("w", init, self.shape))
+        return kernel(self, "w", init, self.shape)
 
 
 class Attention(nn.Module):
@@ -70,6 +102,7 @@ class Attention(nn.Module):
         positions: jax.Array,
         mask: jax.Array,
         index: jax.Array | int,
+        at: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache]:
         """As `Decoder.__call__`, for one layer."""
         c = self.config
@@ -77,15 +110,20 @@ class Attention(nn.Module):
         kv_w = Weight((2, c.num_kv_heads, c.width, c.head_dim), 2, name="kv_einsum")()
         out_w = Weight((c.num_heads, c.head_dim, c.width), 1, name="attn_vec_einsum")()
         key_w, value_w = unstack(kv_w)
-        query = rope(einsum("BTD,HDh->BTHh", x, query_w), positions)
         key = rope(einsum("BTD,KDh->BTKh", x, key_w), positions)
         value = einsum("BTD,KDh->BTKh", x, value_w)
-        if cache is not None:
-            key = jax.lax.dynamic_update_slice_in_dim(cache.key, key, index, axis=1)
-            value = jax.lax.dynamic_update_slice_in_dim(cache.value, value, index, axis=1)
+        if cache is None:
+            cache = Cache(key, value)
+        else:
+            new_key, key = _written(cache.key, key, index)
+            new_value, value = _written(cache.value, value, index)
+            cache = Cache(new_key, new_value)
+        if at is not None:
+            x, positions, mask = pick(x, at), pick(positions, at), pick(mask, at)
+        query = rope(einsum("BTD,HDh->BTHh", x, query_w), positions)
         scaled = query * jnp.asarray(c.query_pre_attn_scalar**-0.5, query.dtype)
         mixed = attend(scaled, key, value, mask, c.attn_logits_softcap)
-        return einsum("BTHh,HhD->BTD", mixed, out_w), Cache(key, value)
+        return einsum("BTHh,HhD->BTD", mixed, out_w), cache
 
 
 class FeedForward(nn.Module):
@@ -98,12 +136,12 @@ class FeedForward(nn.Module):
         """[B, T, D] to [B, T, D]."""
         width = x.shape[-1]
         gate_init = nn.initializers.lecun_normal(1, 2, batch_axis=(0,))
-        gating = self.param("gating_einsum", gate_init, (2, width, self.hidden))
-        linear = self.param("linear", nn.initializers.lecun_normal(0, 1), (self.hidden, width))
-        gate_w, up_w = unstack(adapted(self, "gating_einsum", gating))
+        linear_init = nn.initializers.lecun_normal(0, 1)
+        gate_w, up_w = unstack(kernel(self, "gating_einsum", gate_init, (2, width, self.hidden)))
+        linear_w = kernel(self, "linear", linear_init, (self.hidden, width))
         gate = jax.nn.gelu(einsum("BTD,DM->BTM", x, gate_w), approximate=True)
         hidden = gate * einsum("BTD,DM->BTM", x, up_w)
-        return einsum("BTM,MD->BTD", hidden, adapted(self, "linear", linear))
+        return einsum("BTM,MD->BTD", hidden, linear_w)
 
 
 class Block(nn.Module):
@@ -123,12 +161,14 @@ class Block(nn.Module):
         positions: jax.Array,
         mask: jax.Array,
         index: jax.Array | int,
+        at: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache]:
         """As `Decoder.__call__`, for one layer."""
         y = RMSNorm(name="pre_attention_norm")(x)
-        y, cache = Attention(self.config, name="attn")(y, cache, positions, mask, index)
+        y, cache = Attention(self.config, name="attn")(y, cache, positions, mask, index, at)
         if self.config.post_norms:
             y = RMSNorm(name="post_attention_norm")(y)
+        x = x if at is None else pick(x, at)
         x = x + nn.Dropout(self.dropout, deterministic=False)(y)
         y = RMSNorm(name="pre_ffw_norm")(x)
         y = FeedForward(self.config.mlp_dim, name="mlp")(y)
@@ -147,12 +187,16 @@ class Embedder(nn.Module):
         """Declares the table [V, D]."""
         init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=1, out_axis=0)
         shape = (self.config.vocab_size, self.config.width)
-        self.table = self.param("input_embedding", init, shape)
+        self.table = kernel(self, "input_embedding", init, shape)
 
     def encode(self, tokens: jax.Array, dtype: DTypeLike) -> jax.Array:
         """int32 [B, T] to [B, T, D], scaled by sqrt(D) rounded to the result's dtype."""
         scale = jnp.asarray(self.config.width**0.5, dtype)
-        return self.table[tokens].astype(dtype) * scale
+        whole = isinstance(self.table, Rows)
+        rows: jax.Array = (self.table.weight if whole else self.table)[tokens]
+        if whole and self.table.scale is not None:
+            rows = rows * self.table.scale[tokens][..., None]
+        return rows.astype(dtype) * scale
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to float32 [B, T, V], softcapped if the configuration says so."""
@@ -161,8 +205,19 @@ class Embedder(nn.Module):
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
+def pick(x: jax.Array, at: jax.Array) -> jax.Array:
+    """x[b, at[b]] for each row b: [B, T, ...] to [B, 1, ...]; where T is 1 it stands for all."""
+    if x.shape[1] == 1:
+        return x
+    picked: jax.Array = jnp.take_along_axis(x, at.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
+    return picked
+
+
 class Decoder(nn.Module):
-    """All layers, their parameters stacked on a leading axis, and the tied embedding.
+    """All layers and the tied embedding; the layers' parameters stacked, or each layer's apart.
+
+    Stacked is how the reference stores them, and how they are trained. Apart is how `layout.pack`
+    lays them for inference, which reads each layer where it lies.
 
     `remat` recomputes each layer in the backward pass instead of keeping its activations, and
     rolls the layers into a loop, so that one layer's are in memory at a time. Unrolled layers are
@@ -175,17 +230,22 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         """Declares the reference's names: embedder, layers, final_norm."""
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         self.embedder = Embedder(self.config)
-        self.layers = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-            out_axes=0,
-            length=self.config.depth,
-            unroll=1 if self.remat else self.config.depth,
-        )(self.config, self.dropout)
+        depth = self.config.depth
+        self.apart = self.has_variable("params", "layers_0")
+        if self.apart:
+            self.layers: Any = [Block(self.config, self.dropout) for _ in range(depth)]
+        else:
+            block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+            self.layers = nn.scan(
+                block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                out_axes=0,
+                length=depth,
+                unroll=1 if self.remat else depth,
+            )(self.config, self.dropout)
         self.final_norm = RMSNorm()
 
     def __call__(
@@ -193,20 +253,33 @@ class Decoder(nn.Module):
         x: jax.Array,
         positions: jax.Array,
         mask: jax.Array,
-        cache: Cache | None = None,
+        cache: Caches | None = None,
         index: jax.Array | int = 0,
-    ) -> tuple[jax.Array, Cache]:
+        at: jax.Array | None = None,
+    ) -> tuple[jax.Array, Caches]:
         """Runs all layers.
 
         Args:
             x: [B, T, D] embedded tokens; its dtype is that of the matrix products.
             positions: int32 [B, T] for RoPE.
-            mask: bool [B, T, S]; query t sees key s.
+            mask: bool [B, T, S], or [B, 1, S] for all T alike; query t sees key s.
             cache: None, and then S = T; or S slots, of which [index, index + T) are overwritten.
             index: int32 scalar; only with a cache.
+            at: int32 [B], the one position of each row whose hidden state is wanted, so that the
+                last layer computes no other; None for all.
 
         Returns:
-            Normalised hidden states [B, T, D], and keys and values of all S positions.
+            Normalised hidden states [B, T, D], or [B, 1, D] of `at`; and keys and values of all S
+            positions.
         """
-        x, cache = self.layers(spread(x), cache, positions, mask, index)
-        return self.final_norm(x), cache
+        x = spread(x)
+        if self.apart:
+            caches: list[Cache] = []
+            for layer, block in enumerate(self.layers):
+                own = None if cache is None else cache[layer]
+                last = at if layer == self.config.depth - 1 else None
+                x, new = block(x, own, positions, mask, index, last)
+                caches.append(new)
+            return self.final_norm(x), tuple(caches)
+        x, cache = self.layers(x, cache, positions, mask, index)
+        return self.final_norm(x if at is None else pick(x, at)), cache

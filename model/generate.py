@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from paliflow.model.gemma import Cache
+from paliflow.model.gemma import Caches, quantised
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Sampler
 
@@ -25,11 +25,11 @@ class Generation(NamedTuple):
 class _State(NamedTuple):
     step: jax.Array  # int32; tokens generated so far
     last: jax.Array  # int32 [B]; the newest token
-    cache: Cache
+    cache: Caches
     result: Generation
 
 
-@partial(jax.jit, static_argnames=("network", "max_new_tokens", "sampler", "eos_id"))
+@partial(jax.jit, static_argnames=("network", "max_new_tokens", "sampler", "eos_id", "int8_cache"))
 def generate(
     network: Network,
     params: Any,
@@ -41,6 +41,7 @@ def generate(
     max_new_tokens: int,
     sampler: Sampler,
     eos_id: int | None,
+    int8_cache: bool = False,
 ) -> Generation:
     """Continues each prompt.
 
@@ -56,15 +57,23 @@ def generate(
         max_new_tokens: M, at least 1.
         sampler: chooses each token.
         eos_id: ends a row; None never ends one early.
+        int8_cache: keep keys and values in int8; for weights that `layout.pack` has laid.
     """
     key = jax.random.key(seed)
     rows = jnp.arange(prompt.shape[0])
     logits, cache = apply(network, params, "prefill", image_tokens, prompt, prompt_mask)
     seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
     start = seen.shape[1]
-    grow = ((0, 0), (0, 0), (0, max_new_tokens - 1), (0, 0), (0, 0))
-    cache = jax.tree.map(lambda x: jnp.pad(x, grow), cache)
-    seen = jnp.pad(seen, ((0, 0), (0, max_new_tokens - 1)))
+    if int8_cache:
+        cache = quantised(cache)
+
+    def grown(x: jax.Array, axis: int) -> jax.Array:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, max_new_tokens - 1)
+        return jnp.pad(x, widths)
+
+    cache = jax.tree.map(lambda x: grown(x, -3), cache)
+    seen = grown(seen, 1)
     slots = jnp.arange(seen.shape[1])
 
     def append(step: jax.Array, logits: jax.Array, result: Generation) -> tuple[Any, Generation]:

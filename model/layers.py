@@ -1,19 +1,17 @@
-"""What both towers share: an einsum that accumulates in float32, attention's core, affine maps."""
+"""What both towers share: weights and the einsum that takes them, affine maps, norms."""
 
+from collections.abc import Callable
+from math import prod
 from operator import itemgetter
 from os.path import commonprefix
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-# Axes: B batch, S key position, K key-value head, Q query position and head of one K, h head_dim,
-# R rank of an adapter.
-
-MASKED = -2.3819763e38
-"""The logit of a masked position, as the reference writes it."""
+# Axes: R rank of an adapter.
 
 
 class Adapted(NamedTuple):
@@ -24,18 +22,42 @@ class Adapted(NamedTuple):
     b: jax.Array  # [R, *outputs]
 
 
-Kernel = jax.Array | Adapted
+class Rows(NamedTuple):
+    """A weight as `layout.pack` lays it for inference: one row of inputs for each output.
+
+    Int8 with a `scale` acts as `weight * scale`.
+    """
+
+    weight: jax.Array  # [*outputs, *inputs]
+    scale: jax.Array | None = None  # float32 [*outputs]
 
 
-def adapted(module: nn.Module, name: str, weight: jax.Array) -> Kernel:
-    """A module's weight, under its adapter if the parameters hold one beside it."""
+Kernel = jax.Array | Adapted | Rows
+
+
+def kernel(
+    module: nn.Module, name: str, init: Callable[..., jax.Array], shape: tuple[int, ...]
+) -> Any:
+    """A module's weight as its parameters hold it.
+
+    Returns:
+        The reference's array [*shape], `Adapted` if they hold an adapter beside it; or what
+        `layout.pack` made of it, `Rows` or a tuple of them.
+    """
+    if module.has_variable("params", name):
+        held: Any = module.get_variable("params", name)
+        if isinstance(held, tuple):
+            return held
+    weight = module.param(name, init, shape)
     if not module.has_variable("params", f"{name}_lora_a"):
         return weight
     return Adapted(weight, *(module.get_variable("params", f"{name}_lora_{x}") for x in "ab"))
 
 
-def unstack(weights: Kernel) -> tuple[Kernel, Kernel]:
+def unstack(weights: Any) -> tuple[Kernel, Kernel]:
     """The two weights that the reference stores as one [2, ...]."""
+    if type(weights) is tuple:
+        return weights
     return jax.tree.map(itemgetter(0), weights), jax.tree.map(itemgetter(1), weights)
 
 
@@ -50,6 +72,8 @@ def einsum(
     """
     left, right = equation.split(",")
     weight, result = right.split("->")
+    if isinstance(kernel, Rows):
+        return _product_of_rows(x, kernel, sum(axis in left for axis in weight), dtype)
     if isinstance(kernel, Adapted):
         # Two thin products: neither `a b` nor its gradient is ever as large as the weight.
         inputs = "".join(axis for axis in weight if axis not in result)
@@ -70,42 +94,39 @@ def einsum(
     return product.reshape(*x.shape[:rows], *product.shape[1:]).astype(dtype or x.dtype)
 
 
-def attend(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None,
-    softcap: float | None,
-) -> jax.Array:
-    """Grouped attention with float32 logits and softmax.
-
-    Args:
-        query: [B, T, H, h], already scaled.
-        key, value: [B, S, K, h]; K divides H.
-        mask: bool [B, T, S], or None where all attend to all.
-        softcap: `cap * tanh(logits / cap)` before the mask.
+def quantise(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Symmetric int8: x is about `values * scale`, the largest magnitude along `axes` being 127.
 
     Returns:
-        [B, T, H, h] in the query's dtype.
+        int8 of x's shape; float32 scale, with the axes kept as 1.
     """
-    batch, length, _, dim = query.shape
-    kv_heads = key.shape[2]
-    # One product per key-value head, over the queries of all its heads. Float32 operands: XLA's
-    # CPU backend has no batched bfloat16 product with a float32 result.
-    q, k, v = (x.astype(jnp.float32) for x in (query, key, value))
-    q = q.reshape(batch, length, kv_heads, -1, dim).transpose(0, 2, 1, 3, 4)
-    q = q.reshape(batch, kv_heads, -1, dim)
-    logits = jnp.einsum("BKQh,BSKh->BKQS", q, k, precision="highest")
-    if softcap is not None:
-        logits = softcap * jnp.tanh(logits / softcap)
-    if mask is not None:
-        grouped = logits.reshape(batch, kv_heads, length, -1, mask.shape[-1])
-        grouped = jnp.where(mask[:, None, :, None, :], grouped, MASKED)
-        logits = grouped.reshape(logits.shape)
-    weights = jax.nn.softmax(logits, axis=-1)
-    mixed = jnp.einsum("BKQS,BSKh->BKQh", weights, v, precision="highest")
-    mixed = mixed.reshape(batch, kv_heads, length, -1, dim).transpose(0, 2, 1, 3, 4)
-    return mixed.reshape(query.shape).astype(query.dtype)
+    wide = x.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(wide), axis=axes, keepdims=True)
+    scale = jnp.maximum(largest, 1e-30) / 127
+    return jnp.round(wide / scale).astype(jnp.int8), scale
+
+
+def _product_of_rows(x: jax.Array, kernel: Rows, inputs: int, dtype: DTypeLike | None) -> jax.Array:
+    """As `einsum`, of x's last axes, `inputs` of them; int8 rows meet x in int8, token by token.
+
+    One plain product of two matrices: of any other, inside a loop, XLA's CPU backend makes a
+    transposed copy of the weight.
+    """
+    before, outputs = x.shape[:-inputs], kernel.weight.shape[:-inputs]
+    x = x.reshape(prod(before), -1)
+    rows = kernel.weight.reshape(prod(outputs), -1)
+    contract = (((1,), (1,)), ((), ()))
+    if kernel.scale is None:
+        product = jax.lax.dot_general(
+            *(x, rows.astype(x.dtype), contract),
+            precision="highest" if x.dtype == jnp.float32 else None,
+            preferred_element_type=jnp.float32,
+        )
+    else:
+        values, scale = quantise(x, (1,))
+        whole = jax.lax.dot_general(values, rows, contract, preferred_element_type=jnp.int32)
+        product = whole.astype(jnp.float32) * scale * kernel.scale.reshape(-1)
+    return product.reshape(*before, *outputs).astype(dtype or x.dtype)
 
 
 class Affine(nn.Module):
@@ -120,9 +141,9 @@ class Affine(nn.Module):
         """Maps the input axes of `x` (the kernel's first `fan_in`) to its remaining ones."""
         axes = range(len(self.kernel_shape))
         init = nn.initializers.lecun_normal(axes[: self.fan_in], axes[self.fan_in :])
-        kernel = self.param("kernel", init, self.kernel_shape)
+        weight = kernel(self, "kernel", init, self.kernel_shape)
         bias = self.param("bias", nn.initializers.zeros, self.kernel_shape[self.fan_in :])
-        return einsum(self.equation, x, adapted(self, "kernel", kernel)) + bias.astype(x.dtype)
+        return einsum(self.equation, x, weight) + bias.astype(x.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -8,7 +8,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from paliflow.model.config import PaliGemmaConfig
-from paliflow.model.gemma import Cache, Decoder
+from paliflow.model.gemma import Caches, Decoder
+from paliflow.model.layers import Rows
 from paliflow.model.vision import VisionTower
 
 # Axes: B batch, F frame, N image tokens of all frames, T text, S = N + T, D width, V vocabulary.
@@ -40,7 +41,8 @@ def apply(network: "Network", params: Any, method: str, *args: Any) -> Any:
 class Network(nn.Module):
     """PaliGemma as a Flax module; its parameter tree is big_vision's.
 
-    `dtype` is that of the matrix products; None means the dtype the weights are stored in.
+    `dtype` is that of activations; None means the dtype the weights are stored in, bfloat16 where
+    that is int8.
     `remat` and `dropout` are for training: see `Decoder`.
     """
 
@@ -55,7 +57,10 @@ class Network(nn.Module):
         self.llm = Decoder(self.config.text, self.remat, self.dropout)
 
     def _dtype(self) -> DTypeLike:
-        return self.dtype or self.llm.embedder.table.dtype
+        table = self.llm.embedder.table
+        if self.dtype or not isinstance(table, Rows):
+            return self.dtype or table.dtype
+        return table.weight.dtype if table.scale is None else jnp.bfloat16
 
     def encode_images(self, images: jax.Array) -> jax.Array:
         """float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1] to what enters the decoder.
@@ -87,7 +92,7 @@ class Network(nn.Module):
 
     def prefill(
         self, image_tokens: jax.Array, prompt: jax.Array, prompt_mask: jax.Array
-    ) -> tuple[jax.Array, Cache]:
+    ) -> tuple[jax.Array, Caches]:
         """Reads image and prompt, all seeing all.
 
         Args:
@@ -103,18 +108,19 @@ class Network(nn.Module):
         image_mask = jnp.ones(image_tokens.shape[:2], bool)
         valid = jnp.concatenate([image_mask, prompt_mask], axis=1)
         positions = jnp.cumsum(valid, axis=1) - 1
-        x, cache = self.llm(x, positions, attention_mask(jnp.zeros_like(positions), valid))
-        last = jnp.take_along_axis(x, positions[:, -1][:, None, None], axis=1)
-        return self.llm.embedder.logits(last)[:, 0], cache
+        # What a pad computes, nobody sees: all queries may see the same keys.
+        last = positions[:, -1]
+        x, cache = self.llm(x, positions, valid[:, None, :], at=last)
+        return self.llm.embedder.logits(x)[:, 0], cache
 
     def decode(
         self,
         token: jax.Array,
         position: jax.Array,
         visible: jax.Array,
-        cache: Cache,
+        cache: Caches,
         index: jax.Array,
-    ) -> tuple[jax.Array, Cache]:
+    ) -> tuple[jax.Array, Caches]:
         """Reads one more token.
 
         Args:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike, DTypeLike
 
 from paliflow.model.checkpoint import read_checkpoint
@@ -25,22 +26,31 @@ from paliflow.model.weights import infer_config, load_params
 class PaliGemma:
     """PaliGemma 1 or 2. Matrix products run in the dtype of the weights.
 
-    All local devices work as one: each has the weights, and its share of a batch's rows where the
-    batch divides among them.
+    All local devices work as one: each has the weights, or its piece of them, and its share of a
+    batch's rows where the batch divides among them.
     """
 
     config: PaliGemmaConfig
     params: dict[str, Any]
+    mesh: Mesh
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, *, dtype: DTypeLike = "bfloat16", **config_overrides: Any
+        cls,
+        path: str | Path,
+        *,
+        dtype: DTypeLike = "bfloat16",
+        model_parallel: int = 1,
+        **config_overrides: Any,
     ) -> "PaliGemma":
         """Loads weights and reads the configuration off them.
 
         Args:
             path: a big_vision `.npz`, a Hugging Face folder, or an Orbax folder; local or `gs://`.
-            dtype: to hold the weights and compute in.
+            dtype: to hold the weights and compute in. `int8` holds matrices in int8, each output
+                with a scale, and multiplies them with activations rounded to int8 token by token
+                (arXiv:2208.07339, without its outliers); the rest is bfloat16.
+            model_parallel: devices that share one copy of the weights.
             config_overrides: what shapes cannot tell, by its name in `TextConfig`, e.g.
                 `query_pre_attn_scalar=256`; or `image_size` in pixels, which resizes the position
                 embedding.
@@ -48,17 +58,17 @@ class PaliGemma:
         Raises:
             FileNotFoundError: nothing is at `path`.
             CheckpointError: not a PaliGemma, or parameters are missing, unexpected or misshapen.
+            ValueError: the local devices do not divide into copies.
         """
+        mesh = local_mesh(model_parallel)
         with local_copy(path) as local:
             leaves, described = read_checkpoint(local)
             shapes = {name: leaf.shape for name, leaf in leaves.items()}
             config = infer_config(shapes, **described | config_overrides)
-            return cls(config, load_params(leaves, config, dtype))
+            return cls(config, load_params(leaves, config, dtype, mesh), mesh)
 
-    @staticmethod
-    def _place(*arrays: ArrayLike) -> list[jax.Array]:
-        mesh = local_mesh()
-        return [split_rows(x, mesh) for x in arrays]
+    def _place(self, *arrays: ArrayLike) -> list[jax.Array]:
+        return [split_rows(x, self.mesh) for x in arrays]
 
     @property
     def network(self) -> Network:
@@ -74,7 +84,7 @@ class PaliGemma:
         Returns:
             [B, N, D], what enters the language model.
         """
-        tokens: jax.Array = _encode_images(self.network, self.params, *self._place(images))
+        tokens: jax.Array = encode_images(self.network, self.params, *self._place(images))
         return tokens
 
     def logits(self, images: ArrayLike, text: ArrayLike, mask_ar: ArrayLike) -> jax.Array:
@@ -107,6 +117,7 @@ class PaliGemma:
         sampler: Sampler = Greedy(),  # noqa: B008, frozen
         seed: int = 0,
         eos_id: int | None = 1,
+        int8_cache: bool = False,
     ) -> Generation:
         """Continues each prompt.
 
@@ -118,6 +129,7 @@ class PaliGemma:
             sampler: how each token is chosen.
             seed: decides every random choice.
             eos_id: the token that ends a row; None never stops early.
+            int8_cache: keep keys and values in int8, in half the memory of bfloat16.
         """
         prompt = np.asarray(prompt, np.int32)
         generation: Generation = generate(
@@ -128,12 +140,14 @@ class PaliGemma:
             max_new_tokens=max_new_tokens,
             sampler=sampler,
             eos_id=eos_id,
+            int8_cache=int8_cache,
         )
         return generation
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_images(network: Network, params: Any, images: jax.Array) -> jax.Array:
+def encode_images(network: Network, params: Any, images: jax.Array) -> jax.Array:
+    """`PaliGemma.encode_images` as one program."""
     tokens: jax.Array = apply(network, params, "encode_images", images)
     return tokens
 

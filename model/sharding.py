@@ -1,5 +1,7 @@
-"""Where arrays live: one mesh axis, `data`, that rows and, in training, large weights lie along."""
+"""Where arrays live: rows and, in training, large weights along `data`; in inference, a model too
+large for one device along `model`."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -13,9 +15,23 @@ SHARDED_BYTES = 4 * 2**20
 """Smaller leaves are on every device: gathering them would cost more than holding them."""
 
 
-def local_mesh() -> Mesh:
-    """All devices of this process along one axis, `data`."""
-    return Mesh(np.array(jax.local_devices()), ("data",))
+def local_mesh(model_parallel: int = 1) -> Mesh:
+    """All devices of this process: copies of the model along `data`, its pieces along `model`.
+
+    Raises:
+        ValueError: they do not divide into copies.
+    """
+    return inference_mesh(jax.local_devices(), model_parallel)
+
+
+def inference_mesh(devices: Sequence[Any], model_parallel: int) -> Mesh:
+    """As `local_mesh`, of any devices."""
+    if len(devices) % model_parallel:
+        raise ValueError(
+            f"model_parallel={model_parallel}: {len(devices)} devices do not divide into models "
+            f"over {model_parallel} each"
+        )
+    return Mesh(np.array(devices).reshape(-1, model_parallel), ("data", "model"))
 
 
 def global_mesh() -> Mesh:
@@ -30,7 +46,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split_rows(x: ArrayLike, mesh: Mesh) -> jax.Array:
     """Spreads the leading axis over the devices; a batch that does not divide goes to them all."""
-    whole = np.shape(x)[0] % mesh.size != 0
+    whole = np.shape(x)[0] % mesh.shape["data"] != 0
     spec = PartitionSpec(None if whole else "data")
     placed: jax.Array = jax.device_put(x, NamedSharding(mesh, spec))
     return placed

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from paliflow.model.attention import attend
 from paliflow.model.config import VisionConfig
-from paliflow.model.layers import Affine, LayerNorm, attend
+from paliflow.model.layers import Affine, LayerNorm
 from paliflow.model.sharding import spread
 
 # Axes: B batch, N image token, D width, M mlp_dim, H head, h head_dim, P rows of patches,
@@ -60,7 +61,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """All layers, their parameters stacked on a leading axis, and the final norm."""
+    """All layers, their parameters stacked or each layer's apart, and the final norm."""
 
     config: VisionConfig
     remat: bool
@@ -69,6 +70,10 @@ class Encoder(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, N, D] to [B, N, D]."""
         block = nn.remat(EncoderBlock, prevent_cse=False) if self.remat else EncoderBlock
+        if self.has_variable("params", "encoderblock_0"):  # laid by `layout.pack`
+            for layer in range(self.config.depth):
+                x, _ = EncoderBlock(self.config, name=f"encoderblock_{layer}")(x)
+            return LayerNorm(name="encoder_norm")(x)
         layers = nn.scan(
             block,
             variable_axes={"params": 0},

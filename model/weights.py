@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
+from paliflow.model.layout import pack, places
 from paliflow.model.network import Network
-from paliflow.model.sharding import local_mesh, replicated
 
 Array = NDArray[Any]
 
@@ -100,18 +102,44 @@ def expected_shapes(config: PaliGemmaConfig) -> dict[str, tuple[int, ...]]:
 
 
 def load_params(
-    leaves: Mapping[str, Leaf], config: PaliGemmaConfig, dtype: DTypeLike
+    leaves: Mapping[str, Leaf], config: PaliGemmaConfig, dtype: DTypeLike, mesh: Mesh
 ) -> dict[str, Any]:
-    """Reads every leaf to all local devices, the largest first: the peak stays near the end size.
+    """Reads every leaf, lays it for inference and puts it on a mesh, the largest leaf first.
+
+    The peak of memory stays near the end size.
+
+    Args:
+        leaves, config: as `fitting`.
+        dtype: to hold weights in; int8 holds matrices in int8, and the rest in bfloat16.
+        mesh: with the axis `model`.
 
     Raises:
         CheckpointError: as `fitting`.
     """
     fits = fitting(leaves, config)
-    place = replicated(local_mesh())
-    params: dict[str, jax.Array] = {}
+    int8 = np.dtype(dtype) == np.int8
+    stored = np.dtype(jnp.bfloat16 if int8 else dtype)
+    params: dict[str, Any] = {}
     for path in sorted(fits, key=lambda p: -np.prod(fits[p].shape)):
-        params[path] = jax.device_put(fits[path].read(np.dtype(dtype)), place)
+        for name, packed in pack(path, fits[path].read(stored), int8=int8).items():
+            params[name] = jax.device_put(packed, places(name, packed, mesh))
+    tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
+    return tree
+
+
+def abstract_params(config: PaliGemmaConfig, dtype: DTypeLike, mesh: Mesh) -> dict[str, Any]:
+    """What `load_params` would give, as `jax.ShapeDtypeStruct`; nothing is allocated."""
+    int8 = np.dtype(dtype) == np.int8
+    stored = np.dtype(jnp.bfloat16 if int8 else dtype)
+    params: dict[str, Any] = {}
+    for path, shape in expected_shapes(config).items():
+        leaf = jax.ShapeDtypeStruct(shape, stored)
+        for name, packed in jax.eval_shape(partial(pack, path, int8=int8), leaf).items():
+            params[name] = jax.tree.map(
+                lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+                packed,
+                places(name, packed, mesh),
+            )
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree
 

@@ -71,8 +71,8 @@ def test_lora_in_parts_exports_plain_weights(folder: Path) -> None:
     base = PaliGemma.from_checkpoint(begin(spec).checkpoint, image_size=56)
     model = PaliGemma.from_checkpoint(model_uri(spec))
     assert model.config == base.config
-    changed = model.params["llm"]["layers"]["attn"]["q_einsum"]["w"]
-    assert np.any(changed != base.params["llm"]["layers"]["attn"]["q_einsum"]["w"])
+    changed = model.params["llm"]["layers_0"]["attn"]["q_einsum"]["w"].weight
+    assert np.any(changed != base.params["llm"]["layers_0"]["attn"]["q_einsum"]["w"].weight)
     same = model.params["img"]["head"]["kernel"]
     assert np.array_equal(same, base.params["img"]["head"]["kernel"])
 

@@ -77,8 +77,8 @@ def test_every_sampled_frame_and_prompt_is_one_row(finished: RunSummary, films: 
 class MortalAnnotator(Mortal, Annotator):
     """Dies once in the middle of a video's frames, too: when it has read some, and asks."""
 
-    def load(self) -> None:
-        super().load()
+    def load(self) -> tuple[tuple[str, str], ...]:
+        notes = super().load()
         asking = self._asker.ask
 
         def ask(batch: Sequence[Input], place: tuple[int, ...]) -> Asked:
@@ -87,6 +87,7 @@ class MortalAnnotator(Mortal, Annotator):
             return asking(batch, place)
 
         self._asker.ask = ask  # type: ignore[method-assign]
+        return notes
 
 
 def test_a_run_that_is_killed_in_the_middle_of_a_video_ends_with_the_same_rows(

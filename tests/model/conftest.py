@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from paliflow.model import PaliGemma
+from paliflow.model.checkpoint import read_checkpoint
 
 REFERENCE = Path(__file__).parent.parent / "data" / "reference"
 OVERRIDES: dict[str, dict[str, Any]] = {"pg2_27b": {"query_pre_attn_scalar": 16}}
@@ -14,10 +17,23 @@ BIG_VISION = ("pg1", "pg2", "pg2_27b")
 HUGGING_FACE = ("hf_pg1", "hf_pg2")
 
 
+def checkpoint_of(name: str) -> Path:
+    """Where one of the reference models is."""
+    return REFERENCE / name if name in HUGGING_FACE else REFERENCE / f"{name}.weights.npz"
+
+
 def load_reference(name: str, **overrides: Any) -> PaliGemma:
-    """One of the reference models, in float32."""
-    path = REFERENCE / name if name in HUGGING_FACE else REFERENCE / f"{name}.weights.npz"
-    return PaliGemma.from_checkpoint(path, dtype="float32", **OVERRIDES.get(name, {}) | overrides)
+    """One of the reference models, in float32 if not said otherwise."""
+    options = {"dtype": "float32", **OVERRIDES.get(name, {})} | overrides
+    return PaliGemma.from_checkpoint(checkpoint_of(name), **options)
+
+
+def reference_params(name: str, dtype: str = "float32") -> dict[str, Any]:
+    """The weights as they are stored, for training; without adapters."""
+    leaves, _ = read_checkpoint(checkpoint_of(name))
+    flat = {path: jnp.asarray(leaf.read(np.dtype(dtype))) for path, leaf in leaves.items()}
+    tree: dict[str, Any] = traverse_util.unflatten_dict(flat, sep="/")
+    return tree
 
 
 def expected(name: str) -> dict[str, Any]:

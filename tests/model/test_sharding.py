@@ -28,7 +28,7 @@ from paliflow.model import sharding
 from paliflow.model.loss import Batch
 from paliflow.model.recipe import Recipe
 from paliflow.model.train import Trainer
-from paliflow.tests.model.conftest import expected, load_reference
+from paliflow.tests.model.conftest import expected, load_reference, reference_params
 model, want = load_reference("pg2"), expected("pg2")
 devices = np.array(jax.devices())
 assert len(devices) == 8
@@ -44,7 +44,7 @@ def batch(size):
 def losses(count, size, **recipe):
     mesh = Mesh(devices[:count], ("data",))
     trainer = Trainer(model.config, Recipe(9, dtype="float32", clip_norm=100, **recipe), mesh)
-    state, frozen = trainer.init(model.params)
+    state, frozen = trainer.init(reference_params("pg2"))
     table = state.params.get("llm", {{}}).get("embedder", {{}}).get("input_embedding")
     if table is not None:
         assert table.addressable_shards[0].data.size * count == table.size

@@ -17,7 +17,7 @@ from paliflow.model.optimizer import learning_schedule
 from paliflow.model.recipe import Recipe
 from paliflow.model.sharding import global_mesh
 from paliflow.model.train import Trainer, TrainState
-from paliflow.tests.model.conftest import expected, load_reference
+from paliflow.tests.model.conftest import expected, load_reference, reference_params
 
 
 def _batch(name: str) -> Batch:
@@ -76,9 +76,10 @@ def _reference_loss(network: Network, params: Any, batch: Batch) -> jax.Array:
 )
 def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...], remat: bool) -> None:
     model, batch = load_reference("pg1"), _batch("pg1")
+    stored = reference_params("pg1")
     trainer = _trainer("pg1", weight_decay=0.1, frozen=frozen, remat=remat)
-    held = {p: x for p, x in _flat(model.params).items() if p not in trainer.trained}
-    trained = {p: x for p, x in _flat(model.params).items() if p in trainer.trained}
+    held = {p: x for p, x in _flat(stored).items() if p not in trainer.trained}
+    trained = {p: x for p, x in _flat(stored).items() if p in trainer.trained}
     assert bool(held) == bool(frozen)
 
     def loss(flat: Any) -> jax.Array:
@@ -86,7 +87,7 @@ def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...], remat: bool) -> N
         return _reference_loss(Network(model.config), params, batch)
 
     value, norm, want, clear = _adam_by_hand(loss, trained, lambda path: path.endswith("/kernel"))
-    state, rest = trainer.init(model.params)
+    state, rest = trainer.init(stored)
     state, metrics = trainer.step(state, rest, batch)
     assert metrics["loss"] == pytest.approx(value, rel=1e-5)
     assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
@@ -119,9 +120,10 @@ _LORA = {
 def test_adapters_step_as_the_products_they_stand_for() -> None:
     """The reference merges each adapter into its weight and differentiates through that."""
     model, batch = load_reference("pg2"), _batch("pg2")
+    stored = reference_params("pg2")
     matrices = r"llm/layers/(attn|mlp)/.*|img/.*encoderblock/.*/(key|out|Dense_0)/kernel"
     trainer = _trainer("pg2", lora_rank=2, lora_matrices=matrices)
-    base = _flat(model.params)
+    base = _flat(stored)
     assert trainer.trained == {f"{path}_lora_{x}" for path in _LORA for x in "ab"}
 
     def merge(flat: Any) -> Any:
@@ -142,8 +144,8 @@ def test_adapters_step_as_the_products_they_stand_for() -> None:
     def both(state: TrainState) -> Any:
         return traverse_util.unflatten_dict(_flat(frozen) | _flat(state.params), sep="/")
 
-    state, frozen = trainer.init(model.params)
-    np.testing.assert_array_equal(logits(both(state)), logits(model.params))  # B is zero
+    state, frozen = trainer.init(stored)
+    np.testing.assert_array_equal(logits(both(state)), logits(stored))  # B is zero
     for path, leaf in _flat(trainer.merged(state, frozen)).items():
         np.testing.assert_array_equal(leaf, base[path], err_msg=path)
 
@@ -168,7 +170,7 @@ def test_the_loss_is_the_published_one_of_the_published_logits() -> None:
     nll = -np.take_along_axis(logp, want["text"][:, 1:, None], -1)[..., 0]
     weights = want["mask_loss"][:, 1:]
     trainer = _trainer("pg2")
-    total, examples = trainer.loss(*trainer.init(load_reference("pg2").params), batch)
+    total, examples = trainer.loss(*trainer.init(reference_params("pg2")), batch)
     assert float(total) == pytest.approx(((nll * weights).sum(1) / weights.sum(1)).sum(), rel=1e-5)
     assert int(examples) == len(weights)
 
@@ -176,7 +178,7 @@ def test_the_loss_is_the_published_one_of_the_published_logits() -> None:
 def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
     batch = _batch("pg2")
     trainer = _trainer("pg2", **_BFLOAT16)
-    state, frozen = trainer.init(load_reference("pg2").params)
+    state, frozen = trainer.init(reference_params("pg2"))
     states, losses = [], []
     for _ in range(3):
         states.append(jax.tree.map(jnp.copy, state))
@@ -190,8 +192,7 @@ def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
 
 
 def test_a_bfloat16_checkpoint_is_trained_in_float32() -> None:
-    model = load_reference("pg2")
-    stored = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.params)
+    stored = reference_params("pg2", "bfloat16")
     trainer = _trainer("pg2", **_BFLOAT16)
     state, frozen = trainer.init(stored)
     before = _flat(state.params)

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 from scipy.ndimage import zoom
 
@@ -19,21 +19,22 @@ from paliflow.model.npz import write_npz
 from paliflow.model.orbax import write_orbax
 from paliflow.model.weights import resize_positions
 from paliflow.tests import gcs
-from paliflow.tests.model.conftest import OVERRIDES, REFERENCE, expected, load_reference
-
-
-def _flat(params: Any) -> dict[str, Any]:
-    flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
-    return flat
+from paliflow.tests.model.conftest import (
+    OVERRIDES,
+    REFERENCE,
+    expected,
+    load_reference,
+    reference_params,
+)
 
 
 def _assert_same(first: PaliGemma, second: PaliGemma) -> None:
     assert first.config == second.config
-    one, other = _flat(first.params), _flat(second.params)
-    assert one.keys() == other.keys()
-    for path, leaf in one.items():
-        assert leaf.dtype == other[path].dtype
-        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other[path]), err_msg=path)
+    one, other = (jax.tree.leaves_with_path(model.params) for model in (first, second))
+    for (path, leaf), (other_path, other_leaf) in zip(one, other, strict=True):
+        assert path == other_path
+        assert leaf.dtype == other_leaf.dtype
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other_leaf), err_msg=str(path))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -41,22 +42,20 @@ def _assert_same(first: PaliGemma, second: PaliGemma) -> None:
 @pytest.mark.parametrize("form", ["npz", "huggingface", "orbax"])
 def test_every_leaf_survives_a_round_trip(tmp_path: Path, name: str, dtype: str, form: str) -> None:
     overrides = OVERRIDES.get(name, {})
-    path = REFERENCE / f"{name}.weights.npz"
-    model = PaliGemma.from_checkpoint(path, dtype=dtype, **overrides)
+    model, params = load_reference(name, dtype=dtype), reference_params(name, dtype)
     target = tmp_path / ("model.npz" if form == "npz" else "model")
     if form == "npz":
-        write_npz(target, model.params)
+        write_npz(target, params)
     elif form == "huggingface":
-        write_huggingface(target, model.params, model.config)
+        write_huggingface(target, params, model.config)
         overrides = {}  # config.json says it
     else:
-        write_orbax(target, model.params)
+        write_orbax(target, params)
     _assert_same(model, PaliGemma.from_checkpoint(target, dtype=dtype, **overrides))
 
 
 def test_bfloat16_npz_is_stored_as_the_published_files_are(tmp_path: Path) -> None:
-    model = PaliGemma.from_checkpoint(REFERENCE / "pg1.weights.npz")
-    write_npz(tmp_path / "model.npz", model.params)
+    write_npz(tmp_path / "model.npz", reference_params("pg1", "bfloat16"))
     with np.load(tmp_path / "model.npz") as archive:
         assert all(name.startswith("params/") for name in archive)
         assert {archive[name].dtype.str for name in archive} == {"|V2"}
@@ -185,7 +184,9 @@ def test_padded_rows_of_published_embeddings_are_left_out(
     assert model.config.text.vocab_size == 512
     full = load_file(REFERENCE / "hf_pg1" / "model.safetensors")
     table = full["language_model.model.embed_tokens.weight"]
-    np.testing.assert_array_equal(model.params["llm"]["embedder"]["input_embedding"], table[:512])
+    np.testing.assert_array_equal(
+        model.params["llm"]["embedder"]["input_embedding"].weight, table[:512]
+    )
     assert want["logits"].shape[-1] == 520
 
 

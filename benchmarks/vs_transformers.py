@@ -1,0 +1,179 @@
+"""Paliflow beside Hugging Face transformers: the same random weights, images and prompts.
+
+    python -m paliflow.benchmarks.vs_transformers --torch venv/bin/python --weights /tmp/random-3b
+
+Engines run in processes of their own, one after the other. `--torch` is a Python that has torch
+and transformers; Paliflow's side needs JAX and no Ray or Airflow. All rows generate the same
+number of tokens, so that both do the same work. `of matmul` is the arithmetic of vision tower and
+prefill over their time, against the rate of a large square product in the same process.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import typer
+
+from paliflow.model import VARIANTS, Greedy, PaliGemma
+from paliflow.model.generate import generate
+from paliflow.model.huggingface import write_huggingface
+from paliflow.model.paligemma import encode_images
+from paliflow.model.weights import expected_shapes
+
+PROMPT_TOKENS = 8
+
+
+def main(
+    torch: Annotated[str, typer.Option(help="A Python with torch and transformers.")] = "",
+    weights: Annotated[Path, typer.Option(help="Made there, if it is not.")] = Path("random-3b"),
+    model: Annotated[str, typer.Option(help="A published variant.")] = "paligemma-3b-224",
+    batch: Annotated[list[int] | None, typer.Option(help="The best counts. Default: 16.")] = None,
+    new_tokens: int = 20,
+    rounds: Annotated[int, typer.Option(help="The best counts.")] = 1,
+    warm: Annotated[bool, typer.Option(help="Run once before timing: on a GPU.")] = False,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="E.g. jax:int8, torch:float32. Repeatable.")
+    ] = None,
+    matmul: Annotated[int, typer.Option(help="Side of the product measured beside.")] = 2048,
+    one: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Prints a table of both engines."""
+    if one:
+        print(json.dumps(_time_jax(json.loads(one))))
+        return
+    if not (weights / "config.json").exists():
+        _write_weights(weights, model)
+    engines = engine or ["torch:bfloat16", "jax:bfloat16", "jax:int8"]
+    best: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(rounds):
+            for size in batch or (16,):
+                inputs = _inputs(Path(folder), model, size)
+                for name in engines:
+                    library, _, dtype = name.partition(":")
+                    asked = {
+                        "dtype": dtype, "weights": str(weights), "inputs": str(inputs),
+                        "new_tokens": new_tokens, "matmul": matmul, "warm": warm,
+                    }  # fmt: skip
+                    result = _run(torch if library == "torch" else None, asked) | {"batch": size}
+                    result["images/s"] = size / result["total_s"]
+                    print(name, json.dumps(result), flush=True)
+                    if name not in best or best[name]["images/s"] < result["images/s"]:
+                        best[name] = result
+    _print(best, model, new_tokens)
+
+
+def _print(best: dict[str, dict[str, float]], model: str, new_tokens: int) -> None:
+    flops = _flops(model)
+    base = next((best[name] for name in best if name.startswith("torch")), None)
+    print(
+        "\n| engine | batch | prefill images/s | decode tokens/s | s a step | images/s | ratio "
+        "| peak GB | of matmul |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    )
+    for name, r in best.items():
+        reached = flops * r["batch"] / r["prefill_s"] / r["matmul"]
+        step = (r["total_s"] - r["prefill_s"]) / (new_tokens - 1)
+        ratio = r["images/s"] / base["images/s"] if base else 1.0
+        print(
+            f"| {name} | {r['batch']:.0f} | {r['batch'] / r['prefill_s']:.3g} "
+            f"| {r['batch'] / step:.3g} | {step:.3g} | {r['images/s']:.3g} | {ratio:.2f} "
+            f"| {r['peak_bytes'] / 1e9:.2f} | {reached:.0%} |"
+        )
+
+
+def _flops(model: str) -> float:
+    """Of vision tower and prefill, per image: each matrix twice for each token that it meets."""
+    config = VARIANTS[model]
+    patches = config.vision.num_patches
+    total = 0.0
+    for path, shape in expected_shapes(config).items():
+        tokens = patches if path.startswith("img/") else patches + PROMPT_TOKENS
+        if "kernel" in path or "einsum" in path or "linear" in path:
+            total += 2 * np.prod(shape) * tokens
+    return total
+
+
+def _run(python: str | None, asked: dict[str, Any]) -> dict[str, float]:
+    if python:
+        command = [python, str(Path(__file__).parent / "vs_transformers_torch.py")]
+    else:
+        command = [sys.executable, "-m", "paliflow.benchmarks.vs_transformers", "--one"]
+    done = subprocess.run([*command, json.dumps(asked)], stdout=subprocess.PIPE, check=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _inputs(folder: Path, model: str, batch: int) -> Path:
+    rng = np.random.default_rng(0)
+    size = VARIANTS[model].image_size
+    path = folder / f"{batch}.npz"
+    images = rng.uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
+    prompt = rng.integers(1000, 200_000, (batch, PROMPT_TOKENS)).astype(np.int32)
+    prompt[:, 0] = 2
+    np.savez(path, images=images, prompt=prompt)
+    return path
+
+
+def _write_weights(folder: Path, model: str) -> None:
+    """Random weights in the published format, 2 bytes a parameter."""
+    rng = np.random.default_rng(0)
+    params: dict[str, Any] = {}
+    for path, shape in expected_shapes(VARIANTS[model]).items():
+        leaf = np.empty(shape, ml_dtypes.bfloat16)
+        for row in leaf.reshape(shape[0], -1):
+            row[:] = rng.standard_normal(row.shape, np.float32) * 0.02
+        params[path] = leaf
+    write_huggingface(folder, params, VARIANTS[model])
+
+
+def _time_jax(asked: dict[str, Any]) -> dict[str, float]:
+    """Times prefill and generation of one batch; compiled before."""
+    float_type = "bfloat16" if asked["dtype"] == "int8" else asked["dtype"]
+    x = jnp.ones((asked["matmul"], asked["matmul"]), float_type)
+    square = jax.jit(lambda x: jnp.einsum("AB,CB->AC", x, x, preferred_element_type=jnp.float32))
+    square(x).block_until_ready()
+    started = time.perf_counter()
+    square(x).block_until_ready()
+    rate = 2 * asked["matmul"] ** 3 / (time.perf_counter() - started)
+
+    model = PaliGemma.from_checkpoint(asked["weights"], dtype=asked["dtype"])
+    data = np.load(asked["inputs"])
+    images, prompt = jnp.asarray(data["images"]), jnp.asarray(data["prompt"])
+    mask = jnp.ones(prompt.shape, bool)
+    network, params = model.network, model.params
+    lowered = encode_images.lower(network, params, images)
+    encode, tokens = lowered.compile(), lowered.out_info
+    programs = {
+        count: generate.lower(
+            *(network, params, tokens, prompt, mask, 0),
+            max_new_tokens=count, sampler=Greedy(), eos_id=None,
+        ).compile()
+        for count in (1, asked["new_tokens"])
+    }  # fmt: skip
+
+    def timed(count: int) -> float:
+        started = time.perf_counter()
+        answers = programs[count](params, encode(params, images), prompt, mask, 0)
+        assert np.asarray(answers.lengths).tolist() == [count] * len(prompt)
+        return time.perf_counter() - started
+
+    if asked["warm"]:
+        timed(1), timed(asked["new_tokens"])
+    result = {"prefill_s": timed(1), "total_s": timed(asked["new_tokens"])}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if stats := jax.local_devices()[0].memory_stats():
+        peak = stats["peak_bytes_in_use"]
+    return result | {"peak_bytes": peak, "matmul": rate}
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,105 @@
+"""`Chip`: what a kind of accelerator can do and costs, as `chips.yaml` lists them."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, PositiveFloat
+
+from paliflow.configs.base import Spec, SpecError
+
+Dtype = Literal["bfloat16", "int8", "float32"]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Peak(Spec):
+    """Dense TFLOP/s of matrix products by the dtype of their operands; TOP/s for int8."""
+
+    bfloat16: PositiveFloat
+    int8: PositiveFloat
+    float32: PositiveFloat
+
+
+class Efficiency(Spec):
+    """What of the peaks a run reaches."""
+
+    compute: Fraction
+    bandwidth: Fraction
+    measured: bool
+    """Whether it was; else it is assumed."""
+
+
+class Chip(Spec):
+    """A kind of accelerator."""
+
+    name: str
+    hbm: PositiveFloat
+    """GiB that a program can use."""
+    peak: Peak
+    bandwidth: PositiveFloat
+    """GB/s of its memory."""
+    price: PositiveFloat
+    """USD for an hour."""
+    efficiency: Efficiency
+
+
+class Catalogue(Spec):
+    """`chips.yaml`."""
+
+    prices: str
+    """Which prices they are, and of when."""
+    chips: tuple[Chip, ...]
+
+    def only(self, names: Iterable[str]) -> tuple[Chip, ...]:
+        """The chips of these names, whose case does not matter; all if there are none.
+
+        Raises:
+            SpecError: there is no such chip.
+        """
+        return tuple(self.named(name) for name in names) or self.chips
+
+    def named(self, name: str) -> Chip:
+        """As `only`, of one."""
+        for chip in self.chips:
+            if chip.name.casefold() == name.casefold():
+                return chip
+        known = ", ".join(chip.name for chip in self.chips)
+        raise SpecError(f"no chip {name!r} is known; there are {known}")
+
+    def priced(self, prices: Mapping[str, float]) -> "Catalogue":
+        """The same with other prices, by chip.
+
+        Raises:
+            SpecError: there is no such chip, or a price is not positive.
+        """
+        given = {self.named(name).name: price for name, price in prices.items()}
+        chips = (
+            Chip.parse(chip.model_dump() | {"price": given.get(chip.name, chip.price)})
+            for chip in self.chips
+        )
+        return self.model_copy(update={"chips": tuple(chips)})
+
+    def reaching(self, fractions: Mapping[str, float]) -> "Catalogue":
+        """The same with another efficiency of all chips: `compute`, `bandwidth` or both.
+
+        Raises:
+            SpecError: there is no such efficiency, or it is not between 0 and 1.
+        """
+        chips = (
+            chip.model_copy(
+                update={
+                    "efficiency": Efficiency.parse(chip.efficiency.model_dump() | dict(fractions))
+                }
+            )
+            for chip in self.chips
+        )
+        return self.model_copy(update={"chips": tuple(chips)})
+
+
+@cache
+def catalogue() -> Catalogue:
+    """The chips that Paliflow knows, with list prices."""
+    text = Path(__file__).with_name("chips.yaml").read_text()
+    return Catalogue.parse(yaml.safe_load(text))

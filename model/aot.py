@@ -1,0 +1,148 @@
+"""Compiles inference for a TPU slice with the real compiler, on a machine without one."""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+
+from paliflow.model.config import PaliGemmaConfig
+from paliflow.model.gemma import Caches, quantised
+from paliflow.model.network import Network, apply
+from paliflow.model.sharding import inference_mesh
+from paliflow.model.weights import abstract_params
+
+_COLLECTIVE = re.compile(
+    r" (?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the compiler says of a program, of each chip."""
+
+    name: str
+    arguments: int  # bytes; what is given back in their place included
+    temporaries: int  # bytes, the program's own code included
+    outputs: int  # bytes, beyond the arguments' place
+    flops: float
+    accessed: float  # bytes
+    collectives: int
+    seconds: float  # to compile
+
+    @property
+    def memory(self) -> int:
+        """Bytes of HBM."""
+        return self.arguments + self.temporaries + self.outputs
+
+
+def slice_devices(topology: str) -> list[Any]:
+    """The devices of a slice such as `v5e:2x4`, described and not there.
+
+    Needs the package `libtpu` (the extra `tpu-aot`). Call it before anything else touches JAX's
+    devices: it sets what the package reads from the environment.
+
+    Raises:
+        ValueError: the compiler is missing or knows no such slice.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    os.environ |= {
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is touched, so none is locked
+        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    except Exception as error:
+        raise ValueError(
+            f"{topology!r} cannot be compiled for: {error}; it takes the extra `tpu-aot` and a "
+            "slice such as v5e:2x4 or v6e:2x2"
+        ) from error
+    return list(described.devices)
+
+
+def compile_inference(
+    config: PaliGemmaConfig,
+    topology: str,
+    *,
+    dtype: DTypeLike,
+    batch: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    frames: int = 1,
+    model_parallel: int = 1,
+    int8_cache: bool = False,
+) -> list[Program]:
+    """Compiles vision tower with prefill, and a step of decoding, as `generate` runs them.
+
+    Args:
+        config: of the model.
+        topology: of the slice.
+        dtype: of the weights, as `PaliGemma.from_checkpoint`.
+        batch: rows, on the whole slice.
+        prompt_tokens: T.
+        new_tokens: M, for which the cache has room.
+        frames: of each image.
+        model_parallel: chips that share one copy of the weights.
+        int8_cache: keys and values in int8.
+
+    Raises:
+        ValueError: as `slice_devices`, or the slice does not divide into models.
+    """
+    mesh = inference_mesh(slice_devices(topology), model_parallel)
+    rows, network = NamedSharding(mesh, PartitionSpec("data")), Network(config)
+    params = abstract_params(config, dtype, mesh)
+
+    def row(shape: tuple[int, ...], of: DTypeLike) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *shape), of, sharding=rows)
+
+    size = config.image_size
+    images = row((size, size, 3) if frames == 1 else (frames, size, size, 3), jnp.float32)
+    prompt, mask = row((prompt_tokens,), jnp.int32), row((prompt_tokens,), jnp.bool_)
+
+    def prefill(params: Any, images: jax.Array, prompt: jax.Array, mask: jax.Array) -> Any:
+        tokens = apply(network, params, "encode_images", images)
+        logits, cache = apply(network, params, "prefill", tokens, prompt, mask)
+        return logits, quantised(cache) if int8_cache else cache
+
+    def decode(params: Any, token: jax.Array, position: jax.Array, cache: Caches) -> Any:
+        seen = jnp.ones((batch, slots), bool)
+        return apply(network, params, "decode", token, position, seen, cache, slots - 1)
+
+    slots = frames * config.vision.num_patches + prompt_tokens + new_tokens
+    _, filled = jax.eval_shape(prefill, params, images, prompt, mask)
+    cache = jax.tree.map(lambda x: row((slots, *x.shape[2:]), x.dtype), filled)
+    token = row((), jnp.int32)
+    return [
+        compiled("vision and prefill", jax.jit(prefill).lower(params, images, prompt, mask)),
+        compiled(
+            "step of decoding",
+            jax.jit(decode, donate_argnums=3).lower(params, token, token, cache),
+        ),
+    ]
+
+
+def compiled(name: str, lowered: jax.stages.Lowered) -> Program:
+    """Compiles, and asks the compiler what it made of it."""
+    started = time.monotonic()
+    compiled = lowered.compile()
+    seconds = time.monotonic() - started
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
+    return Program(
+        name=name,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
+        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        flops=cost["flops"],
+        accessed=cost["bytes accessed"],
+        collectives=len(_COLLECTIVE.findall(compiled.as_text() or "")),
+        seconds=seconds,
+    )

@@ -1,0 +1,287 @@
+"""What inference takes of each device: bytes, operations and, by a roofline, seconds."""
+
+from dataclasses import astuple, dataclass
+from functools import cache
+from math import prod
+from typing import Any, cast
+
+import jax
+from jax.sharding import AbstractMesh, Mesh
+
+from paliflow.configs.chips import Chip, Dtype
+from paliflow.model.config import PaliGemmaConfig
+from paliflow.model.weights import abstract_params
+
+# Axes: B rows on a device, F frame, P patch, T image tokens and prompt, S slot of the cache,
+# D width, M mlp_dim, H query head, K key-value head, h head_dim, V vocabulary.
+
+_LOGITS = 3
+"""Copies of the logits: as they come, as log-probabilities, and what chooses among them."""
+_QUERIES = 512
+"""Queries whose attention logits are in memory at a time, where there are more than twice as many
+(`model.attention`)."""
+_HEADROOM = 0.9
+"""Of its memory, what a device is filled to: these are estimates, programs take room themselves,
+and what is free is in pieces."""
+_LARGEST = 512
+"""Rows of a batch, beyond which there is nothing to gain."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of each device."""
+
+    parameters: int
+    cache: int
+    logits: int
+    activations: int
+    """The largest transient of the vision tower, of prefill and of growing the cache."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(astuple(self))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one program takes of each device."""
+
+    products: float
+    """Operations with weights, for one row."""
+    attention: float
+    """Operations of attention, for one row; never in int8."""
+    weights: int
+    """Bytes that are read once, however many the rows."""
+    cache: int
+    """Bytes that are read for one row."""
+
+    @property
+    def flops(self) -> float:
+        """All operations for one row."""
+        return self.products + self.attention
+
+    def seconds(self, chip: Chip, dtype: Dtype, rows: int) -> float:
+        """How long a device takes for so many rows: as long as computing or as reading, whichever
+        is longer."""
+        exact = chip.peak.float32 if dtype == "float32" else chip.peak.bfloat16
+        peak: float = getattr(chip.peak, dtype)
+        computing = rows * (self.products / peak + self.attention / exact) / 1e12
+        reading = (self.weights + rows * self.cache) / chip.bandwidth / 1e9
+        reached = chip.efficiency
+        return max(computing / reached.compute, reading / reached.bandwidth)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a batch takes of each device, in the dtype of its weights."""
+
+    dtype: Dtype
+    vision: Phase
+    """Once an input, of all its frames."""
+    prefill: Phase
+    """Once a prompt; it gives the first token."""
+    decode: Phase
+    """Once for each further token."""
+
+    def seconds(self, chip: Chip, rows: int, prompts: float, new_tokens: int) -> float:
+        """How long a batch takes.
+
+        Args:
+            chip: the device.
+            rows: of the batch, on each device.
+            prompts: of each input.
+            new_tokens: that are generated; the longest answer of a batch decides.
+        """
+        vision, prefill, decode = (
+            phase.seconds(chip, self.dtype, rows)
+            for phase in (self.vision, self.prefill, self.decode)
+        )
+        return vision + prompts * (prefill + (new_tokens - 1) * decode)
+
+
+def memory(
+    config: PaliGemmaConfig,
+    *,
+    dtype: Dtype,
+    batch: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    frames: int = 1,
+    model_parallel: int = 1,
+    data_parallel: int = 1,
+    int8_cache: bool = False,
+) -> Memory:
+    """What a batch needs of each device while it is answered; nothing is allocated.
+
+    Parameters are exact, the rest is what the largest arrays are reckoned to be.
+
+    Args:
+        config: of the model.
+        dtype: as `PaliGemma.from_checkpoint` takes it.
+        batch: rows of all devices; one that does not divide among them is on each of them whole.
+        prompt_tokens: that prompts are padded to.
+        new_tokens: generated at most.
+        frames: of an input.
+        model_parallel: devices that share one copy of the weights.
+        data_parallel: copies.
+        int8_cache: keys and values in int8.
+    """
+    vision, text = config.vision, config.text
+    rows = batch if batch % data_parallel else batch // data_parallel
+    item = _itemsize(dtype)
+    length = frames * vision.num_patches + prompt_tokens
+    slots = length + new_tokens - 1
+
+    def transient(
+        rows: int, length: int, width: int, hidden: int, heads: int, head_dim: int
+    ) -> int:
+        # A layer's input, its sum and what is normalised: 3 [B, T, D]. Then the larger of
+        # query, key, value and mixture, 4 [B, T, H, h], with logits and weights in float32,
+        # 2 [B, H, Q, T]; and of the products that are mlp_dim wide in float32, 2 [B, T, M].
+        queries = length if length <= 2 * _QUERIES else _QUERIES
+        heads, hidden = _share(heads, model_parallel), _share(hidden, model_parallel)
+        attending = 4 * length * heads * head_dim * item + 2 * 4 * heads * queries * length
+        return rows * (3 * length * width * item + max(attending, 2 * 4 * length * hidden))
+
+    tower = transient(
+        *(rows * frames, vision.num_patches, vision.width, vision.mlp_dim),
+        *(vision.num_heads, vision.width // vision.num_heads),
+    )
+    # The images themselves, float32 [B, F, size, size, 3], and the tokens made of them.
+    tower += rows * frames * 4 * 3 * config.image_size**2
+    tokens = rows * frames * vision.num_patches * text.width * item
+    prefill = transient(
+        *(rows, length, text.width, text.mlp_dim, text.num_heads, text.head_dim),
+    )
+    # The prompt's keys and values are copied to where the answer's have room.
+    prompt_cache = rows * length * _slot_bytes(config, dtype, model_parallel, int8_cache=False)
+    return Memory(
+        parameters=sum(leaf.bytes for leaf in _leaves(config, dtype, model_parallel)),
+        cache=rows * slots * _slot_bytes(config, dtype, model_parallel, int8_cache),
+        logits=_LOGITS * 4 * rows * text.vocab_size,
+        activations=tokens + max(tower, prefill, prompt_cache),
+    )
+
+
+def largest_batch(
+    config: PaliGemmaConfig, hbm_bytes: float, *, data_parallel: int = 1, **shape: Any
+) -> int:
+    """The largest batch, a power of two on each device, that fills 0.9 of the memory or less.
+
+    Args:
+        config: of the model.
+        hbm_bytes: memory of each device.
+        data_parallel: copies of the model.
+        shape: the other arguments of `memory`, but for `batch`.
+
+    Returns:
+        Rows of all devices, 512 at most; 0 if not even one fits on each.
+    """
+    batch = 0
+    larger = data_parallel
+    while larger <= max(_LARGEST, data_parallel):
+        need = memory(config, batch=larger, data_parallel=data_parallel, **shape).total
+        if need > _HEADROOM * hbm_bytes:
+            break
+        batch, larger = larger, 2 * larger
+    return batch
+
+
+def work(
+    config: PaliGemmaConfig,
+    *,
+    dtype: Dtype,
+    prompt_tokens: int,
+    new_tokens: int,
+    frames: int = 1,
+    model_parallel: int = 1,
+    int8_cache: bool = False,
+) -> Work:
+    """What an input takes of each of the devices that share one copy of the weights.
+
+    Matrix products and attention count, two operations for each multiplication; norms, softmax
+    and what devices exchange do not. Arguments as `memory`.
+    """
+    vision, text = config.vision, config.text
+    length = frames * vision.num_patches + prompt_tokens
+    slots = length + new_tokens - 1
+    leaves = _leaves(config, dtype, model_parallel)
+    tower = [leaf for leaf in leaves if leaf.path.startswith("img/")]
+    decoder = [leaf for leaf in leaves if leaf.path.startswith("llm/")]
+    last = f"llm/layers_{text.depth - 1}/"
+
+    def prefilled(leaf: _Leaf) -> int:
+        # The last layer makes keys and values of all positions, and the rest of one; one is
+        # scored.
+        one = leaf.path.startswith(last) and "/kv_einsum/" not in leaf.path
+        return 1 if one or "/embedder/" in leaf.path else length
+
+    vision_heads = _share(vision.num_heads, model_parallel) * (vision.width // vision.num_heads)
+    text_heads = _share(text.num_heads, model_parallel) * text.head_dim
+    # Every query with every key, for logits and for the mixture.
+    seen = frames * vision.depth * vision.num_patches**2
+    prefill_seen = (text.depth - 1) * length**2 + length
+    return Work(
+        dtype,
+        vision=Phase(
+            products=sum(2 * leaf.multiplications for leaf in tower) * frames * vision.num_patches,
+            attention=4 * vision_heads * seen,
+            weights=sum(leaf.bytes for leaf in tower),
+            cache=0,
+        ),
+        prefill=Phase(
+            products=sum(2 * leaf.multiplications * prefilled(leaf) for leaf in decoder),
+            attention=4 * text_heads * prefill_seen,
+            weights=sum(leaf.bytes for leaf in decoder),
+            cache=0,
+        ),
+        decode=Phase(
+            products=sum(2 * leaf.multiplications for leaf in decoder),
+            attention=4 * text_heads * text.depth * slots,
+            weights=sum(leaf.bytes for leaf in decoder),
+            cache=slots * _slot_bytes(config, dtype, model_parallel, int8_cache),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A parameter as each device holds it."""
+
+    path: str
+    multiplications: int
+    """For one token; 0 of what is no matrix."""
+    bytes: int
+
+
+@cache
+def _leaves(config: PaliGemmaConfig, dtype: Dtype, model_parallel: int) -> tuple[_Leaf, ...]:
+    # A mesh without devices: only shapes are asked of it.
+    mesh = cast(Mesh, AbstractMesh((1, model_parallel), ("data", "model")))
+    leaves = []
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(abstract_params(config, dtype, mesh)):
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        size = prod(leaf.sharding.shard_shape(leaf.shape))
+        matrix = path.endswith(("/weight", "/kernel"))
+        leaves.append(_Leaf(path, size if matrix else 0, size * leaf.dtype.itemsize))
+    return tuple(leaves)
+
+
+def _slot_bytes(
+    config: PaliGemmaConfig, dtype: Dtype, model_parallel: int, int8_cache: bool
+) -> int:
+    """Of keys and values of all layers, for one position of one row: 2 [L, K, h]."""
+    text = config.text
+    head = text.head_dim + 4 if int8_cache else text.head_dim * _itemsize(dtype)
+    return 2 * text.depth * _share(text.num_kv_heads, model_parallel) * head
+
+
+def _itemsize(dtype: Dtype) -> int:
+    """Of activations."""
+    return 4 if dtype == "float32" else 2
+
+
+def _share(size: int, devices: int) -> int:
+    """Of an axis, what each device has: its part where the axis divides, else all of it."""
+    return size if size % devices else size // devices

@@ -1,0 +1,110 @@
+"""How weights lie for inference: each layer apart, outputs before inputs, perhaps int8, sharded."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from paliflow.model.layers import Rows, quantise
+
+# Axes: D width, V vocabulary, H query head, K key-value head, h head_dim, M mlp_dim, g the two
+# weights that the reference stores as one.
+
+_STACKS = ("llm/layers", "img/Transformer/encoderblock")
+_RULES = {
+    "embedder/input_embedding": ("VD", "V", "D"),
+    "attn/q_einsum/w": ("HDh", "Hh", "D"),
+    "attn/kv_einsum/w": ("gKDh", "Kh", "D"),
+    "attn/attn_vec_einsum/w": ("HhD", "D", "Hh"),
+    "mlp/gating_einsum": ("gDM", "M", "D"),
+    "mlp/linear": ("MD", "D", "M"),
+    "query/kernel": ("DHh", "Hh", "D"),
+    "key/kernel": ("DHh", "Hh", "D"),
+    "value/kernel": ("DHh", "Hh", "D"),
+    "out/kernel": ("HhD", "D", "Hh"),
+    "Dense_0/kernel": ("DM", "M", "D"),
+    "Dense_1/kernel": ("MD", "D", "M"),
+}
+"""The matrices, by the end of their path: the reference's axes, a layer's; outputs; inputs."""
+_SPREAD = "HKMV"
+"""Axes that lie along the mesh axis `model`, where they divide (arXiv:1909.08053)."""
+
+
+def pack(path: str, leaf: Any, *, int8: bool) -> dict[str, Any]:
+    """One of the reference's parameters as inference wants it.
+
+    A product of rows finds its inputs side by side, where a CPU is up to 1.6 times faster, and a
+    layer of its own is read where it lies, where a slice of a stack would be copied at each token.
+
+    Args:
+        path: big_vision's.
+        leaf: a NumPy or JAX array [*shape], or [L, *shape] where the reference stacks layers.
+        int8: matrices in int8, each output with a scale of its own.
+
+    Returns:
+        By path, with `_<layer>` after a stack's name: `Rows`, two of them where the reference
+        stores two as one, or the layer's array.
+    """
+    rule = _rule(path)
+
+    def lay(layer: Any) -> Any:
+        if rule is None:
+            return layer
+        source, outputs, inputs = rule
+        if source[0] == "g":
+            return tuple(_rows(each, source[1:], outputs, inputs, int8) for each in layer)
+        return _rows(layer, source, outputs, inputs, int8)
+
+    return {name: lay(layer) for name, layer in _layers(path, leaf)}
+
+
+def places(path: str, packed: Any, mesh: Mesh) -> Any:
+    """Where something of `pack` lies on a mesh with the axis `model`; replicated along others.
+
+    Args:
+        path: any with the same end.
+        packed: an array, `Rows` or two of them, or their `jax.ShapeDtypeStruct`.
+        mesh: of devices.
+
+    Returns:
+        The same tree of `NamedSharding`.
+    """
+    rule = _rule(path)
+    size = mesh.shape["model"]
+
+    def place(leaf: Any) -> NamedSharding:
+        axes = (rule[1] + rule[2])[: leaf.ndim] if rule else ""  # a scale has the outputs alone
+        spread = [
+            "model" if axis in _SPREAD and length % size == 0 else None
+            for axis, length in zip(axes, leaf.shape, strict=False)
+        ]
+        return NamedSharding(mesh, PartitionSpec(*spread))
+
+    return jax.tree.map(place, packed)
+
+
+def _layers(path: str, leaf: Any) -> Iterator[tuple[str, Any]]:
+    for stack in _STACKS:
+        if path.startswith(f"{stack}/"):
+            for number in range(leaf.shape[0]):
+                yield path.replace(stack, f"{stack}_{number}", 1), leaf[number]
+            return
+    yield path, leaf
+
+
+def _rule(path: str) -> tuple[str, str, str] | None:
+    return next((rule for end, rule in _RULES.items() if path.endswith(f"/{end}")), None)
+
+
+def _rows(weight: Any, source: str, outputs: str, inputs: str, int8: bool) -> Rows:
+    # A NumPy array's view, which is copied once, on its way to the device.
+    rows = weight.transpose([source.index(axis) for axis in outputs + inputs])
+    return _quantised(rows, len(inputs)) if int8 else Rows(rows)
+
+
+@partial(jax.jit, static_argnums=1)
+def _quantised(rows: jax.Array, inputs: int) -> Rows:
+    values, scale = quantise(rows, tuple(range(-inputs, 0)))
+    return Rows(values, scale.reshape(rows.shape[:-inputs]))

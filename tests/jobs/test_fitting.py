@@ -1,0 +1,89 @@
+"""A device batch is as large as memory allows, and smaller where it did not after all."""
+
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import pytest
+
+from paliflow.configs import AnnotateSpec
+from paliflow.jobs.fitting import fitting_batch
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma
+from paliflow.model.cost import memory
+
+OUT_OF_MEMORY = """
+import resource
+import numpy as np, psutil
+from paliflow.configs import AnnotateSpec
+from paliflow.jobs.asking import Asker
+from paliflow.jobs.plan import Item
+from paliflow.jobs.reading import Input
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
+from paliflow.benchmarks.digits.measure import held_out_scenes
+
+def asked(batch_size):
+    prompts = ("ocr", "detect digit")
+    spec = AnnotateSpec(input="-", output="-", run_id="x", prompts=prompts, batch_size=batch_size)
+    asker = Asker(model, tokenizer, None, spec)
+    rows = asker.ask(inputs * (batch_size // 16), (0, 0)).rows()
+    return [[row["text"] for row in own] for own in rows], asker
+
+model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype="float32")
+tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
+scenes = [preprocess(scene.image, 56) for scene in held_out_scenes(16)]
+inputs = [Input(Item(str(n)), "", 224, 224, pixels) for n, pixels in enumerate(scenes)]
+want, _ = asked(16)
+room = psutil.Process().memory_info().vms + 700 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+found, asker = asked(1024)
+assert 16 <= asker.width < 1024, asker.width
+assert found == want * 64
+(name, said), *_ = asker.notes
+assert name == "batch 512"
+assert said == "the device's memory ran out with 1024 rows at a time; now 512"
+"""
+
+
+def test_where_memory_runs_out_half_as_many_rows_are_asked_and_none_is_lost() -> None:
+    """Memory that is really gone: the process may have no more of it."""
+    run = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def model() -> PaliGemma:
+    return PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT)
+
+
+def _spec(**fields: Any) -> AnnotateSpec:
+    return AnnotateSpec(input="-", output="-", run_id="x", prompts=("ocr",), **fields)
+
+
+def test_a_cpu_is_given_sixteen_rows_and_whoever_asks_for_more_gets_them(model: PaliGemma) -> None:
+    assert fitting_batch(model, _spec(), 8)[0] == 16
+    assert fitting_batch(model, _spec(batch_size=40), 8)[0] == 40
+
+
+class _Chip:
+    """A device that says how much memory it has; the machine's own does not."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def memory_stats(self) -> dict[str, int]:
+        return {"bytes_limit": self._limit}
+
+
+def test_a_chip_is_given_the_largest_batch_that_it_is_reckoned_to_hold(
+    model: PaliGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape: Any = {"dtype": "bfloat16", "prompt_tokens": 8, "new_tokens": 64}
+    limit = memory(model.config, batch=64, **shape).total / 0.9
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(int(limit) + 1)])
+    assert fitting_batch(model, _spec(), 8)[0] == 64
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(2**10)])
+    with pytest.raises(ValueError, match=r"8 tokens takes .* of each chip, which has 0\.0; low"):
+        fitting_batch(model, _spec(), 8)

@@ -1,0 +1,127 @@
+"""Every fast path computes what the plain one does: layouts, blocks, int8 weights and caches."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from paliflow.benchmarks.digits.measure import PROMPTS, held_out_scenes
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, attention, preprocess
+from paliflow.model.generate import generate
+from paliflow.model.layers import Rows, einsum, quantise
+from paliflow.model.network import apply
+from paliflow.model.sampling import Greedy
+from paliflow.model.sharding import local_mesh
+from paliflow.model.weights import abstract_params
+from paliflow.tests.model.conftest import expected, load_reference, reference_params
+
+EPSILON = {"float32": 1e-5, "bfloat16": 0.05}
+"""Of logits, relative: both round the same weights, and sum in another order."""
+
+
+def _rms(x: Any) -> float:
+    return float(np.square(x).mean() ** 0.5)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> tuple[Any, Any, Any]:
+    """Images that the bundled model reads, and one of four questions about each."""
+    tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
+    drawn = held_out_scenes(48)
+    images = np.stack([preprocess(scene.image, 56) for scene in drawn])
+    asked = [tokenizer.encode_prompt(PROMPTS[n % len(PROMPTS)], 32) for n in range(len(drawn))]
+    width = max(map(len, asked))
+    prompt = np.array([ids + [0] * (width - len(ids)) for ids in asked], np.int32)
+    return images, prompt, np.arange(width) < np.array([[len(ids)] for ids in asked])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["pg1", "pg2"])
+def test_layers_apart_compute_what_stacked_ones_do(name: str, dtype: str) -> None:
+    model, want = load_reference(name, dtype=dtype), expected(name)
+    network, stacked = model.network, reference_params(name, dtype)
+    inputs = want["image"], want["text"], want["mask_ar"]
+    plain = apply(network, stacked, "__call__", *map(jnp.asarray, inputs))
+    assert _rms(model.logits(*inputs) - plain) < EPSILON[dtype] * _rms(plain)
+    if dtype == "float32":
+        rest: dict[str, Any] = {"max_new_tokens": 8, "sampler": Greedy(), "eos_id": None}
+        prompt = want["prompt"], want["prompt_mask"]
+        tokens = model.encode_images(want["image"])
+        slow = generate(network, stacked, tokens, *map(jnp.asarray, prompt), 0, **rest)
+        np.testing.assert_array_equal(
+            model.generate_from_tokens(tokens, *prompt, max_new_tokens=8, eos_id=None).tokens,
+            slow.tokens,
+        )
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("masked", ["none", "keys", "each query"])
+def test_attention_in_blocks_is_attention(
+    monkeypatch: pytest.MonkeyPatch, masked: str, softcap: float | None
+) -> None:
+    rng = np.random.default_rng(0)
+    query = jnp.asarray(rng.normal(size=(2, 21, 4, 8)), jnp.float32)
+    key, value = (jnp.asarray(rng.normal(size=(2, 21, 2, 8)), jnp.float32) for _ in range(2))
+    seen = jnp.asarray(rng.random((2, 21, 21)) < 0.7)
+    mask = {"none": None, "keys": seen[:, :1], "each query": seen}[masked]
+
+    def summed(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return jnp.square(attention.attend(query, key, value, mask, softcap)).sum()
+
+    want = attention.attend(query, key, value, mask, softcap)
+    slopes = jax.grad(summed, (0, 1, 2))(query, key, value)
+    monkeypatch.setattr(attention, "_BLOCK", 4)
+    np.testing.assert_allclose(
+        attention.attend(query, key, value, mask, softcap), want, rtol=1e-5, atol=1e-6
+    )
+    for found, wanted in zip(jax.grad(summed, (0, 1, 2))(query, key, value), slopes, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_in_blocks_holds_a_block_of_logits() -> None:
+    """4,096 queries of one 896-pixel image: 1.07 GB of logits, of which an eighth is held."""
+    shape = jax.ShapeDtypeStruct((1, 4096, 16, 72), jnp.bfloat16)
+    program = jax.jit(lambda q, k, v: attention.attend(q, k, v, None, None))
+    memory: Any = program.lower(shape, shape, shape).compile().memory_analysis()
+    logits = 16 * 4096 * 4096 * 4
+    assert memory.temp_size_in_bytes < 0.5 * logits
+
+
+def test_int8_holds_a_weight_to_half_a_step_and_a_product_to_about_a_percent() -> None:
+    rng = np.random.default_rng(0)
+    weight = jnp.asarray(rng.normal(size=(6, 3, 64)), jnp.float32)
+    values, scale = quantise(weight, (-1,))
+    assert values.dtype == jnp.int8
+    assert np.abs(np.asarray(values)).max() == 127
+    assert np.all(np.abs(values * scale - weight) <= 0.5001 * np.asarray(scale))
+    x = jnp.asarray(rng.normal(size=(2, 5, 64)), jnp.float32)
+    found = einsum("BTD,DHh->BTHh", x, Rows(values, scale[..., 0]))
+    exact = jnp.einsum("BTD,HhD->BTHh", x, weight)
+    assert _rms(found - exact) < 0.015 * _rms(exact)
+    assert not np.any(einsum("BTD,HhD->BTHh", 0 * x, Rows(values, scale[..., 0])))
+
+
+def test_int8_reads_what_bfloat16_reads(scenes: Any) -> None:
+    """The bundled model on images it can read: the same answers but for one in twenty or so."""
+    images, prompt, mask = scenes
+    answers = {}
+    for dtype, int8_cache in (("bfloat16", False), ("int8", False), ("bfloat16", True)):
+        model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype=dtype)
+        options: dict[str, Any] = {"max_new_tokens": 16, "int8_cache": int8_cache}
+        answers[dtype, int8_cache] = model.generate(images, prompt, mask, **options)
+    plain = answers.pop(("bfloat16", False))
+    for other in answers.values():
+        alike = (other.tokens == plain.tokens).all(axis=1)
+        assert np.mean(alike) >= 0.9
+        drift = np.abs(other.logprobs.sum(1) - plain.logprobs.sum(1))[np.asarray(alike)]
+        assert np.mean(drift) < 0.05
+
+
+def test_what_is_planned_for_is_what_is_loaded() -> None:
+    for dtype in ("float32", "bfloat16", "int8"):
+        model = load_reference("pg2", dtype=dtype)
+        planned = abstract_params(model.config, dtype, local_mesh())
+        found = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), model.params)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), planned) == found

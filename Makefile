@@ -3,10 +3,12 @@ PYTHON ?= python3
 export RAY_USAGE_STATS_ENABLED = 0
 
 BIN := .venv/bin
+PIP := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$\
+	$(BIN)/pip install --quiet --disable-pip-version-check)
 INSTALLED := .venv/installed
 FOLDERS := configs model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video finetune-demo test slow chaos fullsize lint format measure picture clean
+.PHONY: demo demo-video finetune-demo test slow chaos fullsize lint format tpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -38,6 +40,11 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compiler: half an hour
+	$(PIP) -c constraints.txt -e '.[tpu-aot]'
+	$(BIN)/python -m paliflow.benchmarks.tpu_check
+	$(BIN)/python -m paliflow.benchmarks.tpu_finetune
+
 measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of held-out scans
 	$(BIN)/python -m paliflow.benchmarks.digits measure
 
@@ -53,12 +60,11 @@ picture: demo  ## Draws docs/annotated.png from the demo
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "Python 3.11 to 3.13, or PYTHON=..."'
 	if command -v uv >/dev/null; then \
-		uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
-		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+		uv venv --quiet --allow-existing --python $(PYTHON) .venv; \
 	else \
-		$(PYTHON) -m venv .venv && \
-		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+		$(PYTHON) -m venv .venv; \
 	fi
+	$(PIP) -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:

@@ -3,11 +3,10 @@
     python -m paliflow.benchmarks.tpu_finetune
     python -m paliflow.benchmarks.tpu_finetune --slice v5e:4x4 --model paligemma2-3b-448
 
-The compiler is the real one, from the package `libtpu` (the extra `tpu`); it says how much
+The compiler is the real one, from the package `libtpu` (the extra `tpu-aot`); it says how much
 memory each chip needs, and refuses a program that needs more than there is.
 """
 
-import os
 import sys
 import time
 from typing import Annotated, Any
@@ -16,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
-from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from paliflow.model.aot import slice_devices
 from paliflow.model.config import VARIANTS, PaliGemmaConfig
 from paliflow.model.loss import Batch
 from paliflow.model.recipe import Recipe
@@ -35,8 +34,7 @@ def compile_step(
     config: PaliGemmaConfig, recipe: Recipe, topology: str, examples: int, text_length: int
 ) -> jax.stages.Compiled:
     """The step of `examples` a chip, for all chips of a slice such as `v5e:2x4`."""
-    described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    mesh = Mesh(np.array(described.devices), ("data",))
+    mesh = Mesh(np.array(slice_devices(topology)), ("data",))
     rows = examples * mesh.size
 
     def row(shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> jax.ShapeDtypeStruct:
@@ -55,13 +53,6 @@ def main(
     text_length: Annotated[int, typer.Option(help="Tokens of prefix and suffix.")] = 128,
 ) -> None:
     """Prints the memory of each chip; exit code 1 if a step does not fit."""
-    jax.config.update("jax_platforms", "cpu")
-    os.environ |= {
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is touched, so none is locked
-        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-    }
     print(
         "| slice | trains | examples a step | arguments | temporaries | of 15.75 GiB | compiled |"
     )

@@ -52,6 +52,7 @@ def slice_devices(topology: str) -> list[Any]:
         ValueError: the compiler is missing or knows no such slice.
     """
     jax.config.update("jax_platforms", "cpu")
+    one = {"chips_per_host_bounds": (1, 1, 1)} if topology.endswith(":1x1") else {}
     os.environ |= {
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is touched, so none is locked
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -59,7 +60,7 @@ def slice_devices(topology: str) -> list[Any]:
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **one)
     except Exception as error:
         raise ValueError(
             f"{topology!r} cannot be compiled for: {error}; it takes the extra `tpu-aot` and a "
@@ -118,7 +119,12 @@ def compile_inference(
 
     slots = frames * config.vision.num_patches + prompt_tokens + new_tokens
     _, filled = jax.eval_shape(prefill, params, images, prompt, mask)
-    cache = jax.tree.map(lambda x: row((slots, *x.shape[2:]), x.dtype), filled)
+    heads = "model" if config.text.num_kv_heads % model_parallel == 0 else None
+    place = NamedSharding(mesh, PartitionSpec("data", None, heads))
+    cache = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((batch, slots, *x.shape[2:]), x.dtype, sharding=place),
+        filled,
+    )
     token = row((), jnp.int32)
     return [
         compiled("vision and prefill", jax.jit(prefill).lower(params, images, prompt, mask)),

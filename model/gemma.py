@@ -274,11 +274,14 @@ class Decoder(nn.Module):
         """
         x = spread(x)
         if self.apart:
+            # The barrier keeps a TPU's compiler from mixing layers, and from holding what it
+            # makes of all of them at once: in int8, gigabytes.
             caches: list[Cache] = []
             for layer, block in enumerate(self.layers):
                 own = None if cache is None else cache[layer]
                 last = at if layer == self.config.depth - 1 else None
                 x, new = block(x, own, positions, mask, index, last)
+                x = jax.lax.optimization_barrier(x)
                 caches.append(new)
             return self.final_norm(x), tuple(caches)
         x, cache = self.layers(x, cache, positions, mask, index)

@@ -1,6 +1,8 @@
 """What both towers share: weights and the einsum that takes them, affine maps, norms."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 from operator import itemgetter
 from os.path import commonprefix
@@ -22,14 +24,23 @@ class Adapted(NamedTuple):
     b: jax.Array  # [R, *outputs]
 
 
-class Rows(NamedTuple):
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("weight", "scale"),
+    meta_fields=("outputs", "inputs"),
+)
+@dataclass(frozen=True)
+class Rows:
     """A weight as `layout.pack` lays it for inference: one row of inputs for each output.
 
-    Int8 with a `scale` acts as `weight * scale`.
+    Int8 with a `scale` acts as `weight * scale`. A matrix, whatever axes its outputs and inputs
+    have: of more than two, a TPU pads the last and copies the weight before each product.
     """
 
-    weight: jax.Array  # [*outputs, *inputs]
-    scale: jax.Array | None = None  # float32 [*outputs]
+    weight: jax.Array  # [O, I]
+    scale: jax.Array | None  # float32 [O]
+    outputs: tuple[int, ...]  # the axes that O stands for
+    inputs: tuple[int, ...]  # and I
 
 
 Kernel = jax.Array | Adapted | Rows
@@ -46,7 +57,7 @@ def kernel(
     """
     if module.has_variable("params", name):
         held: Any = module.get_variable("params", name)
-        if isinstance(held, tuple):
+        if isinstance(held, (Rows, tuple)):
             return held
     weight = module.param(name, init, shape)
     if not module.has_variable("params", f"{name}_lora_a"):
@@ -73,7 +84,7 @@ def einsum(
     left, right = equation.split(",")
     weight, result = right.split("->")
     if isinstance(kernel, Rows):
-        return _product_of_rows(x, kernel, sum(axis in left for axis in weight), dtype)
+        return _product_of_rows(x, kernel, dtype)
     if isinstance(kernel, Adapted):
         # Two thin products: neither `a b` nor its gradient is ever as large as the weight.
         inputs = "".join(axis for axis in weight if axis not in result)
@@ -106,15 +117,14 @@ def quantise(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
     return jnp.round(wide / scale).astype(jnp.int8), scale
 
 
-def _product_of_rows(x: jax.Array, kernel: Rows, inputs: int, dtype: DTypeLike | None) -> jax.Array:
-    """As `einsum`, of x's last axes, `inputs` of them; int8 rows meet x in int8, token by token.
+def _product_of_rows(x: jax.Array, kernel: Rows, dtype: DTypeLike | None) -> jax.Array:
+    """As `einsum`, of x's last axes; int8 rows meet x in int8, token by token.
 
     One plain product of two matrices: of any other, inside a loop, XLA's CPU backend makes a
     transposed copy of the weight.
     """
-    before, outputs = x.shape[:-inputs], kernel.weight.shape[:-inputs]
-    x = x.reshape(prod(before), -1)
-    rows = kernel.weight.reshape(prod(outputs), -1)
+    before = x.shape[: -len(kernel.inputs)]
+    x, rows = x.reshape(prod(before), -1), kernel.weight
     contract = (((1,), (1,)), ((), ()))
     if kernel.scale is None:
         product = jax.lax.dot_general(
@@ -125,8 +135,8 @@ def _product_of_rows(x: jax.Array, kernel: Rows, inputs: int, dtype: DTypeLike |
     else:
         values, scale = quantise(x, (1,))
         whole = jax.lax.dot_general(values, rows, contract, preferred_element_type=jnp.int32)
-        product = whole.astype(jnp.float32) * scale * kernel.scale.reshape(-1)
-    return product.reshape(*before, *outputs).astype(dtype or x.dtype)
+        product = whole.astype(jnp.float32) * scale * kernel.scale
+    return product.reshape(*before, *kernel.outputs).astype(dtype or x.dtype)
 
 
 class Affine(nn.Module):

@@ -1,7 +1,8 @@
 """How weights lie for inference: each layer apart, outputs before inputs, perhaps int8, sharded."""
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import jax
@@ -74,15 +75,22 @@ def places(path: str, packed: Any, mesh: Mesh) -> Any:
     rule = _rule(path)
     size = mesh.shape["model"]
 
-    def place(leaf: Any) -> NamedSharding:
-        axes = (rule[1] + rule[2])[: leaf.ndim] if rule else ""  # a scale has the outputs alone
-        spread = [
-            "model" if axis in _SPREAD and length % size == 0 else None
-            for axis, length in zip(axes, leaf.shape, strict=False)
-        ]
-        return NamedSharding(mesh, PartitionSpec(*spread))
+    def place(held: Any) -> Any:
+        if not isinstance(held, Rows):
+            return NamedSharding(mesh, PartitionSpec())
+        # Whole heads lie on a device, or all do: of one key-value head each has a copy.
+        assert rule
+        rows, columns = (
+            "model" if axes[0] in _SPREAD and sizes[0] % size == 0 else None
+            for axes, sizes in ((rule[1], held.outputs), (rule[2], held.inputs))
+        )
+        weight: Any = NamedSharding(mesh, PartitionSpec(rows, columns))
+        scale: Any = None
+        if held.scale is not None:
+            scale = NamedSharding(mesh, PartitionSpec(rows))
+        return replace(held, weight=weight, scale=scale)
 
-    return jax.tree.map(place, packed)
+    return jax.tree.map(place, packed, is_leaf=lambda x: isinstance(x, Rows))
 
 
 def _layers(path: str, leaf: Any) -> Iterator[tuple[str, Any]]:
@@ -100,11 +108,14 @@ def _rule(path: str) -> tuple[str, str, str] | None:
 
 def _rows(weight: Any, source: str, outputs: str, inputs: str, int8: bool) -> Rows:
     # A NumPy array's view, which is copied once, on its way to the device.
-    rows = weight.transpose([source.index(axis) for axis in outputs + inputs])
-    return _quantised(rows, len(inputs)) if int8 else Rows(rows)
+    laid = weight.transpose([source.index(axis) for axis in outputs + inputs])
+    produced, taken = laid.shape[: len(outputs)], laid.shape[len(outputs) :]
+    rows = laid.reshape(prod(produced), -1)
+    values, scale = _quantised(rows) if int8 else (rows, None)
+    return Rows(values, scale, produced, taken)
 
 
-@partial(jax.jit, static_argnums=1)
-def _quantised(rows: jax.Array, inputs: int) -> Rows:
-    values, scale = quantise(rows, tuple(range(-inputs, 0)))
-    return Rows(values, scale.reshape(rows.shape[:-inputs]))
+@jax.jit
+def _quantised(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    values, scale = quantise(rows, (1,))
+    return values, scale[:, 0]

@@ -73,6 +73,7 @@ class Encoder(nn.Module):
         if self.has_variable("params", "encoderblock_0"):  # laid by `layout.pack`
             for layer in range(self.config.depth):
                 x, _ = EncoderBlock(self.config, name=f"encoderblock_{layer}")(x)
+                x = jax.lax.optimization_barrier(x)  # as in gemma.Decoder
             return LayerNorm(name="encoder_norm")(x)
         layers = nn.scan(
             block,

@@ -6,16 +6,24 @@ import sys
 
 import pytest
 
+from paliflow.model.sharding import local_mesh
+
 CODE = """
 import jax, numpy as np
 from paliflow.tests.model.conftest import expected, load_reference
-model, want = load_reference("pg2"), expected("pg2")
+model, want = load_reference("pg2", model_parallel={model_parallel}), expected("pg2")
 rows = np.arange({batch}) % 3
 image, prompt, mask = (want[name][rows] for name in ("image", "prompt", "prompt_mask"))
 assert len(jax.devices()) == 8
 tokens = model.encode_images(image)
 assert len(tokens.sharding.device_set) == 8
-assert tokens.is_fully_replicated == ({batch} % 8 != 0)
+assert tokens.is_fully_replicated == ({batch} % (8 // {model_parallel}) != 0)
+for shared in ("mlp/linear", "attn/q_einsum/w", "attn/attn_vec_einsum/w"):
+    node = model.params["llm"]["layers_0"]
+    for name in shared.split("/"):
+        node = node[name]
+    held = node.weight.addressable_shards[0].data.size
+    assert held * {model_parallel} == node.weight.size, shared
 result = model.generate_from_tokens(tokens, prompt, mask, max_new_tokens=16, eos_id=None)
 np.testing.assert_array_equal(result.tokens, want["decoded"][rows])
 """
@@ -86,9 +94,15 @@ def test_eight_devices_drop_out_what_one_does() -> None:
     _run(TRAINING.format(assertion=assertion))
 
 
-@pytest.mark.parametrize("batch", [3, 16])
-def test_eight_devices_generate_what_one_does(batch: int) -> None:
-    _run(CODE.format(batch=batch))
+@pytest.mark.parametrize(("batch", "model_parallel"), [(3, 1), (16, 1), (6, 4)])
+def test_eight_devices_generate_what_one_does(batch: int, model_parallel: int) -> None:
+    """Eight copies of the model, and two over four devices each."""
+    _run(CODE.format(batch=batch, model_parallel=model_parallel))
+
+
+def test_devices_that_do_not_divide_into_models_are_an_error() -> None:
+    with pytest.raises(ValueError, match="model_parallel=2: 1 devices do not divide into models"):
+        local_mesh(2)
 
 
 def _run(code: str) -> None:

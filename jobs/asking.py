@@ -29,7 +29,7 @@ from paliflow.model import (
     score_detections,
 )
 
-_PROMPT_BUCKET = 8
+PROMPT_BUCKET = 8
 """Prompts are padded to a multiple of this many tokens, so that runs share compiled programs."""
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
@@ -240,7 +240,7 @@ class Asker:
             return error
 
     def _padded(self, tokens: list[int]) -> int:
-        return -(-len(tokens) // _PROMPT_BUCKET) * _PROMPT_BUCKET
+        return -(-len(tokens) // PROMPT_BUCKET) * PROMPT_BUCKET
 
 
 def _sampler(sampling: Sampling) -> Sampler:

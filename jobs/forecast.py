@@ -15,7 +15,7 @@ from rich.text import Text
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.chips import Chip, Efficiency, catalogue
-from paliflow.jobs.asking import _PROMPT_BUCKET
+from paliflow.jobs.asking import PROMPT_BUCKET
 from paliflow.jobs.checkpoints import resolve, tokenizer_of
 from paliflow.jobs.paths import with_absolute_paths
 from paliflow.jobs.sources import items
@@ -318,7 +318,7 @@ def _prompt_tokens(
     if prompts:
         longest = min(limit, max(map(tokens, prompts)))
         why = "tokenized" if tokenizer else "no tokenizer here, so counted in bytes: at most"
-    return -(-longest // _PROMPT_BUCKET) * _PROMPT_BUCKET, why
+    return -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET, why
 
 
 def _remarks(load: Load, outlooks: Sequence[Outlook]) -> Iterator[str]:

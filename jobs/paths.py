@@ -6,7 +6,9 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.run import RunSpec
 from paliflow.jobs import storage
 
-_FIELDS = {"input", "output", "checkpoint", "registry", "tokenizer", "mask_decoder"}
+_FIELDS = {
+    "input", "output", "checkpoint", "compilation_cache", "registry", "tokenizer", "mask_decoder",
+}  # fmt: skip
 _S = TypeVar("_S", bound=RunSpec)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 MASKED = -2.3819763e38
 """The logit of a masked position, as the reference writes it."""
-_BLOCK = 512
+BLOCK = 512
 """Queries whose logits are in memory at a time, where there are more than twice as many."""
 
 
@@ -34,13 +34,13 @@ def attend(
         [B, T, H, h] in the query's dtype.
     """
     length = query.shape[1]
-    if length <= 2 * _BLOCK:
+    if length <= 2 * BLOCK:
         return _attend(query, key, value, mask, softcap)
     own = mask is not None and mask.shape[1] > 1  # each query sees other keys
 
     def blocks(x: jax.Array) -> jax.Array:
-        padded = jnp.pad(x, ((0, 0), (0, -length % _BLOCK), *[(0, 0)] * (x.ndim - 2)))
-        return jnp.moveaxis(padded.reshape(x.shape[0], -1, _BLOCK, *x.shape[2:]), 1, 0)
+        padded = jnp.pad(x, ((0, 0), (0, -length % BLOCK), *[(0, 0)] * (x.ndim - 2)))
+        return jnp.moveaxis(padded.reshape(x.shape[0], -1, BLOCK, *x.shape[2:]), 1, 0)
 
     # Computed again in the backward pass, whose residuals would be the T x S logits.
     @jax.checkpoint

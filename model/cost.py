@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from paliflow.configs.chips import Chip, Dtype
+from paliflow.model.attention import BLOCK
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.weights import abstract_params
 
@@ -17,9 +18,6 @@ from paliflow.model.weights import abstract_params
 
 _LOGITS = 3
 """Copies of the logits: as they come, as log-probabilities, and what chooses among them."""
-_QUERIES = 512
-"""Queries whose attention logits are in memory at a time, where there are more than twice as many
-(`model.attention`)."""
 _HEADROOM = 0.9
 """Of its memory, what a device is filled to: these are estimates, programs take room themselves,
 and what is free is in pieces."""
@@ -139,7 +137,7 @@ def memory(
         # A layer's input, its sum and what is normalised: 3 [B, T, D]. Then the larger of
         # query, key, value and mixture, 4 [B, T, H, h], with logits and weights in float32,
         # 2 [B, H, Q, T]; and of the products that are mlp_dim wide in float32, 2 [B, T, M].
-        queries = length if length <= 2 * _QUERIES else _QUERIES
+        queries = length if length <= 2 * BLOCK else BLOCK
         heads, hidden = _share(heads, model_parallel), _share(hidden, model_parallel)
         attending = 4 * length * heads * head_dim * item + 2 * 4 * heads * queries * length
         return rows * (3 * length * width * item + max(attending, 2 * 4 * length * hidden))

@@ -173,10 +173,15 @@ def test_relative_paths_a_table_and_the_place_of_the_rows(
     result = execute(
         *(*PALIFLOW, "annotate", "images", "--output", "annotations", "--prompt", "ocr"),
         *("--max-new-tokens", "6", "--run-id", "first", "--ray-address", cluster),
-        *("--max-error-fraction", "0.5"),
+        *("--max-error-fraction", "0.5", "--compilation-cache", "programs"),
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
+    assert any((tmp_path / "programs").iterdir())
+    assert re.search(
+        r"^model: bfloat16 on 1 x cpu, 16 rows at a time, ", result.stdout, re.MULTILINE
+    )
+    assert re.search(r"^first batch: after [\d.]+ s, ", result.stdout, re.MULTILINE)
     assert "000.jpg" in result.stdout
     assert "empty file" in result.stdout
     location = tmp_path / "annotations" / "run_id=first"

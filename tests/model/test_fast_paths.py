@@ -74,7 +74,7 @@ def test_attention_in_blocks_is_attention(
 
     want = attention.attend(query, key, value, mask, softcap)
     slopes = jax.grad(summed, (0, 1, 2))(query, key, value)
-    monkeypatch.setattr(attention, "_BLOCK", 4)
+    monkeypatch.setattr(attention, "BLOCK", 4)
     np.testing.assert_allclose(
         attention.attend(query, key, value, mask, softcap), want, rtol=1e-5, atol=1e-6
     )

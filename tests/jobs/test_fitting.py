@@ -1,5 +1,6 @@
 """A device batch is as large as memory allows, and smaller where it did not after all."""
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -34,21 +35,26 @@ tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
 scenes = [preprocess(scene.image, 56) for scene in held_out_scenes(16)]
 inputs = [Input(Item(str(n)), "", 224, 224, pixels) for n, pixels in enumerate(scenes)]
 want, _ = asked(16)
-room = psutil.Process().memory_info().vms + 700 * 2**20
+room = psutil.Process().memory_info().vms + 1200 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
-found, asker = asked(1024)
-assert 16 <= asker.width < 1024, asker.width
-assert found == want * 64
+found, asker = asked(2048)
+assert 16 <= asker.width < 2048, asker.width
+assert found == want * 128
 (name, said), *_ = asker.notes
-assert name == "batch 512"
-assert said == "the device's memory ran out with 1024 rows at a time; now 512"
+assert name == "batch 1024"
+assert said == "the device's memory ran out with 2048 rows at a time; now 1024"
 """
 
 
 def test_where_memory_runs_out_half_as_many_rows_are_asked_and_none_is_lost() -> None:
     """Memory that is really gone: the process may have no more of it."""
     run = subprocess.run(
-        [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, check=False
+        [sys.executable, "-c", OUT_OF_MEMORY],
+        # Of a library of its own, XLA's CPU backend does not say why it failed.
+        env={**os.environ, "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
 

@@ -45,7 +45,7 @@ OPERATORS: list[Any] = [
         ({"batch_size": 0}, "batch_size=0"),
         ({"run_id": "a/b"}, "run_id='a/b'"),
         ({"sampling": {"temprature": 1}}, "sampling.temprature"),
-        ({"dtype": "float16", "seed": "x"}, "dtype='float16'.*seed='x'"),
+        ({"dtype": "float16", "seed": "x"}, "seed='x'.*dtype='float16'"),
         ({"runtime_env": {"pip": ["x"]}}, "runtime_env.*ray_conn_id"),
         ({"prompts": []}, "AnnotateSpec: .*give prompts, or the prompt_column"),
         ({"max_error_fraction": 10}, "max_error_fraction=10"),

@@ -11,6 +11,7 @@ follows for a batch, with the share of its peaks that `configs/chips.yaml` expec
 """
 
 import sys
+from math import prod
 from typing import Annotated, NamedTuple
 
 import typer
@@ -95,10 +96,7 @@ def main(
 
 
 def _chips(topology: str) -> int:
-    chips = 1
-    for side in topology.partition(":")[2].split("x"):
-        chips *= int(side)
-    return chips
+    return prod(map(int, topology.partition(":")[2].split("x")))
 
 
 def _seconds(program: Program, chip: Chip, dtype: DtypeName) -> float:

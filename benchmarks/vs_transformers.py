@@ -24,6 +24,7 @@ import numpy as np
 import typer
 
 from paliflow.model import VARIANTS, Greedy, PaliGemma
+from paliflow.model.cost import work
 from paliflow.model.generate import generate
 from paliflow.model.huggingface import write_huggingface
 from paliflow.model.paligemma import encode_images
@@ -73,7 +74,10 @@ def main(
 
 
 def _print(best: dict[str, dict[str, float]], model: str, new_tokens: int) -> None:
-    flops = _flops(model)
+    does = work(
+        VARIANTS[model], dtype="bfloat16", prompt_tokens=PROMPT_TOKENS, new_tokens=new_tokens
+    )
+    flops = does.vision.flops + does.prefill.flops
     base = next((best[name] for name in best if name.startswith("torch")), None)
     print(
         "\n| engine | batch | prefill images/s | decode tokens/s | s a step | images/s | ratio "
@@ -88,18 +92,6 @@ def _print(best: dict[str, dict[str, float]], model: str, new_tokens: int) -> No
             f"| {r['batch'] / step:.3g} | {step:.3g} | {r['images/s']:.3g} | {ratio:.2f} "
             f"| {r['peak_bytes'] / 1e9:.2f} | {reached:.0%} |"
         )
-
-
-def _flops(model: str) -> float:
-    """Of vision tower and prefill, per image: each matrix twice for each token that it meets."""
-    config = VARIANTS[model]
-    patches = config.vision.num_patches
-    total = 0.0
-    for path, shape in expected_shapes(config).items():
-        tokens = patches if path.startswith("img/") else patches + PROMPT_TOKENS
-        if "kernel" in path or "einsum" in path or "linear" in path:
-            total += 2 * np.prod(shape) * tokens
-    return total
 
 
 def _run(python: str | None, asked: dict[str, Any]) -> dict[str, float]:

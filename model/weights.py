@@ -117,8 +117,7 @@ def load_params(
         CheckpointError: as `fitting`.
     """
     fits = fitting(leaves, config)
-    int8 = np.dtype(dtype) == np.int8
-    stored = np.dtype(jnp.bfloat16 if int8 else dtype)
+    stored, int8 = _stored(dtype)
     params: dict[str, Any] = {}
     for path in sorted(fits, key=lambda p: -np.prod(fits[p].shape)):
         for name, packed in pack(path, fits[path].read(stored), int8=int8).items():
@@ -129,8 +128,7 @@ def load_params(
 
 def abstract_params(config: PaliGemmaConfig, dtype: DTypeLike, mesh: Mesh) -> dict[str, Any]:
     """What `load_params` would give, as `jax.ShapeDtypeStruct`; nothing is allocated."""
-    int8 = np.dtype(dtype) == np.int8
-    stored = np.dtype(jnp.bfloat16 if int8 else dtype)
+    stored, int8 = _stored(dtype)
     params: dict[str, Any] = {}
     for path, shape in expected_shapes(config).items():
         leaf = jax.ShapeDtypeStruct(shape, stored)
@@ -142,6 +140,12 @@ def abstract_params(config: PaliGemmaConfig, dtype: DTypeLike, mesh: Mesh) -> di
             )
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree
+
+
+def _stored(dtype: DTypeLike) -> tuple[np.dtype[Any], bool]:
+    """What is read as, and whether matrices then become int8."""
+    int8 = np.dtype(dtype) == np.int8
+    return np.dtype(jnp.bfloat16 if int8 else dtype), int8
 
 
 def fitting(leaves: Mapping[str, Leaf], config: PaliGemmaConfig) -> dict[str, Leaf]:

@@ -16,10 +16,11 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from paliflow.configs.chips import Chip, catalogue
 from paliflow.configs.chips import Dtype as DtypeName
-from paliflow.model.aot import Program, compile_inference
+from paliflow.configs.chips import catalogue
+from paliflow.model.aot import compile_inference
 from paliflow.model.config import VARIANTS
+from paliflow.model.cost import Phase
 
 _GIB = 2**30
 
@@ -78,7 +79,11 @@ def main(
             new_tokens=new_tokens, model_parallel=case.model_parallel,
             batch=case.rows * _chips(case.topology),
         )  # fmt: skip
-        seconds = [_seconds(program, chip, case.dtype) for program in programs]
+        # The compiler's figures are of all rows.
+        seconds = [
+            Phase(each.flops, 0.0, round(each.accessed), 0, 1).seconds(chip, case.dtype, 1)
+            for each in programs
+        ]
         rate = case.rows / (seconds[0] + (new_tokens - 1) * seconds[1])
         for program in programs:
             share = program.memory / chip.hbm / _GIB
@@ -97,14 +102,6 @@ def main(
 
 def _chips(topology: str) -> int:
     return prod(map(int, topology.partition(":")[2].split("x")))
-
-
-def _seconds(program: Program, chip: Chip, dtype: DtypeName) -> float:
-    """By the roofline: as long as computing or as reading, whichever is longer."""
-    peak: float = getattr(chip.peak, dtype)
-    computing = program.flops / peak / 1e12 / chip.efficiency.compute
-    reading = program.accessed / chip.bandwidth / 1e9 / chip.efficiency.bandwidth
-    return max(computing, reading)
 
 
 if __name__ == "__main__":

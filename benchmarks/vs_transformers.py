@@ -28,6 +28,7 @@ from paliflow.model.cost import work
 from paliflow.model.generate import generate
 from paliflow.model.huggingface import write_huggingface
 from paliflow.model.paligemma import encode_images
+from paliflow.model.slices import slices
 from paliflow.model.weights import expected_shapes
 
 PROMPT_TOKENS = 8
@@ -142,12 +143,14 @@ def _time_jax(asked: dict[str, Any]) -> dict[str, float]:
     images, prompt = jnp.asarray(data["images"]), jnp.asarray(data["prompt"])
     mask = jnp.ones(prompt.shape, bool)
     network, params = model.network, model.params
-    lowered = encode_images.lower(network, params, images)
+    rows, patches = len(images), model.config.vision.num_patches
+    lowered = encode_images.lower(network, params, images, slices(rows, patches))
     encode, tokens = lowered.compile(), lowered.out_info
     programs = {
         count: generate.lower(
             *(network, params, tokens, prompt, mask, 0),
             max_new_tokens=count, sampler=Greedy(), eos_id=None,
+            slices=slices(rows, patches + PROMPT_TOKENS),
         ).compile()
         for count in (1, asked["new_tokens"])
     }  # fmt: skip

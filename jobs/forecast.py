@@ -22,6 +22,7 @@ from paliflow.jobs.sources import items
 from paliflow.model import VARIANTS, PaliGemmaConfig, Tokenizer, local_copy
 from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.cost import Memory, largest_batch, memory, work
+from paliflow.model.sharding import device_rows
 from paliflow.model.weights import expected_shapes, infer_config
 
 _GIB = 2**30
@@ -183,7 +184,7 @@ def _outlook(load: Load, chip: Chip, chips: int | None, over: int) -> Outlook:
     need = memory(load.config, batch=batch or copies, **places, **load.shape)
     if not largest:
         return Outlook(chip, over * copies, over, 0, 0, need, 0.0, inf, inf)
-    rows = batch if batch % copies else batch // copies
+    rows = device_rows(batch, copies)
     each = work(load.config, model_parallel=over, **load.shape)
     seconds = each.seconds(chip, rows, load.rows / load.inputs, load.new_tokens)
     actors = spec.actors or 1

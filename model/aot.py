@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -15,7 +15,8 @@ from jax.typing import DTypeLike
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.gemma import Caches, quantised
 from paliflow.model.network import Network, apply
-from paliflow.model.sharding import inference_mesh
+from paliflow.model.sharding import device_rows, inference_mesh
+from paliflow.model.slices import sliced, slices
 from paliflow.model.weights import abstract_params
 
 _COLLECTIVE = re.compile(
@@ -83,6 +84,9 @@ def compile_inference(
 ) -> list[Program]:
     """Compiles vision tower with prefill, and a step of decoding, as `generate` runs them.
 
+    The compiler counts a loop once: where rows are cut to slices, what it says of one counts for
+    each.
+
     Args:
         config: of the model.
         topology: of the slice.
@@ -108,16 +112,21 @@ def compile_inference(
     images = row((size, size, 3) if frames == 1 else (frames, size, size, 3), jnp.float32)
     prompt, mask = row((prompt_tokens,), jnp.int32), row((prompt_tokens,), jnp.bool_)
 
-    def prefill(params: Any, images: jax.Array, prompt: jax.Array, mask: jax.Array) -> Any:
-        tokens = apply(network, params, "encode_images", images)
-        logits, cache = apply(network, params, "prefill", tokens, prompt, mask)
-        return logits, quantised(cache) if int8_cache else cache
+    def prefill(params: Any, *rows: jax.Array) -> Any:
+        def answer(images: jax.Array, prompt: jax.Array, mask: jax.Array) -> Any:
+            tokens = apply(network, params, "encode_images", images)
+            logits, cache = apply(network, params, "prefill", tokens, prompt, mask)
+            return logits, quantised(cache) if int8_cache else cache
+
+        return sliced(answer, cut, *rows)
 
     def decode(params: Any, token: jax.Array, position: jax.Array, cache: Caches) -> Any:
         seen = jnp.ones((batch, slots), bool)
         return apply(network, params, "decode", token, position, seen, cache, slots - 1)
 
-    slots = frames * config.vision.num_patches + prompt_tokens + new_tokens
+    patches = frames * config.vision.num_patches
+    each, slots = device_rows(batch, mesh.shape["data"]), patches + prompt_tokens + new_tokens
+    cut = slices(each, patches + prompt_tokens)
     _, filled = jax.eval_shape(prefill, params, images, prompt, mask)
     heads = "model" if config.text.num_kv_heads % model_parallel == 0 else None
     place = NamedSharding(mesh, PartitionSpec("data", None, heads))
@@ -126,8 +135,9 @@ def compile_inference(
         filled,
     )
     token = row((), jnp.int32)
+    read = compiled("vision and prefill", jax.jit(prefill).lower(params, images, prompt, mask))
     return [
-        compiled("vision and prefill", jax.jit(prefill).lower(params, images, prompt, mask)),
+        replace(read, flops=cut * read.flops, accessed=cut * read.accessed),
         compiled(
             "step of decoding",
             jax.jit(decode, donate_argnums=3).lower(params, token, token, cache),

@@ -3,14 +3,16 @@
 from dataclasses import astuple, dataclass
 from functools import cache
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh
 
 from paliflow.configs.chips import Chip, Dtype
 from paliflow.model.attention import BLOCK
 from paliflow.model.config import PaliGemmaConfig
+from paliflow.model.sharding import device_rows
+from paliflow.model.slices import slices
 from paliflow.model.weights import abstract_params
 
 # Axes: B rows on a device, F frame, P patch, T image tokens and prompt, S slot of the cache,
@@ -50,9 +52,11 @@ class Phase:
     attention: float
     """Operations of attention, for one row; never in int8."""
     weights: int
-    """Bytes that are read once, however many the rows."""
+    """Bytes that are read once for a slice of the rows."""
     cache: int
     """Bytes that are read for one row."""
+    tokens: int
+    """Of one row: how many rows are a slice."""
 
     @property
     def flops(self) -> float:
@@ -65,7 +69,8 @@ class Phase:
         exact = chip.peak.float32 if dtype == "float32" else chip.peak.bfloat16
         peak: float = getattr(chip.peak, dtype)
         computing = rows * (self.products / peak + self.attention / exact) / 1e12
-        reading = (self.weights + rows * self.cache) / chip.bandwidth / 1e9
+        weights = slices(rows, self.tokens) * self.weights
+        reading = (weights + rows * self.cache) / chip.bandwidth / 1e9
         reached = chip.efficiency
         return max(computing / reached.compute, reading / reached.bandwidth)
 
@@ -126,7 +131,7 @@ def memory(
         int8_cache: keys and values in int8.
     """
     vision, text = config.vision, config.text
-    rows = batch if batch % data_parallel else batch // data_parallel
+    rows = device_rows(batch, data_parallel)
     item = _itemsize(dtype)
     length = frames * vision.num_patches + prompt_tokens
     slots = length + new_tokens - 1
@@ -142,15 +147,19 @@ def memory(
         attending = 4 * length * heads * head_dim * item + 2 * 4 * heads * queries * length
         return rows * (3 * length * width * item + max(attending, 2 * 4 * length * hidden))
 
+    patches = frames * vision.num_patches
     tower = transient(
-        *(rows * frames, vision.num_patches, vision.width, vision.mlp_dim),
+        rows // slices(rows, patches) * frames,
+        *(vision.num_patches, vision.width, vision.mlp_dim),
         *(vision.num_heads, vision.width // vision.num_heads),
     )
-    # The images themselves, float32 [B, F, size, size, 3], and the tokens made of them.
-    tower += rows * frames * 4 * 3 * config.image_size**2
-    tokens = rows * frames * vision.num_patches * text.width * item
+    # The images themselves, float32 [B, F, size, size, 3], twice where they are cut to slices;
+    # and the tokens made of them.
+    tower += 2 * rows * frames * 4 * 3 * config.image_size**2
+    tokens = rows * patches * text.width * item
     prefill = transient(
-        *(rows, length, text.width, text.mlp_dim, text.num_heads, text.head_dim),
+        rows // slices(rows, length),
+        *(length, text.width, text.mlp_dim, text.num_heads, text.head_dim),
     )
     # The prompt's keys and values are copied to where the answer's have room.
     prompt_cache = rows * length * _slot_bytes(config, dtype, model_parallel, int8_cache=False)
@@ -227,18 +236,21 @@ def work(
             attention=4 * vision_heads * seen,
             weights=sum(leaf.bytes for leaf in tower),
             cache=0,
+            tokens=frames * vision.num_patches,
         ),
         prefill=Phase(
             products=sum(2 * leaf.multiplications * prefilled(leaf) for leaf in decoder),
             attention=4 * text_heads * prefill_seen,
             weights=sum(leaf.bytes for leaf in decoder),
             cache=0,
+            tokens=length,
         ),
         decode=Phase(
             products=sum(2 * leaf.multiplications for leaf in decoder),
             attention=4 * text_heads * text.depth * slots,
             weights=sum(leaf.bytes for leaf in decoder),
             cache=slots * _slot_bytes(config, dtype, model_parallel, int8_cache),
+            tokens=1,
         ),
     )
 
@@ -255,8 +267,7 @@ class _Leaf:
 
 @cache
 def _leaves(config: PaliGemmaConfig, dtype: Dtype, model_parallel: int) -> tuple[_Leaf, ...]:
-    # A mesh without devices: only shapes are asked of it.
-    mesh = cast(Mesh, AbstractMesh((1, model_parallel), ("data", "model")))
+    mesh = AbstractMesh((1, model_parallel), ("data", "model"))
     leaves = []
     for keys, leaf in jax.tree_util.tree_leaves_with_path(abstract_params(config, dtype, mesh)):
         path = jax.tree_util.keystr(keys, simple=True, separator="/")

@@ -193,9 +193,12 @@ class Embedder(nn.Module):
         """int32 [B, T] to [B, T, D], scaled by sqrt(D) rounded to the result's dtype."""
         scale = jnp.asarray(self.config.width**0.5, dtype)
         whole = isinstance(self.table, Rows)
-        rows: jax.Array = (self.table.weight if whole else self.table)[tokens]
-        if whole and self.table.scale is not None:
-            rows = rows * self.table.scale[tokens][..., None]
+        # Tied to the tokens, the table is none of a loop's invariants: XLA's CPU backend would
+        # hold all of a bfloat16 one in float32 beside the loop.
+        table, tokens = jax.lax.optimization_barrier((self.table, tokens))
+        rows: jax.Array = (table.weight if whole else table)[tokens]
+        if whole and table.scale is not None:
+            rows = rows * table.scale[tokens][..., None]
         return rows.astype(dtype) * scale
 
     def logits(self, x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Generation: one prefill, then one `while_loop` that stops when every row has ended."""
+"""Generation: prefill, then one `while_loop` that stops when every row has ended."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from paliflow.model.gemma import Caches, quantised
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Sampler
+from paliflow.model.slices import sliced
 
 # Axes: B batch, N image token, T prompt, M new token, S slot of the cache, V vocabulary.
 
@@ -29,7 +30,10 @@ class _State(NamedTuple):
     result: Generation
 
 
-@partial(jax.jit, static_argnames=("network", "max_new_tokens", "sampler", "eos_id", "int8_cache"))
+@partial(
+    jax.jit,
+    static_argnames=("network", "max_new_tokens", "sampler", "eos_id", "int8_cache", "slices"),
+)
 def generate(
     network: Network,
     params: Any,
@@ -42,6 +46,7 @@ def generate(
     sampler: Sampler,
     eos_id: int | None,
     int8_cache: bool = False,
+    slices: int = 1,
 ) -> Generation:
     """Continues each prompt.
 
@@ -58,14 +63,18 @@ def generate(
         sampler: chooses each token.
         eos_id: ends a row; None never ends one early.
         int8_cache: keep keys and values in int8; for weights that `layout.pack` has laid.
+        slices: of the batch, which prefill takes one after the other, as `sliced`.
     """
     key = jax.random.key(seed)
     rows = jnp.arange(prompt.shape[0])
-    logits, cache = apply(network, params, "prefill", image_tokens, prompt, prompt_mask)
+
+    def prefill(*rows: jax.Array) -> tuple[jax.Array, Caches]:
+        logits, cache = apply(network, params, "prefill", *rows)
+        return logits, quantised(cache) if int8_cache else cache
+
+    logits, cache = sliced(prefill, slices, image_tokens, prompt, prompt_mask)
     seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
     start = seen.shape[1]
-    if int8_cache:
-        cache = quantised(cache)
 
     def grown(x: jax.Array, axis: int) -> jax.Array:
         widths = [(0, 0)] * x.ndim

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from paliflow.model.layers import Rows, quantise
 
@@ -61,7 +61,7 @@ def pack(path: str, leaf: Any, *, int8: bool) -> dict[str, Any]:
     return {name: lay(layer) for name, layer in _layers(path, leaf)}
 
 
-def places(path: str, packed: Any, mesh: Mesh) -> Any:
+def places(path: str, packed: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Where something of `pack` lies on a mesh with the axis `model`; replicated along others.
 
     Args:

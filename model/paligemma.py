@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from paliflow.model.files import local_copy
 from paliflow.model.generate import Generation, generate
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Greedy, Sampler
-from paliflow.model.sharding import local_mesh, split_rows
+from paliflow.model.sharding import device_rows, local_mesh, split_rows
+from paliflow.model.slices import sliced, slices
 from paliflow.model.weights import infer_config, load_params
 
 # Axes: B batch, F frame, N image tokens of all frames, T text, M new token, V vocabulary.
@@ -70,6 +72,9 @@ class PaliGemma:
     def _place(self, *arrays: ArrayLike) -> list[jax.Array]:
         return [split_rows(x, self.mesh) for x in arrays]
 
+    def _slices(self, batch: int, tokens: int) -> int:
+        return slices(device_rows(batch, self.mesh.shape["data"]), tokens)
+
     @property
     def network(self) -> Network:
         """The Flax module that these weights belong to."""
@@ -84,7 +89,10 @@ class PaliGemma:
         Returns:
             [B, N, D], what enters the language model.
         """
-        tokens: jax.Array = encode_images(self.network, self.params, *self._place(images))
+        frames = prod(np.shape(images)[1:-3])
+        slices = self._slices(np.shape(images)[0], frames * self.config.vision.num_patches)
+        (images,) = self._place(images)
+        tokens: jax.Array = encode_images(self.network, self.params, images, slices)
         return tokens
 
     def logits(self, images: ArrayLike, text: ArrayLike, mask_ar: ArrayLike) -> jax.Array:
@@ -132,6 +140,7 @@ class PaliGemma:
             int8_cache: keep keys and values in int8, in half the memory of bfloat16.
         """
         prompt = np.asarray(prompt, np.int32)
+        rows, length = prompt.shape
         generation: Generation = generate(
             self.network,
             self.params,
@@ -141,14 +150,15 @@ class PaliGemma:
             sampler=sampler,
             eos_id=eos_id,
             int8_cache=int8_cache,
+            slices=self._slices(rows, image_tokens.shape[1] + length),
         )
         return generation
 
 
-@partial(jax.jit, static_argnums=0)
-def encode_images(network: Network, params: Any, images: jax.Array) -> jax.Array:
-    """`PaliGemma.encode_images` as one program."""
-    tokens: jax.Array = apply(network, params, "encode_images", images)
+@partial(jax.jit, static_argnames=("network", "slices"))
+def encode_images(network: Network, params: Any, images: jax.Array, slices: int = 1) -> jax.Array:
+    """`PaliGemma.encode_images` as one program, which takes the batch in slices."""
+    tokens: jax.Array = sliced(partial(apply, network, params, "encode_images"), slices, images)
     return tokens
 
 

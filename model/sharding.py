@@ -44,9 +44,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def device_rows(batch: int, copies: int) -> int:
+    """How many of a batch's rows each copy of the model has: all, if the batch does not divide."""
+    return batch if batch % copies else batch // copies
+
+
 def split_rows(x: ArrayLike, mesh: Mesh) -> jax.Array:
-    """Spreads the leading axis over the devices; a batch that does not divide goes to them all."""
-    whole = np.shape(x)[0] % mesh.shape["data"] != 0
+    """Spreads the leading axis over the devices as `device_rows` says."""
+    batch = np.shape(x)[0]
+    whole = device_rows(batch, mesh.shape["data"]) == batch
     spec = PartitionSpec(None if whole else "data")
     placed: jax.Array = jax.device_put(x, NamedSharding(mesh, spec))
     return placed

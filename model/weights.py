@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
@@ -126,7 +126,9 @@ def load_params(
     return tree
 
 
-def abstract_params(config: PaliGemmaConfig, dtype: DTypeLike, mesh: Mesh) -> dict[str, Any]:
+def abstract_params(
+    config: PaliGemmaConfig, dtype: DTypeLike, mesh: Mesh | AbstractMesh
+) -> dict[str, Any]:
     """What `load_params` would give, as `jax.ShapeDtypeStruct`; nothing is allocated."""
     stored, int8 = _stored(dtype)
     params: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from paliflow.configs.chips import Chip, Dtype
 from paliflow.model import BUNDLED_CHECKPOINT, VARIANTS, PaliGemma
 from paliflow.model.cost import Memory, Phase, Work, largest_batch, memory, work
 from paliflow.model.network import apply
+from paliflow.model.slices import TOKENS
 from paliflow.model.weights import expected_shapes
 from paliflow.tests.model.conftest import load_reference
 
@@ -164,7 +165,7 @@ CHIP = Chip.parse(
 
 def test_a_phase_takes_as_long_as_computing_or_as_reading() -> None:
     # A row: 4 TFLOP of products and 1 of attention. To read: 50 GB, and 10 GB a row.
-    phase = Phase(4e12, 1e12, 50 * 10**9, 10 * 10**9)
+    phase = Phase(4e12, 1e12, 50 * 10**9, 10 * 10**9, tokens=1)
     assert phase.seconds(CHIP, "bfloat16", 1) == pytest.approx(60 / 25)
     assert phase.seconds(CHIP, "bfloat16", 8) == pytest.approx(8 * (4 + 1) / 5)
     assert phase.seconds(CHIP, "int8", 8) == pytest.approx(130 / 25)
@@ -172,8 +173,14 @@ def test_a_phase_takes_as_long_as_computing_or_as_reading() -> None:
     assert phase.seconds(CHIP, "float32", 8) == pytest.approx(8 * 5 / 0.5)
 
 
+def test_weights_are_read_for_every_slice_of_a_batch() -> None:
+    phase = Phase(0, 0, 50 * 10**9, 0, tokens=TOKENS // 4)
+    assert phase.seconds(CHIP, "bfloat16", 4) == pytest.approx(50 / 25)
+    assert phase.seconds(CHIP, "bfloat16", 8) == pytest.approx(100 / 25)
+
+
 def test_the_vision_tower_runs_once_however_many_the_prompts() -> None:
-    vision, prefill, decode = (Phase(flops, 0, 0, 0) for flops in (7e12, 5e12, 1e12))
+    vision, prefill, decode = (Phase(flops, 0, 0, 0, 1) for flops in (7e12, 5e12, 1e12))
     each = Work("bfloat16", vision, prefill, decode)
     assert each.seconds(CHIP, 1, 1, 1) == pytest.approx((7 + 5) / 5)
     assert each.seconds(CHIP, 1, 3, 11) == pytest.approx((7 + 3 * (5 + 10)) / 5)

@@ -6,14 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paliflow.benchmarks.digits.measure import PROMPTS, held_out_scenes
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, attention, preprocess
 from paliflow.model.generate import generate
 from paliflow.model.layers import Rows, einsum, quantise
 from paliflow.model.network import apply
+from paliflow.model.paligemma import encode_images
 from paliflow.model.sampling import Greedy
 from paliflow.model.sharding import local_mesh
+from paliflow.model.slices import TOKENS, slices
 from paliflow.model.weights import abstract_params
 from paliflow.tests.model.conftest import expected, load_reference, reference_params
 
@@ -56,6 +60,37 @@ def test_layers_apart_compute_what_stacked_ones_do(name: str, dtype: str) -> Non
             model.generate_from_tokens(tokens, *prompt, max_new_tokens=8, eos_id=None).tokens,
             slow.tokens,
         )
+
+
+@pytest.mark.parametrize("int8_cache", [False, True])
+def test_a_batch_in_slices_is_the_batch(int8_cache: bool) -> None:
+    model, want = load_reference("pg2"), expected("pg2")
+    rows = np.arange(6) % 3
+    images, *prompt = (jnp.asarray(want[x][rows]) for x in ("image", "prompt", "prompt_mask"))
+
+    def answers(count: int) -> tuple[Any, Any]:
+        tokens = encode_images(model.network, model.params, images, count)
+        return tokens, generate(
+            *(model.network, model.params, tokens, *prompt, 0),
+            **{"max_new_tokens": 8, "sampler": Greedy(), "eos_id": None},
+            int8_cache=int8_cache,
+            slices=count,
+        )
+
+    tokens, whole = answers(1)
+    for count in (2, 3, 6):
+        of_slices, cut = answers(count)
+        np.testing.assert_allclose(of_slices, tokens, atol=2e-5)
+        np.testing.assert_array_equal(cut.tokens, whole.tokens)
+        np.testing.assert_allclose(cut.logprobs, whole.logprobs, atol=1e-4)
+
+
+@given(rows=st.integers(1, 600), tokens=st.integers(1, 5000))
+def test_slices_are_equal_and_hold_no_more_than_they_may(rows: int, tokens: int) -> None:
+    count = slices(rows, tokens)
+    assert rows % count == 0
+    assert rows // count == 1 or rows // count * tokens <= TOKENS
+    assert all(rows % fewer or rows // fewer * tokens > TOKENS for fewer in range(1, count))
 
 
 @pytest.mark.parametrize("softcap", [None, 5.0])

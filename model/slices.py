@@ -1,0 +1,48 @@
+"""A batch in slices of rows, one after the other: what is transient is of one slice alone."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+T = TypeVar("T")
+
+# Axes: B batch, b row of a slice, s slice.
+
+TOKENS = 2560
+"""Of a slice, at most: eight images at 224 pixels. More would compute no faster: weights are read
+from memory in less time than so many tokens take to be multiplied with them."""
+
+
+def slices(rows: int, tokens: int) -> int:
+    """How many slices of equal size rows are cut to, as few as `TOKENS` allows.
+
+    Args:
+        rows: on a device, at least 1.
+        tokens: of each; one that has more is a slice of its own.
+    """
+    allowed = max(1, TOKENS // tokens)
+    return next(
+        count for count in range(1, rows + 1) if rows <= count * allowed and not rows % count
+    )
+
+
+def sliced(function: Callable[..., T], count: int, *arrays: jax.Array) -> T:
+    """`function(*arrays)`, a slice at a time.
+
+    Args:
+        function: of rows that do not see each other.
+        count: of slices, s.
+        arrays: [B, ...]; s divides B, and the rows of each device where they are spread.
+
+    Returns:
+        The tree of arrays [B, ...] that the function returns.
+    """
+    if count == 1:
+        return function(*arrays)
+    # Every s-th row: those of a slice lie on all devices, as the batch's do.
+    pieces = tuple(jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0) for x in arrays)
+    results = jax.lax.map(lambda piece: function(*piece), pieces)  # [s, b, ...]
+    joined: T = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1).reshape(-1, *y.shape[2:]), results)
+    return joined

@@ -1,8 +1,7 @@
 """Hugging Face PaliGemma folders: safetensors under their names, both ways through one table."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,34 +170,39 @@ def _leaf(
     if len(found) > 1:
         raise CheckpointError(f"tensors of {entry.path} differ in shape: {sorted(found)}")
     stacked = (len(entry.tensors),) if len(entry.tensors) > 1 else ()
-    layers = () if depth is None else (depth,)
     try:
         one = einops.rearrange(np.empty(found.pop(), np.bool_), entry.pattern, **known).shape
     except einops.EinopsError as error:
         raise CheckpointError(f"{entry.tensors[0]} does not fit {entry.path}: {error}") from None
 
+    def layer(names: list[str]) -> Leaf:
+        def read(dtype: np.dtype[Any]) -> Array:
+            tensors = [
+                einops.rearrange(_read(*files[name]), entry.pattern, **known).astype(dtype)
+                for name in names
+            ]
+            return np.stack(tensors) if stacked else tensors[0]
+
+        return Leaf((*stacked, *one), read)
+
+    layers = tuple(map(layer, names))
+    if depth is None:
+        return layers[0]
+    shape = (depth, *stacked, *one)
+
     def read(dtype: np.dtype[Any]) -> Array:
-        result = np.empty((*layers, *stacked, *one), dtype)
-        slots = result.reshape(-1, *one)
-        with ExitStack() as stack:
-            get = _reader(stack)
-            for slot, name in zip(slots, (n for row in names for n in row), strict=True):
-                slot[...] = einops.rearrange(get(*files[name]), entry.pattern, **known)
+        result = np.empty(shape, dtype)
+        for slot, each in zip(result, layers, strict=True):
+            slot[...] = each.read(dtype)
         return result
 
-    return Leaf((*layers, *stacked, *one), read)
+    return Leaf(shape, read, layers)
 
 
-def _reader(stack: ExitStack) -> Callable[[Path, str], Array]:
-    opened: dict[Path, Any] = {}
-
-    def get(path: Path, name: str) -> Array:
-        if path not in opened:
-            opened[path] = stack.enter_context(safe_open(path, "np"))
-        tensor: Array = opened[path].get_tensor(name)
+def _read(path: Path, name: str) -> Array:
+    with safe_open(path, "np") as file:
+        tensor: Array = file.get_tensor(name)
         return tensor
-
-    return get
 
 
 def write_huggingface(folder: Path, params: Mapping[str, Any], config: PaliGemmaConfig) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +30,8 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...]
     read: Callable[[np.dtype[Any]], Array]
     """Reads it, converted to a dtype."""
+    layers: tuple["Leaf", ...] = ()
+    """Of a stack, where each can be read by itself."""
 
 
 _BLOCK = "img/Transformer/encoderblock"
@@ -104,9 +106,10 @@ def expected_shapes(config: PaliGemmaConfig) -> dict[str, tuple[int, ...]]:
 def load_params(
     leaves: Mapping[str, Leaf], config: PaliGemmaConfig, dtype: DTypeLike, mesh: Mesh
 ) -> dict[str, Any]:
-    """Reads every leaf, lays it for inference and puts it on a mesh, the largest leaf first.
+    """Reads every leaf, lays it for inference and puts it on a mesh.
 
-    The peak of memory stays near the end size.
+    What has to be read at once goes first, the largest before the others, so that the peak of
+    memory stays near the end size.
 
     Args:
         leaves, config: as `fitting`.
@@ -118,9 +121,15 @@ def load_params(
     """
     fits = fitting(leaves, config)
     stored, int8 = _stored(dtype)
+
+    def size(path: str) -> int:
+        return prod(fits[path].layers[0].shape if fits[path].layers else fits[path].shape)
+
     params: dict[str, Any] = {}
-    for path in sorted(fits, key=lambda p: -np.prod(fits[p].shape)):
-        for name, packed in pack(path, fits[path].read(stored), int8=int8).items():
+    for path in sorted(fits, key=size, reverse=True):
+        leaf = fits[path]
+        whole: Any = (layer.read(stored) for layer in leaf.layers)
+        for name, packed in pack(path, whole if leaf.layers else leaf.read(stored), int8=int8):
             params[name] = jax.device_put(packed, places(name, packed, mesh))
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree
@@ -134,7 +143,8 @@ def abstract_params(
     params: dict[str, Any] = {}
     for path, shape in expected_shapes(config).items():
         leaf = jax.ShapeDtypeStruct(shape, stored)
-        for name, packed in jax.eval_shape(partial(pack, path, int8=int8), leaf).items():
+        laid = jax.eval_shape(lambda leaf, path=path: dict(pack(path, leaf, int8=int8)), leaf)
+        for name, packed in laid.items():
             params[name] = jax.tree.map(
                 lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
                 packed,

@@ -40,7 +40,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compiler: half an hour
+tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compiler: an hour
 	$(PIP) -c constraints.txt -e '.[tpu-aot]'
 	$(BIN)/python -m paliflow.benchmarks.tpu_check
 	$(BIN)/python -m paliflow.benchmarks.tpu_finetune

@@ -9,6 +9,7 @@ before every actor has committed a part.
 """
 
 import multiprocessing
+import os
 import tempfile
 import time
 from itertools import cycle
@@ -40,8 +41,9 @@ def write_scenes(folder: Path, count: int) -> None:
         compose(rng, "test", scale=4).image.save(folder / f"{number:06d}.jpg", quality=90)
 
 
-def generate_alone(images: Path, ready: Any, rates: Any) -> None:
+def generate_alone(images: Path, actors: int, ready: Any, rates: Any) -> None:
     """Puts the images a second of one process that does nothing else into `rates`."""
+    os.environ["PJRT_NPROC"] = str(max(1, (os.cpu_count() or 1) // actors))  # as an actor's
     model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT)
     tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
     asker = Asker(model, tokenizer, None, spec(images, images, 1))
@@ -104,7 +106,8 @@ def main(images: int = 4000, actors: int = 2) -> None:
         write_scenes(folder, images)
         ready, rates = spawn.Barrier(actors), spawn.Queue()
         processes = [
-            spawn.Process(target=generate_alone, args=(folder, ready, rates)) for _ in range(actors)
+            spawn.Process(target=generate_alone, args=(folder, actors, ready, rates))
+            for _ in range(actors)
         ]
         for process in processes:
             process.start()

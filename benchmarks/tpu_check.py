@@ -20,7 +20,7 @@ from paliflow.configs.chips import Dtype as DtypeName
 from paliflow.configs.chips import catalogue
 from paliflow.model.aot import compile_inference
 from paliflow.model.config import VARIANTS
-from paliflow.model.cost import Phase
+from paliflow.model.cost import Phase, Shape
 
 _GIB = 2**30
 
@@ -74,11 +74,9 @@ def main(
     fits = True
     for case in cases:
         chip = catalogue().named(case.topology.partition(":")[0])
-        programs = compile_inference(
-            VARIANTS[case.model], case.topology, dtype=case.dtype, prompt_tokens=prompt_tokens,
-            new_tokens=new_tokens, model_parallel=case.model_parallel,
-            batch=case.rows * _chips(case.topology),
-        )  # fmt: skip
+        shape = Shape(case.dtype, prompt_tokens, new_tokens, model_parallel=case.model_parallel)
+        batch = case.rows * _chips(case.topology)
+        programs = compile_inference(VARIANTS[case.model], shape, case.topology, batch)
         # The compiler's figures are of all rows.
         seconds = [
             Phase(each.flops, 0.0, round(each.accessed), 0, 1).seconds(chip, case.dtype, 1)

@@ -24,7 +24,7 @@ import numpy as np
 import typer
 
 from paliflow.model import VARIANTS, Greedy, PaliGemma
-from paliflow.model.cost import work
+from paliflow.model.cost import Shape, work
 from paliflow.model.generate import generate
 from paliflow.model.huggingface import write_huggingface
 from paliflow.model.paligemma import encode_images
@@ -75,9 +75,7 @@ def main(
 
 
 def _print(best: dict[str, dict[str, float]], model: str, new_tokens: int) -> None:
-    does = work(
-        VARIANTS[model], dtype="bfloat16", prompt_tokens=PROMPT_TOKENS, new_tokens=new_tokens
-    )
+    does = work(VARIANTS[model], Shape("bfloat16", PROMPT_TOKENS, new_tokens))
     flops = does.vision.flops + does.prefill.flops
     base = next((best[name] for name in best if name.startswith("torch")), None)
     print(

@@ -89,7 +89,8 @@ class FleetSpec(RunSpec):
     actors: PositiveInt | None = None
     """Annotator actors; as many as the cluster has room for if not given."""
     cpus_per_actor: PositiveFloat = 1.0
-    """Cores of one actor; XLA on CPU takes what it finds."""
+    """Cores of one actor. Without accelerators XLA uses these, or an actor's share of the cluster's
+    if that is more."""
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs.asking import Asked, Asker
 from paliflow.jobs.checkpoints import require_digest, tokenizer_of
+from paliflow.jobs.cluster import share_cores
 from paliflow.jobs.driver import Beat, Done
 from paliflow.jobs.plan import Item, Plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
@@ -30,8 +31,6 @@ from paliflow.model import (
     local_copy,
 )
 
-CONCURRENCY = 4
-"""Calls that run at once: two shards, a sign of life, and one to spare."""
 _BATCHES_AHEAD = 2
 
 
@@ -62,6 +61,7 @@ class Annotator:
         """
         self._started = time.monotonic()
         spec, pinned = self._spec, self._plan.pinned(self._spec)
+        share_cores(spec)
         if spec.compilation_cache:
             jax.config.update("jax_compilation_cache_dir", spec.compilation_cache)
         checkpoint = pinned.checkpoint

@@ -11,8 +11,9 @@ import ray
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import ClusterError
-from paliflow.jobs.annotator import CONCURRENCY
 
+_CONCURRENCY = 4
+"""Calls that run at once on an actor: two shards, a sign of life, and one to spare."""
 _CORES_OF_A_CPU_ACTOR = 2.0
 """XLA spreads one batch over all cores, so a second model on the same few gains nothing."""
 
@@ -54,7 +55,7 @@ def actor_options(spec: AnnotateSpec) -> dict[str, Any]:
         "num_cpus": spec.cpus_per_actor,
         "num_gpus": resources.pop("GPU", 0),
         "resources": resources,
-        "max_concurrency": CONCURRENCY,
+        "max_concurrency": _CONCURRENCY,
         "max_restarts": 0,  # the driver replaces the dead, because it knows which shard they held
     }
 
@@ -69,6 +70,16 @@ def room(spec: AnnotateSpec) -> int:
     if fitting and not spec.accelerators_per_actor:
         return max(1, min(fitting, int(total["CPU"] // _CORES_OF_A_CPU_ACTOR)))
     return fitting
+
+
+def share_cores(spec: AnnotateSpec) -> None:
+    """Has XLA on a CPU start threads for an actor's share of the cores, not for all of a host's.
+
+    Call it in an actor before JAX looks for devices. `PJRT_NPROC` in the environment has its way.
+    """
+    if ray.is_initialized() and not spec.accelerators_per_actor:
+        share = max(spec.cpus_per_actor, ray.cluster_resources()["CPU"] // room(spec))
+        os.environ.setdefault("PJRT_NPROC", str(max(1, int(share))))
 
 
 def require_room(spec: AnnotateSpec) -> None:

@@ -1,13 +1,35 @@
 """How many rows an actor's devices take at a time, reckoned from their memory."""
 
+from dataclasses import replace
+
 import jax
 
 from paliflow.configs import AnnotateSpec
-from paliflow.model import PaliGemma
-from paliflow.model.cost import Memory, largest_batch, memory
+from paliflow.model import PaliGemma, PaliGemmaConfig
+from paliflow.model.cost import Memory, Shape, largest_batch, memory
 
 _ON_A_CPU = 16
 """Rows at a time where nothing says how much memory there is; a CPU gains little from more."""
+
+
+def shape_of(spec: AnnotateSpec, prompt_tokens: int) -> Shape:
+    """What a spec asks, of prompts padded to so many tokens, on one copy of the model."""
+    clip = spec.video.clip if spec.video else None
+    return Shape(
+        dtype=spec.dtype,
+        prompt_tokens=prompt_tokens,
+        new_tokens=spec.max_new_tokens,
+        frames=clip.frames if clip else 1,
+        int8_cache=spec.int8_cache,
+        model_parallel=spec.model_parallel,
+    )
+
+
+def largest_of(config: PaliGemmaConfig, spec: AnnotateSpec, shape: Shape, hbm_bytes: float) -> int:
+    """As `largest_batch`: a batch never holds more than a shard, whose end it does not cross."""
+    if spec.video:  # whose shards are of videos, which have any number of frames
+        return largest_batch(config, shape, hbm_bytes)
+    return largest_batch(config, shape, hbm_bytes, at_most=spec.shard_size)
 
 
 def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> tuple[int, Memory]:
@@ -21,24 +43,16 @@ def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> t
     Raises:
         ValueError: not even one row fits.
     """
-    clip = spec.video.clip if spec.video else None
-    shape = {
-        "dtype": spec.dtype,
-        "prompt_tokens": prompt_tokens,
-        "new_tokens": spec.max_new_tokens,
-        "frames": clip.frames if clip else 1,
-        "model_parallel": spec.model_parallel,
-        "data_parallel": model.mesh.shape["data"],
-        "int8_cache": spec.int8_cache,
-    }
+    copies = model.mesh.shape["data"]
+    shape = replace(shape_of(spec, prompt_tokens), data_parallel=copies)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     width = spec.batch_size or _ON_A_CPU
     if limit and not spec.batch_size:
-        width = largest_batch(model.config, limit, **shape)
+        width = largest_of(model.config, spec, shape, limit)
         if not width:
-            need = memory(model.config, batch=model.mesh.shape["data"], **shape)
+            need = memory(model.config, shape, copies)
             raise ValueError(
                 f"a prompt of {prompt_tokens} tokens takes {need.total / 2**30:.1f} GiB of each "
                 f"chip, which has {limit / 2**30:.1f}; lower it or raise model_parallel"
             )
-    return width, memory(model.config, batch=width, **shape)
+    return width, memory(model.config, shape, width)

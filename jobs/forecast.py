@@ -1,11 +1,10 @@
 """What an annotation run will take of each kind of chip, before one is rented."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil, floor, inf, log10, prod
 from pathlib import Path
-from typing import Any
 
 from jax.errors import JaxRuntimeError
 from rich.console import Group, RenderableType
@@ -17,11 +16,12 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.chips import Chip, Efficiency, catalogue
 from paliflow.jobs.asking import PROMPT_BUCKET
 from paliflow.jobs.checkpoints import resolve, tokenizer_of
+from paliflow.jobs.fitting import largest_of, shape_of
 from paliflow.jobs.paths import with_absolute_paths
 from paliflow.jobs.sources import items
 from paliflow.model import VARIANTS, PaliGemmaConfig, Tokenizer, local_copy
 from paliflow.model.checkpoint import read_checkpoint
-from paliflow.model.cost import Memory, largest_batch, memory, work
+from paliflow.model.cost import Memory, memory, work
 from paliflow.model.sharding import device_rows
 from paliflow.model.weights import expected_shapes, infer_config
 
@@ -57,18 +57,6 @@ class Load:
         """What the inputs are."""
         video = self.spec.video
         return "images" if not video else "clips" if video.clip else "frames"
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """What `memory`, `largest_batch` and `work` want to know of it."""
-        clip = self.spec.video and self.spec.video.clip
-        return {
-            "dtype": self.spec.dtype,
-            "prompt_tokens": self.prompt_tokens,
-            "new_tokens": self.spec.max_new_tokens,  # the cache has room for them all
-            "frames": clip.frames if clip else 1,
-            "int8_cache": self.spec.int8_cache,
-        }
 
 
 @dataclass(frozen=True)
@@ -178,15 +166,15 @@ def _outlook(load: Load, chip: Chip, chips: int | None, over: int) -> Outlook:
     spec = load.spec
     given = chips or ceil(sum(spec.accelerators_per_actor.get(kind, 0) for kind in ("TPU", "GPU")))
     copies = ceil(max(given, 1) / over)
-    places: dict[str, Any] = {"model_parallel": over, "data_parallel": copies}
-    largest = largest_batch(load.config, chip.hbm * _GIB, **places, **load.shape)
+    shape = shape_of(spec, load.prompt_tokens)
+    shape = replace(shape, model_parallel=over, data_parallel=copies)
+    largest = largest_of(load.config, spec, shape, chip.hbm * _GIB)
     batch = min(spec.batch_size or largest, largest)
-    need = memory(load.config, batch=batch or copies, **places, **load.shape)
+    need = memory(load.config, shape, batch or copies)
     if not largest:
         return Outlook(chip, over * copies, over, 0, 0, need, 0.0, inf, inf)
     rows = device_rows(batch, copies)
-    each = work(load.config, model_parallel=over, **load.shape)
-    seconds = each.seconds(chip, rows, load.rows / load.inputs, load.new_tokens)
+    seconds = work(load.config, shape).seconds(chip, rows, load.rows / load.inputs, load.new_tokens)
     actors = spec.actors or 1
     speed = actors * batch / seconds
     hours = load.inputs / speed / 3600
@@ -243,13 +231,9 @@ def compiled(load: Load, chip: Chip, topology: str) -> tuple[RenderableType, boo
         f"{topology}: a batch of {batch} on {each.chips} chips, a model on {each.model_parallel}"
     )
     try:
-        programs = compile_inference(
-            load.config,
-            topology,
-            batch=batch,
-            model_parallel=each.model_parallel,
-            **load.shape,
-        )
+        shape = shape_of(load.spec, load.prompt_tokens)
+        shape = replace(shape, model_parallel=each.model_parallel)
+        programs = compile_inference(load.config, shape, topology, batch)
     except ValueError as error:
         raise SpecError(f"--compile {topology!r}: {error}") from error
     except JaxRuntimeError as error:

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from paliflow.model.config import PaliGemmaConfig
+from paliflow.model.cost import Shape
 from paliflow.model.gemma import Caches, quantised
 from paliflow.model.network import Network, apply
 from paliflow.model.sharding import device_rows, inference_mesh
@@ -71,16 +72,7 @@ def slice_devices(topology: str) -> list[Any]:
 
 
 def compile_inference(
-    config: PaliGemmaConfig,
-    topology: str,
-    *,
-    dtype: DTypeLike,
-    batch: int,
-    prompt_tokens: int,
-    new_tokens: int,
-    frames: int = 1,
-    model_parallel: int = 1,
-    int8_cache: bool = False,
+    config: PaliGemmaConfig, shape: Shape, topology: str, batch: int
 ) -> list[Program]:
     """Compiles vision tower with prefill, and a step of decoding, as `generate` runs them.
 
@@ -89,34 +81,29 @@ def compile_inference(
 
     Args:
         config: of the model.
+        shape: of what it is asked; there are as many copies as the slice holds.
         topology: of the slice.
-        dtype: of the weights, as `PaliGemma.from_checkpoint`.
         batch: rows, on the whole slice.
-        prompt_tokens: T.
-        new_tokens: M, for which the cache has room.
-        frames: of each image.
-        model_parallel: chips that share one copy of the weights.
-        int8_cache: keys and values in int8.
 
     Raises:
         ValueError: as `slice_devices`, or the slice does not divide into models.
     """
-    mesh = inference_mesh(slice_devices(topology), model_parallel)
+    mesh = inference_mesh(slice_devices(topology), shape.model_parallel)
     rows, network = NamedSharding(mesh, PartitionSpec("data")), Network(config)
-    params = abstract_params(config, dtype, mesh)
+    params = abstract_params(config, shape.dtype, mesh)
 
-    def row(shape: tuple[int, ...], of: DTypeLike) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, *shape), of, sharding=rows)
+    def row(each: tuple[int, ...], of: DTypeLike) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *each), of, sharding=rows)
 
-    size = config.image_size
-    images = row((size, size, 3) if frames == 1 else (frames, size, size, 3), jnp.float32)
-    prompt, mask = row((prompt_tokens,), jnp.int32), row((prompt_tokens,), jnp.bool_)
+    pixels = (config.image_size, config.image_size, 3)
+    images = row(pixels if shape.frames == 1 else (shape.frames, *pixels), jnp.float32)
+    prompt, mask = row((shape.prompt_tokens,), jnp.int32), row((shape.prompt_tokens,), jnp.bool_)
 
     def prefill(params: Any, *rows: jax.Array) -> Any:
         def answer(images: jax.Array, prompt: jax.Array, mask: jax.Array) -> Any:
             tokens = apply(network, params, "encode_images", images)
             logits, cache = apply(network, params, "prefill", tokens, prompt, mask)
-            return logits, quantised(cache) if int8_cache else cache
+            return logits, quantised(cache) if shape.int8_cache else cache
 
         return sliced(answer, cut, *rows)
 
@@ -124,11 +111,11 @@ def compile_inference(
         seen = jnp.ones((batch, slots), bool)
         return apply(network, params, "decode", token, position, seen, cache, slots - 1)
 
-    patches = frames * config.vision.num_patches
-    each, slots = device_rows(batch, mesh.shape["data"]), patches + prompt_tokens + new_tokens
-    cut = slices(each, patches + prompt_tokens)
+    length = shape.frames * config.vision.num_patches + shape.prompt_tokens
+    slots = length + shape.new_tokens
+    cut = slices(device_rows(batch, mesh.shape["data"]), length)
     _, filled = jax.eval_shape(prefill, params, images, prompt, mask)
-    heads = "model" if config.text.num_kv_heads % model_parallel == 0 else None
+    heads = "model" if config.text.num_kv_heads % shape.model_parallel == 0 else None
     place = NamedSharding(mesh, PartitionSpec("data", None, heads))
     cache = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((batch, slots, *x.shape[2:]), x.dtype, sharding=place),

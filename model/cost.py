@@ -3,7 +3,6 @@
 from dataclasses import astuple, dataclass
 from functools import cache
 from math import prod
-from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh
@@ -23,8 +22,26 @@ _LOGITS = 3
 _HEADROOM = 0.9
 """Of its memory, what a device is filled to: these are estimates, programs take room themselves,
 and what is free is in pieces."""
-_LARGEST = 512
-"""Rows of a batch, beyond which there is nothing to gain."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model is asked, as far as it decides what that takes."""
+
+    dtype: Dtype
+    """As `PaliGemma.from_checkpoint` takes it."""
+    prompt_tokens: int
+    """What prompts are padded to."""
+    new_tokens: int
+    """Generated at most; the cache has room for them all."""
+    frames: int = 1
+    """Of an input."""
+    int8_cache: bool = False
+    """Keys and values in int8."""
+    model_parallel: int = 1
+    """Devices that share one copy of the weights."""
+    data_parallel: int = 1
+    """Copies."""
 
 
 @dataclass(frozen=True)
@@ -103,38 +120,22 @@ class Work:
         return vision + prompts * (prefill + (new_tokens - 1) * decode)
 
 
-def memory(
-    config: PaliGemmaConfig,
-    *,
-    dtype: Dtype,
-    batch: int,
-    prompt_tokens: int,
-    new_tokens: int,
-    frames: int = 1,
-    model_parallel: int = 1,
-    data_parallel: int = 1,
-    int8_cache: bool = False,
-) -> Memory:
+def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
     """What a batch needs of each device while it is answered; nothing is allocated.
 
     Parameters are exact, the rest is what the largest arrays are reckoned to be.
 
     Args:
         config: of the model.
-        dtype: as `PaliGemma.from_checkpoint` takes it.
+        shape: of what it is asked.
         batch: rows of all devices; one that does not divide among them is on each of them whole.
-        prompt_tokens: that prompts are padded to.
-        new_tokens: generated at most.
-        frames: of an input.
-        model_parallel: devices that share one copy of the weights.
-        data_parallel: copies.
-        int8_cache: keys and values in int8.
     """
     vision, text = config.vision, config.text
-    rows = device_rows(batch, data_parallel)
-    item = _itemsize(dtype)
-    length = frames * vision.num_patches + prompt_tokens
-    slots = length + new_tokens - 1
+    rows = device_rows(batch, shape.data_parallel)
+    item = _itemsize(shape.dtype)
+    patches = shape.frames * vision.num_patches
+    length = patches + shape.prompt_tokens
+    slots = length + shape.new_tokens - 1
 
     def transient(
         rows: int, length: int, width: int, hidden: int, heads: int, head_dim: int
@@ -143,77 +144,66 @@ def memory(
         # query, key, value and mixture, 4 [B, T, H, h], with logits and weights in float32,
         # 2 [B, H, Q, T]; and of the products that are mlp_dim wide in float32, 2 [B, T, M].
         queries = length if length <= 2 * BLOCK else BLOCK
-        heads, hidden = _share(heads, model_parallel), _share(hidden, model_parallel)
+        heads, hidden = (_share(size, shape.model_parallel) for size in (heads, hidden))
         attending = 4 * length * heads * head_dim * item + 2 * 4 * heads * queries * length
         return rows * (3 * length * width * item + max(attending, 2 * 4 * length * hidden))
 
-    patches = frames * vision.num_patches
     tower = transient(
-        rows // slices(rows, patches) * frames,
+        rows // slices(rows, patches) * shape.frames,
         *(vision.num_patches, vision.width, vision.mlp_dim),
         *(vision.num_heads, vision.width // vision.num_heads),
     )
     # The images themselves, float32 [B, F, size, size, 3], twice where they are cut to slices;
     # and the tokens made of them.
-    tower += 2 * rows * frames * 4 * 3 * config.image_size**2
+    tower += 2 * rows * shape.frames * 4 * 3 * config.image_size**2
     tokens = rows * patches * text.width * item
     prefill = transient(
         rows // slices(rows, length),
         *(length, text.width, text.mlp_dim, text.num_heads, text.head_dim),
     )
     # The prompt's keys and values are copied to where the answer's have room.
-    prompt_cache = rows * length * _slot_bytes(config, dtype, model_parallel, int8_cache=False)
+    slot = _slot_bytes(config, shape)
     return Memory(
-        parameters=sum(leaf.bytes for leaf in _leaves(config, dtype, model_parallel)),
-        cache=rows * slots * _slot_bytes(config, dtype, model_parallel, int8_cache),
+        parameters=sum(leaf.bytes for leaf in _leaves(config, shape.dtype, shape.model_parallel)),
+        cache=rows * slots * slot,
         logits=_LOGITS * 4 * rows * text.vocab_size,
-        activations=tokens + max(tower, prefill, prompt_cache),
+        activations=tokens + max(tower, prefill, rows * length * slot),
     )
 
 
 def largest_batch(
-    config: PaliGemmaConfig, hbm_bytes: float, *, data_parallel: int = 1, **shape: Any
+    config: PaliGemmaConfig, shape: Shape, hbm_bytes: float, at_most: int = 512
 ) -> int:
     """The largest batch, a power of two on each device, that fills 0.9 of the memory or less.
 
     Args:
         config: of the model.
+        shape: of what it is asked.
         hbm_bytes: memory of each device.
-        data_parallel: copies of the model.
-        shape: the other arguments of `memory`, but for `batch`.
+        at_most: rows of all devices, but at least one on each.
 
     Returns:
-        Rows of all devices, 512 at most; 0 if not even one fits on each.
+        Rows of all devices; 0 if not even one fits on each.
     """
-    batch = 0
-    larger = data_parallel
-    while larger <= max(_LARGEST, data_parallel):
-        need = memory(config, batch=larger, data_parallel=data_parallel, **shape).total
-        if need > _HEADROOM * hbm_bytes:
+    batch, larger = 0, shape.data_parallel
+    while larger <= max(at_most, shape.data_parallel):
+        if memory(config, shape, larger).total > _HEADROOM * hbm_bytes:
             break
         batch, larger = larger, 2 * larger
     return batch
 
 
-def work(
-    config: PaliGemmaConfig,
-    *,
-    dtype: Dtype,
-    prompt_tokens: int,
-    new_tokens: int,
-    frames: int = 1,
-    model_parallel: int = 1,
-    int8_cache: bool = False,
-) -> Work:
+def work(config: PaliGemmaConfig, shape: Shape) -> Work:
     """What an input takes of each of the devices that share one copy of the weights.
 
     Matrix products and attention count, two operations for each multiplication; norms, softmax
-    and what devices exchange do not. Arguments as `memory`.
+    and what devices exchange do not.
     """
     vision, text = config.vision, config.text
-    length = frames * vision.num_patches + prompt_tokens
-    slots = length + new_tokens - 1
-    leaves = _leaves(config, dtype, model_parallel)
+    patches = shape.frames * vision.num_patches
+    length = patches + shape.prompt_tokens
+    slots = length + shape.new_tokens - 1
+    leaves = _leaves(config, shape.dtype, shape.model_parallel)
     tower = [leaf for leaf in leaves if leaf.path.startswith("img/")]
     decoder = [leaf for leaf in leaves if leaf.path.startswith("llm/")]
     last = f"llm/layers_{text.depth - 1}/"
@@ -224,19 +214,20 @@ def work(
         one = leaf.path.startswith(last) and "/kv_einsum/" not in leaf.path
         return 1 if one or "/embedder/" in leaf.path else length
 
-    vision_heads = _share(vision.num_heads, model_parallel) * (vision.width // vision.num_heads)
-    text_heads = _share(text.num_heads, model_parallel) * text.head_dim
+    over = shape.model_parallel
+    vision_heads = _share(vision.num_heads, over) * (vision.width // vision.num_heads)
+    text_heads = _share(text.num_heads, over) * text.head_dim
     # Every query with every key, for logits and for the mixture.
-    seen = frames * vision.depth * vision.num_patches**2
+    seen = vision.depth * patches * vision.num_patches
     prefill_seen = (text.depth - 1) * length**2 + length
     return Work(
-        dtype,
+        shape.dtype,
         vision=Phase(
-            products=sum(2 * leaf.multiplications for leaf in tower) * frames * vision.num_patches,
+            products=sum(2 * leaf.multiplications for leaf in tower) * patches,
             attention=4 * vision_heads * seen,
             weights=sum(leaf.bytes for leaf in tower),
             cache=0,
-            tokens=frames * vision.num_patches,
+            tokens=patches,
         ),
         prefill=Phase(
             products=sum(2 * leaf.multiplications * prefilled(leaf) for leaf in decoder),
@@ -249,7 +240,7 @@ def work(
             products=sum(2 * leaf.multiplications for leaf in decoder),
             attention=4 * text_heads * text.depth * slots,
             weights=sum(leaf.bytes for leaf in decoder),
-            cache=slots * _slot_bytes(config, dtype, model_parallel, int8_cache),
+            cache=slots * _slot_bytes(config, shape),
             tokens=1,
         ),
     )
@@ -277,13 +268,11 @@ def _leaves(config: PaliGemmaConfig, dtype: Dtype, model_parallel: int) -> tuple
     return tuple(leaves)
 
 
-def _slot_bytes(
-    config: PaliGemmaConfig, dtype: Dtype, model_parallel: int, int8_cache: bool
-) -> int:
+def _slot_bytes(config: PaliGemmaConfig, shape: Shape) -> int:
     """Of keys and values of all layers, for one position of one row: 2 [L, K, h]."""
     text = config.text
-    head = text.head_dim + 4 if int8_cache else text.head_dim * _itemsize(dtype)
-    return 2 * text.depth * _share(text.num_kv_heads, model_parallel) * head
+    head = text.head_dim + 4 if shape.int8_cache else text.head_dim * _itemsize(shape.dtype)
+    return 2 * text.depth * _share(text.num_kv_heads, shape.model_parallel) * head
 
 
 def _itemsize(dtype: Dtype) -> int:

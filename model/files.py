@@ -1,10 +1,14 @@
 """Model files from anywhere: a local path, or a `gs://` copy that lasts as long as it is used."""
 
 import hashlib
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
+from typing import Any
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "bundled" / "model.npz"
 """The handwriting reader that ships with Paliflow; `tokenizer.model` lies beside it."""
@@ -14,8 +18,11 @@ BUNDLED_CHECKPOINT = Path(__file__).parent / "bundled" / "model.npz"
 def local_copy(path: str | Path) -> Iterator[Path]:
     """A file or folder as a local path; `gs://` is downloaded and removed afterwards.
 
+    Once for all processes of a host that want it at the same time: the last of them removes it.
+
     Raises:
         FileNotFoundError: nothing is there.
+        PermissionError: the folder for downloads is another user's.
     """
     text = str(path)
     if not text.startswith("gs://"):
@@ -24,23 +31,52 @@ def local_copy(path: str | Path) -> Iterator[Path]:
             raise FileNotFoundError(f"no such file or folder: {text}")
         yield local
         return
+    blobs = _blobs(text)
+    versions = [(text, inner, blob.generation) for inner, blob in blobs.items()]
+    copy = _downloads() / hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
+    with copy.with_suffix(".lock").open("a") as lock:
+        # Whoever reads holds a shared lock. One downloads with an exclusive one, which lets go of
+        # it before it reads: then the copy may be gone again.
+        flock(lock, LOCK_SH)
+        while not copy.exists():
+            flock(lock, LOCK_EX)
+            if not copy.exists():
+                with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
+                    for inner, blob in blobs.items():
+                        target = Path(folder, "files", inner)
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        blob.download_to_filename(str(target))
+                    Path(folder, "files").rename(copy)
+            flock(lock, LOCK_SH)
+        try:
+            yield copy / min(blobs).partition("/")[0]
+        finally:
+            with suppress(BlockingIOError):  # someone else reads it
+                flock(lock, LOCK_EX | LOCK_NB)
+                shutil.rmtree(copy)
+
+
+def _blobs(uri: str) -> dict[str, Any]:
+    """An object, or those below a prefix, by their path from the last part of its name on."""
     from google.cloud import storage
 
-    bucket, _, name = text.removeprefix("gs://").rstrip("/").partition("/")
-    with tempfile.TemporaryDirectory(prefix="paliflow-") as folder:
-        root = Path(folder) / Path(name).name
-        found = False
-        for blob in storage.Client().list_blobs(bucket, prefix=name):
-            inner = blob.name.removeprefix(name)
-            if blob.name.endswith("/") or not (inner == "" or inner.startswith("/")):
-                continue
-            target = root / inner.lstrip("/") if inner else root
-            target.parent.mkdir(parents=True, exist_ok=True)
-            blob.download_to_filename(str(target))
-            found = True
-        if not found:
-            raise FileNotFoundError(f"no such object or prefix: {text}")
-        yield root
+    bucket, _, name = uri.removeprefix("gs://").rstrip("/").partition("/")
+    found = {
+        f"{Path(name).name}{blob.name.removeprefix(name)}": blob
+        for blob in storage.Client().list_blobs(bucket, prefix=name)
+        if blob.name == name or (blob.name.startswith(f"{name}/") and not blob.name.endswith("/"))
+    }
+    if not found:
+        raise FileNotFoundError(f"no such object or prefix: {uri}")
+    return found
+
+
+def _downloads() -> Path:
+    folder = Path(tempfile.gettempdir(), f"paliflow-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not this user's; remove it or set TMPDIR")
+    return folder
 
 
 def checkpoint_sha256(path: Path) -> str:

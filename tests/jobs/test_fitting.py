@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.fitting import fitting_batch
+from paliflow.jobs.fitting import fitting_batch, shape_of
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma
 from paliflow.model.cost import memory
 
@@ -88,10 +88,10 @@ class _Chip:
 def test_a_chip_is_given_the_largest_batch_that_it_is_reckoned_to_hold(
     model: PaliGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shape: Any = {"dtype": "bfloat16", "prompt_tokens": 8, "new_tokens": 64}
-    limit = memory(model.config, batch=64, **shape).total / 0.9
+    limit = memory(model.config, shape_of(_spec(), 8), 64).total / 0.9
     monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(int(limit) + 1)])
     assert fitting_batch(model, _spec(), 8)[0] == 64
+    assert fitting_batch(model, _spec(shard_size=40), 8)[0] == 32  # and no more than a shard has
     monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(2**10)])
     with pytest.raises(ValueError, match=r"8 tokens takes .* of each chip, which has 0\.0; low"):
         fitting_batch(model, _spec(), 8)

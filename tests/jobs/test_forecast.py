@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.chips import catalogue
 from paliflow.jobs.cli import main
+from paliflow.jobs.fitting import shape_of
 from paliflow.jobs.forecast import Load, forecast, load, outlook
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.model.aot import Program
+from paliflow.model.cost import Shape
 from paliflow.tests.jobs.files import write_mixed
 
 PUBLISHED = "paligemma-3b-224"
@@ -71,8 +73,8 @@ def test_clips_have_frames_and_are_counted_by_the_user() -> None:
     with pytest.raises(SpecError, match=r"video=.*say how many with --images"):
         load(make_spec(video=video))
     clips, frames = published(10, video=video), published(10, video={"fps": 1})
-    assert (clips.unit, clips.shape["frames"]) == ("clips", 8)
-    assert (frames.unit, frames.shape["frames"]) == ("frames", 1)
+    assert (clips.unit, shape_of(clips.spec, 8).frames) == ("clips", 8)
+    assert (frames.unit, shape_of(frames.spec, 8).frames) == ("frames", 1)
     chip = catalogue().named("H200")
     assert outlook(clips, chip).cost > 6 * outlook(frames, chip).cost
 
@@ -238,8 +240,8 @@ def test_what_the_compiler_says_does_not_fit_is_exit_code_1(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def compile_inference(config: Any, topology: str, **options: Any) -> list[Program]:
-        asked.update(options, topology=topology)
+    def compile_inference(config: Any, shape: Shape, topology: str, batch: int) -> list[Program]:
+        asked.update(asdict(shape), topology=topology, batch=batch)
         gib = 2**30
         return [Program("prefill", 5 * gib, int(temporaries * gib), 0, 1.0, 1.0, 0, 18.0)]
 

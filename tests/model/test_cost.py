@@ -1,5 +1,6 @@
 """What inference is reckoned to take, against arrays that exist, XLA's counts and plain sums."""
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -9,14 +10,14 @@ import pytest
 
 from paliflow.configs.chips import Chip, Dtype
 from paliflow.model import BUNDLED_CHECKPOINT, VARIANTS, PaliGemma
-from paliflow.model.cost import Memory, Phase, Work, largest_batch, memory, work
+from paliflow.model.cost import Memory, Phase, Shape, Work, largest_batch, memory, work
 from paliflow.model.network import apply
 from paliflow.model.slices import TOKENS
 from paliflow.model.weights import expected_shapes
 from paliflow.tests.model.conftest import load_reference
 
 SMALL = VARIANTS["paligemma-3b-224"]
-SHAPE: dict[str, Any] = {"dtype": "bfloat16", "prompt_tokens": 8, "new_tokens": 32}
+SHAPE = Shape("bfloat16", prompt_tokens=8, new_tokens=32)
 GIB = 2**30
 
 
@@ -24,14 +25,13 @@ GIB = 2**30
 def test_parameters_take_what_loaded_ones_do(dtype: Dtype) -> None:
     model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype=dtype)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
-    need = memory(model.config, dtype=dtype, batch=1, prompt_tokens=8, new_tokens=1)
+    need = memory(model.config, Shape(dtype, prompt_tokens=8, new_tokens=1), 1)
     assert need.parameters == held
 
 
 def test_int8_and_more_chips_leave_less_of_the_parameters_on_each() -> None:
     def parameters(dtype: Dtype, over: int) -> int:
-        shape = {**SHAPE, "dtype": dtype}
-        return memory(SMALL, batch=1, model_parallel=over, **shape).parameters
+        return memory(SMALL, replace(SHAPE, dtype=dtype, model_parallel=over), 1).parameters
 
     count = sum(prod(shape) for shape in expected_shapes(SMALL).values())
     assert count == pytest.approx(2.92e9, rel=0.01)
@@ -49,20 +49,20 @@ def test_int8_and_more_chips_leave_less_of_the_parameters_on_each() -> None:
 def test_the_cache_takes_what_is_known_of_the_published_models(name: str, per_token: int) -> None:
     config = VARIANTS[name]
     slots = config.vision.num_patches + 8 + 32 - 1
-    assert memory(config, batch=6, **SHAPE).cache == 6 * slots * per_token
-    clip = memory(config, batch=6, frames=3, **SHAPE)
+    assert memory(config, SHAPE, 6).cache == 6 * slots * per_token
+    clip = memory(config, replace(SHAPE, frames=3), 6)
     assert clip.cache == 6 * (slots + 2 * config.vision.num_patches) * per_token
     # One byte instead of two, and four for each head's scale.
-    half = memory(config, batch=6, int8_cache=True, **SHAPE).cache
+    half = memory(config, replace(SHAPE, int8_cache=True), 6).cache
     assert half == 3 * slots * per_token * (1 + 4 / config.text.head_dim)
     heads = config.text.num_kv_heads
-    spread = memory(config, batch=6, model_parallel=2, **SHAPE).cache
+    spread = memory(config, replace(SHAPE, model_parallel=2), 6).cache
     assert spread == 6 * slots * per_token // (1 if heads == 1 else 2)
 
 
 def test_a_batch_is_split_among_copies_where_it_divides() -> None:
     def rows(batch: int, copies: int) -> Memory:
-        return memory(SMALL, batch=batch, data_parallel=copies, **SHAPE)
+        return memory(SMALL, replace(SHAPE, data_parallel=copies), batch)
 
     assert rows(16, 4) == rows(4, 1)
     assert rows(6, 4) == rows(6, 1)
@@ -74,8 +74,7 @@ def test_a_batch_is_split_among_copies_where_it_divides() -> None:
 
 def test_larger_images_take_more_memory_but_never_all_attention_logits() -> None:
     transients = [
-        memory(VARIANTS[f"paligemma-3b-{size}"], batch=1, **SHAPE).activations
-        for size in (224, 448, 896)
+        memory(VARIANTS[f"paligemma-3b-{size}"], SHAPE, 1).activations for size in (224, 448, 896)
     ]
     assert transients == sorted(transients)
     all_logits = 4 * 16 * VARIANTS["paligemma-3b-896"].vision.num_patches ** 2
@@ -85,10 +84,11 @@ def test_larger_images_take_more_memory_but_never_all_attention_logits() -> None
 @pytest.mark.parametrize("hbm", [4.0, 8.0, 15.75, 31.25, 59.3])
 @pytest.mark.parametrize("copies", [1, 4])
 def test_the_largest_batch_fits_and_twice_it_does_not(hbm: float, copies: int) -> None:
-    batch = largest_batch(SMALL, hbm * GIB, data_parallel=copies, **SHAPE)
+    shape = replace(SHAPE, data_parallel=copies)
+    batch = largest_batch(SMALL, shape, hbm * GIB)
 
     def fits(batch: int) -> bool:
-        return memory(SMALL, batch=batch, data_parallel=copies, **SHAPE).total <= 0.9 * hbm * GIB
+        return memory(SMALL, shape, batch).total <= 0.9 * hbm * GIB
 
     if hbm < 5:  # not even the weights
         assert batch == 0
@@ -100,15 +100,16 @@ def test_the_largest_batch_fits_and_twice_it_does_not(hbm: float, copies: int) -
 
 
 def test_more_memory_or_smaller_numbers_make_no_batch_smaller() -> None:
-    sizes = [largest_batch(SMALL, gib * GIB, **SHAPE) for gib in range(4, 128, 4)]
+    sizes = [largest_batch(SMALL, SHAPE, gib * GIB) for gib in range(4, 128, 4)]
     assert sizes == sorted(sizes)
     assert max(sizes) == 512
-    int8 = {**SHAPE, "dtype": "int8", "int8_cache": True}
-    assert largest_batch(SMALL, 8 * GIB, **int8) > largest_batch(SMALL, 8 * GIB, **SHAPE)
+    assert largest_batch(SMALL, SHAPE, 128 * GIB, at_most=100) == 64
+    int8 = replace(SHAPE, dtype="int8", int8_cache=True)
+    assert largest_batch(SMALL, int8, 7 * GIB) > largest_batch(SMALL, SHAPE, 7 * GIB)
 
 
 def test_the_published_model_takes_the_operations_that_are_known_of_it() -> None:
-    each = work(SMALL, **SHAPE)
+    each = work(SMALL, SHAPE)
     assert each.vision.products == pytest.approx(2 * 0.411e9 * 256, rel=0.01)
     assert each.vision.attention == 4 * 27 * 1152 * 256**2
     # 17 layers for all positions; keys and values of the last, and one logit, are small.
@@ -119,13 +120,13 @@ def test_the_published_model_takes_the_operations_that_are_known_of_it() -> None
     assert each.decode.products == 2 * matrices
     assert each.decode.weights == pytest.approx(2 * matrices, rel=1e-4)
     assert each.decode.cache == 295 * 18_432
-    clip = work(SMALL, frames=8, **SHAPE)
+    clip = work(SMALL, replace(SHAPE, frames=8))
     assert clip.vision.flops == 8 * each.vision.flops
     assert clip.vision.weights == each.vision.weights
 
 
 def test_chips_that_share_a_model_share_its_work() -> None:
-    one, four = (work(SMALL, model_parallel=over, **SHAPE) for over in (1, 4))
+    one, four = (work(SMALL, replace(SHAPE, model_parallel=over)) for over in (1, 4))
     for phase in ("vision", "prefill", "decode"):
         alone, shared = getattr(one, phase), getattr(four, phase)
         assert shared.flops == pytest.approx(alone.flops / 4, rel=0.03)
@@ -135,8 +136,7 @@ def test_chips_that_share_a_model_share_its_work() -> None:
 def test_operations_are_those_that_xla_counts() -> None:
     model = load_reference("pg1")
     size, batch = model.config.image_size, 2
-    shape: dict[str, Any] = {"dtype": "float32", "prompt_tokens": 16, "new_tokens": 1}
-    each = work(model.config, **shape)
+    each = work(model.config, Shape("float32", prompt_tokens=16, new_tokens=1))
     images = jnp.zeros((batch, size, size, 3))
     patches = model.config.vision.num_patches
     tokens = jnp.zeros((batch, patches, model.config.text.width))

@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +219,46 @@ def test_the_digest_of_a_folder_covers_names_and_contents(tmp_path: Path) -> Non
 def test_a_local_path_is_its_own_copy(tmp_path: Path) -> None:
     with local_copy(tmp_path) as path:
         assert path == tmp_path
+
+
+def test_processes_of_a_host_download_once_and_the_last_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from google.cloud import storage
+
+    downloads = []
+    download = storage.Blob.download_to_filename
+
+    def counted(blob: storage.Blob, target: str) -> None:
+        downloads.append(target)
+        time.sleep(0.2)
+        download(blob, target)
+
+    with gcs.serve() as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(storage.Blob, "download_to_filename", counted)
+        bucket = storage.Client.create_anonymous_client().create_bucket("models")
+        bucket.blob("a/weights/x").upload_from_string("1")
+        bucket.blob("a/weights/y/z").upload_from_string("2")
+        bucket.blob("a/weights-2").upload_from_string("3")
+        all_read = threading.Barrier(4)
+
+        def read(_: int) -> Path:
+            with local_copy("gs://models/a/weights") as path:
+                all_read.wait()
+                assert [(path / name).read_text() for name in ("x", "y/z")] == ["1", "2"]
+                assert len(list(path.rglob("*"))) == 3
+                return path
+
+        # Locks are of an opened file: threads stand for processes.
+        with ThreadPoolExecutor(4) as pool:
+            (path,) = set(pool.map(read, range(4)))
+        assert len(downloads) == 2
+        assert not path.exists()
+        bucket.blob("a/weights/x").upload_from_string("new")
+        with local_copy("gs://models/a/weights") as path:
+            assert (path / "x").read_text() == "new"
 
 
 def test_checkpoints_load_from_gcs(monkeypatch: pytest.MonkeyPatch) -> None:

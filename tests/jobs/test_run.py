@@ -216,6 +216,18 @@ def test_a_run_from_bucket_to_bucket(cluster: str, make_spec: SpecFactory, tmp_p
     assert annotate(spec) == summary
 
 
+def test_compiled_programs_are_kept_in_gcs(
+    cluster: str, tmp_path: Path, make_spec: SpecFactory
+) -> None:
+    from google.cloud import storage as gcs
+
+    write_mixed(tmp_path / "images", 10)
+    spec = make_spec(input=str(tmp_path / "images"), compilation_cache="gs://images/compiled")
+    assert annotate(spec).inputs == 10
+    kept = [blob.name for blob in gcs.Client().list_blobs("images", prefix="compiled/")]
+    assert any("jit_generate-" in name for name in kept), kept
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [

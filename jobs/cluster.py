@@ -78,8 +78,8 @@ def share_cores(spec: AnnotateSpec) -> None:
     Call it in an actor before JAX looks for devices. `PJRT_NPROC` in the environment has its way.
     """
     if ray.is_initialized() and not spec.accelerators_per_actor:
-        share = max(spec.cpus_per_actor, ray.cluster_resources()["CPU"] // room(spec))
-        os.environ.setdefault("PJRT_NPROC", str(max(1, int(share))))
+        share = max(1, spec.cpus_per_actor, ray.cluster_resources().get("CPU", 0) // room(spec))
+        os.environ.setdefault("PJRT_NPROC", str(min(int(share), os.cpu_count() or 1)))
 
 
 def require_room(spec: AnnotateSpec) -> None:

@@ -55,7 +55,9 @@ class Progress:
         for name, note in done.notes:
             if name not in self._noted:
                 self._noted.add(name)
-                self._console.print(f"{name}: {note}", markup=False, highlight=False)
+                self._console.print(
+                    f"{name}: {note}", markup=False, highlight=False, soft_wrap=True
+                )
         if self._console.is_terminal or now - self._shown >= LINE_EVERY_S:
             self._show()
 

@@ -6,6 +6,8 @@ BIN := .venv/bin
 PIP := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$\
 	$(BIN)/pip install --quiet --disable-pip-version-check)
 INSTALLED := .venv/installed
+# Apart from the rest: where JAX finds the TPU's compiler, it looks for a TPU at every start.
+AOT := .venv/tpu-aot
 FOLDERS := configs model metrics jobs operators dags benchmarks tests
 
 .PHONY: demo demo-video finetune-demo test slow chaos fullsize lint format tpu-check measure picture clean
@@ -41,9 +43,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compiler: an hour
-	$(PIP) -c constraints.txt -e '.[tpu-aot]'
-	$(BIN)/python -m paliflow.benchmarks.tpu_check
-	$(BIN)/python -m paliflow.benchmarks.tpu_finetune
+	$(PIP) -c constraints.txt --target $(AOT) libtpu
+	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_check
+	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_finetune
 
 measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of held-out scans
 	$(BIN)/python -m paliflow.benchmarks.digits measure

@@ -144,23 +144,20 @@ def _time_jax(asked: dict[str, Any]) -> dict[str, float]:
     rows, patches = len(images), model.config.vision.num_patches
     lowered = encode_images.lower(network, params, images, slices(rows, patches))
     encode, tokens = lowered.compile(), lowered.out_info
-    programs = {
-        count: generate.lower(
+
+    def timed(count: int) -> float:
+        program = generate.lower(
             *(network, params, tokens, prompt, mask, 0),
             max_new_tokens=count, sampler=Greedy(), eos_id=None,
             slices=slices(rows, patches + PROMPT_TOKENS),
-        ).compile()
-        for count in (1, asked["new_tokens"])
-    }  # fmt: skip
+        ).compile()  # fmt: skip
+        for _ in range(1 + asked["warm"]):
+            started = time.perf_counter()
+            answers = program(params, encode(params, images), prompt, mask, 0)
+            assert np.asarray(answers.lengths).tolist() == [count] * len(prompt)
+            seconds = time.perf_counter() - started
+        return seconds
 
-    def timed(count: int) -> float:
-        started = time.perf_counter()
-        answers = programs[count](params, encode(params, images), prompt, mask, 0)
-        assert np.asarray(answers.lengths).tolist() == [count] * len(prompt)
-        return time.perf_counter() - started
-
-    if asked["warm"]:
-        timed(1), timed(asked["new_tokens"])
     result = {"prefill_s": timed(1), "total_s": timed(asked["new_tokens"])}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if stats := jax.local_devices()[0].memory_stats():

@@ -34,12 +34,10 @@ def local_copy(path: str | Path) -> Iterator[Path]:
     blobs = _blobs(text)
     versions = [(text, inner, blob.generation) for inner, blob in blobs.items()]
     copy = _downloads() / hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
-    with copy.with_suffix(".lock").open("a") as lock:
-        # Whoever reads holds a shared lock. One downloads with an exclusive one, which lets go of
-        # it before it reads: then the copy may be gone again.
-        flock(lock, LOCK_SH)
-        while not copy.exists():
-            flock(lock, LOCK_EX)
+    with copy.with_suffix(".read").open("a") as reading:
+        flock(reading, LOCK_SH)  # while anyone has this, the copy stays
+        with copy.with_suffix(".write").open("a") as writing:
+            flock(writing, LOCK_EX)
             if not copy.exists():
                 with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
                     for inner, blob in blobs.items():
@@ -47,12 +45,11 @@ def local_copy(path: str | Path) -> Iterator[Path]:
                         target.parent.mkdir(parents=True, exist_ok=True)
                         blob.download_to_filename(str(target))
                     Path(folder, "files").rename(copy)
-            flock(lock, LOCK_SH)
         try:
             yield copy / min(blobs).partition("/")[0]
         finally:
             with suppress(BlockingIOError):  # someone else reads it
-                flock(lock, LOCK_EX | LOCK_NB)
+                flock(reading, LOCK_EX | LOCK_NB)
                 shutil.rmtree(copy)
 
 

@@ -76,7 +76,7 @@ def main(
     for case in cases:
         chip = catalogue().named(case.topology.partition(":")[0])
         shape = Shape(case.dtype, prompt_tokens, new_tokens, model_parallel=case.model_parallel)
-        batch = case.rows * _chips(case.topology)
+        batch = case.rows * chips_of(case.topology)
         programs = compile_inference(VARIANTS[case.model], shape, case.topology, batch)
         # The compiler's figures are of all rows.
         seconds = [
@@ -99,7 +99,8 @@ def main(
     sys.exit(0 if fits else 1)
 
 
-def _chips(topology: str) -> int:
+def chips_of(topology: str) -> int:
+    """How many chips a slice such as `v5e:2x4` has."""
     return prod(map(int, topology.partition(":")[2].split("x")))
 
 

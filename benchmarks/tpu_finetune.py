@@ -8,7 +8,6 @@ memory each chip needs, and refuses a program that needs more than there is.
 """
 
 import sys
-from math import prod
 from typing import Annotated, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ import typer
 from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh
 
+from paliflow.benchmarks.tpu_check import chips_of
 from paliflow.configs.chips import catalogue
 from paliflow.model.aot import Program, compiled, slice_devices
 from paliflow.model.config import VARIANTS
@@ -85,9 +85,9 @@ def main(
     )
     fits = True
     for case in cases:
-        kind, _, sides = case.topology.partition(":")
+        chip = catalogue().named(case.topology.partition(":")[0])
         trains = f"LoRA, rank {case.lora_rank}" if case.lora_rank else "full"
-        rows = case.examples * prod(map(int, sides.split("x")))
+        rows = case.examples * chips_of(case.topology)
         head = f"| {case.model} | {case.topology} | {trains} | {rows} |"
         try:
             step = compile_step(case, text_length)
@@ -97,7 +97,7 @@ def main(
             print(head, str(error).splitlines()[0], flush=True)
             fits = False
             continue
-        share = step.memory / catalogue().named(kind).hbm / _GIB
+        share = step.memory / chip.hbm / _GIB
         fits = fits and share <= 1
         print(
             f"{head} {step.arguments / _GIB:.2f} | {step.temporaries / _GIB:.2f} | {share:.0%} "

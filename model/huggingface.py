@@ -178,7 +178,9 @@ def _leaf(
     def layer(names: list[str]) -> Leaf:
         def read(dtype: np.dtype[Any]) -> Array:
             tensors = [
-                einops.rearrange(_read(*files[name]), entry.pattern, **known).astype(dtype)
+                einops.rearrange(
+                    _read(*files[name]).astype(dtype, copy=False), entry.pattern, **known
+                )
                 for name in names
             ]
             return np.stack(tensors) if stacked else tensors[0]

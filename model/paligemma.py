@@ -89,10 +89,9 @@ class PaliGemma:
         Returns:
             [B, N, D], what enters the language model.
         """
-        frames = prod(np.shape(images)[1:-3])
-        slices = self._slices(np.shape(images)[0], frames * self.config.vision.num_patches)
-        (images,) = self._place(images)
-        tokens: jax.Array = encode_images(self.network, self.params, images, slices)
+        batch, *frames = np.shape(images)[:-3]
+        count = self._slices(batch, prod(frames) * self.config.vision.num_patches)
+        tokens: jax.Array = encode_images(self.network, self.params, *self._place(images), count)
         return tokens
 
     def logits(self, images: ArrayLike, text: ArrayLike, mask_ar: ArrayLike) -> jax.Array:

@@ -128,8 +128,10 @@ def load_params(
     params: dict[str, Any] = {}
     for path in sorted(fits, key=size, reverse=True):
         leaf = fits[path]
-        whole: Any = (layer.read(stored) for layer in leaf.layers)
-        for name, packed in pack(path, whole if leaf.layers else leaf.read(stored), int8=int8):
+        held: Any = (layer.read(stored) for layer in leaf.layers)
+        if not leaf.layers:
+            held = leaf.read(stored)
+        for name, packed in pack(path, held, int8=int8):
             params[name] = jax.device_put(packed, places(name, packed, mesh))
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree

@@ -10,10 +10,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
 # Axes: R rank of an adapter.
+
+_SIMD = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
+_UNSIGNED = "AVX512_ICL" in _SIMD
+"""Whether the CPU has AVX512-VNNI, which multiplies unsigned bytes with signed ones: XLA's product
+of the two is 2.3 times as fast as that of signed ones there, and without it slower than any."""
 
 
 class Adapted(NamedTuple):
@@ -134,9 +140,40 @@ def _product_of_rows(x: jax.Array, kernel: Rows, dtype: DTypeLike | None) -> jax
         )
     else:
         values, scale = quantise(x, (1,))
-        whole = jax.lax.dot_general(values, rows, contract, preferred_element_type=jnp.int32)
-        product = whole.astype(jnp.float32) * scale * kernel.scale
+        product = int8_product(values, rows).astype(jnp.float32) * scale * kernel.scale
     return product.reshape(*before, *kernel.outputs).astype(dtype or x.dtype)
+
+
+def int8_product(x: jax.Array, rows: jax.Array, unsigned: bool = _UNSIGNED) -> jax.Array:
+    """Exact product of bytes.
+
+    Args:
+        x: int8 [B, I].
+        rows: int8 [O, I].
+        unsigned: how a CPU multiplies.
+
+    Returns:
+        int32 [B, O].
+    """
+
+    def plain(x: jax.Array) -> jax.Array:
+        # With this precision, XLA is handed bytes of both kinds as they are.
+        return jax.lax.dot_general(
+            *(x, rows, (((1,), (1,)), ((), ()))),
+            precision=jax.lax.DotAlgorithmPreset.DEFAULT,
+            preferred_element_type=jnp.int32,
+        )
+
+    def shifted(x: jax.Array) -> jax.Array:
+        # (x + 128) w - 128 w, the latter from a row of its own.
+        moved = jax.lax.bitcast_convert_type(x, jnp.uint8) + jnp.uint8(128)
+        whole = plain(jnp.pad(moved, ((0, 1), (0, 0)), constant_values=128))
+        return whole[:-1] - whole[-1:]
+
+    product: jax.Array = jax.lax.platform_dependent(
+        x, cpu=shifted if unsigned else plain, default=plain
+    )
+    return product
 
 
 class Affine(nn.Module):

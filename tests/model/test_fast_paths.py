@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paliflow.benchmarks.digits.measure import PROMPTS, held_out_scenes
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, attention, preprocess
 from paliflow.model.generate import generate
-from paliflow.model.layers import Rows, einsum, quantise
+from paliflow.model.layers import Rows, einsum, int8_product, quantise
 from paliflow.model.network import apply
 from paliflow.model.paligemma import encode_images
 from paliflow.model.sampling import Greedy
@@ -139,6 +139,17 @@ def test_int8_holds_a_weight_to_half_a_step_and_a_product_to_about_a_percent() -
     exact = jnp.einsum("BTD,HhD->BTHh", x, weight)
     assert _rms(found - exact) < 0.015 * _rms(exact)
     assert not np.any(einsum("BTD,HhD->BTHh", 0 * x, rows))
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_a_product_of_bytes_is_exact(unsigned: bool) -> None:
+    """Also of the largest, and of more inputs than any published model multiplies."""
+    rng = np.random.default_rng(0)
+    x = np.asarray(rng.integers(-127, 128, (5, 40_000)), np.int8)
+    rows = np.asarray(rng.integers(-127, 128, (9, 40_000)), np.int8)
+    x[0], rows[:2] = 127, [[127], [-127]]
+    found = int8_product(jnp.asarray(x), jnp.asarray(rows), unsigned)
+    np.testing.assert_array_equal(found, x.astype(np.int64) @ rows.T.astype(np.int64))
 
 
 def test_int8_reads_what_bfloat16_reads(scenes: Any) -> None:

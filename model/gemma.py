@@ -44,14 +44,24 @@ def _written(cache: Any, new: jax.Array, index: jax.Array | int) -> tuple[Any, j
     """A cache with [B, T, K, h] written at a slot, and what it then holds."""
     if isinstance(cache, Quantised):
         cache = Quantised(
-            *(
-                jax.lax.dynamic_update_slice_in_dim(old, x, index, axis=1)
-                for old, x in zip(cache, quantise(new, (-1,)), strict=True)
-            )
+            *(_update(old, x, index) for old, x in zip(cache, quantise(new, (-1,)), strict=True))
         )
         return cache, (cache.values * cache.scale).astype(new.dtype)
-    cache = jax.lax.dynamic_update_slice_in_dim(cache, new, index, axis=1)
+    cache = _update(cache, new, index)
     return cache, cache
+
+
+def _update(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
+    def plain(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1)
+
+    def bits(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
+        # XLA's CPU backend would make all of a bfloat16 cache float32 to write into it.
+        unsigned = f"uint{8 * old.itemsize}"
+        return plain(old.view(unsigned), new.view(unsigned), index).view(old.dtype)
+
+    updated: jax.Array = jax.lax.platform_dependent(old, new, index, cpu=bits, default=plain)
+    return updated
 
 
 def rope(x: jax.Array, positions: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from paliflow.model.generate import Generation, generate
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Greedy, Sampler
 from paliflow.model.sharding import device_rows, local_mesh, split_rows
-from paliflow.model.slices import sliced, slices
+from paliflow.model.slices import CPU_TOKENS, TOKENS, sliced, slices
 from paliflow.model.weights import infer_config, load_params
 
 # Axes: B batch, F frame, N image tokens of all frames, T text, M new token, V vocabulary.
@@ -72,8 +72,10 @@ class PaliGemma:
     def _place(self, *arrays: ArrayLike) -> list[jax.Array]:
         return [split_rows(x, self.mesh) for x in arrays]
 
-    def _slices(self, batch: int, tokens: int) -> int:
-        return slices(device_rows(batch, self.mesh.shape["data"]), tokens)
+    def slices(self, batch: int, tokens: int) -> int:
+        """How many slices a batch of so many tokens a row goes through the model in."""
+        most = CPU_TOKENS if self.mesh.devices.flat[0].platform == "cpu" else TOKENS
+        return slices(device_rows(batch, self.mesh.shape["data"]), tokens, most)
 
     @property
     def network(self) -> Network:
@@ -90,7 +92,7 @@ class PaliGemma:
             [B, N, D], what enters the language model.
         """
         batch, *frames = np.shape(images)[:-3]
-        count = self._slices(batch, prod(frames) * self.config.vision.num_patches)
+        count = self.slices(batch, prod(frames) * self.config.vision.num_patches)
         tokens: jax.Array = encode_images(self.network, self.params, *self._place(images), count)
         return tokens
 
@@ -149,7 +151,7 @@ class PaliGemma:
             sampler=sampler,
             eos_id=eos_id,
             int8_cache=int8_cache,
-            slices=self._slices(rows, image_tokens.shape[1] + length),
+            slices=self.slices(rows, image_tokens.shape[1] + length),
         )
         return generation
 

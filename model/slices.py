@@ -13,16 +13,19 @@ T = TypeVar("T")
 TOKENS = 2560
 """Of a slice, at most: eight images at 224 pixels. More would compute no faster: weights are read
 from memory in less time than so many tokens take to be multiplied with them."""
+CPU_TOKENS = 640
+"""On a CPU, where two images at 224 pixels suffice."""
 
 
-def slices(rows: int, tokens: int) -> int:
-    """How many slices of equal size rows are cut to, as few as `TOKENS` allows.
+def slices(rows: int, tokens: int, most: int = TOKENS) -> int:
+    """How many slices of equal size rows are cut to, as few as possible.
 
     Args:
         rows: on a device, at least 1.
-        tokens: of each; one that has more is a slice of its own.
+        tokens: of each; one that has more than `most` is a slice of its own.
+        most: tokens of a slice.
     """
-    allowed = max(1, TOKENS // tokens)
+    allowed = max(1, most // tokens)
     return next(
         count for count in range(1, rows + 1) if rows <= count * allowed and not rows % count
     )
@@ -41,8 +44,13 @@ def sliced(function: Callable[..., T], count: int, *arrays: jax.Array) -> T:
     """
     if count == 1:
         return function(*arrays)
-    # Every s-th row: those of a slice lie on all devices, as the batch's do.
-    pieces = tuple(jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0) for x in arrays)
-    results = jax.lax.map(lambda piece: function(*piece), pieces)  # [s, b, ...]
+
+    def piece(index: jax.Array) -> T:
+        # Every s-th row: those of a slice lie on all devices, as the batch's do.
+        index, *whole = jax.lax.optimization_barrier((index, *arrays))
+        apart = (x.reshape(-1, count, *x.shape[1:]) for x in whole)
+        return function(*(jax.lax.dynamic_index_in_dim(x, index, 1, False) for x in apart))
+
+    results = jax.lax.map(piece, jnp.arange(count))  # [s, b, ...]
     joined: T = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1).reshape(-1, *y.shape[2:]), results)
     return joined

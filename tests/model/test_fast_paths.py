@@ -126,6 +126,19 @@ def test_attention_in_blocks_holds_a_block_of_logits() -> None:
     assert memory.temp_size_in_bytes < 0.5 * logits
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int8])
+def test_a_single_row_meets_the_weight_as_it_is(dtype: Any) -> None:
+    """A wider copy of it would be twice its size, or four times."""
+    outputs, inputs = 4096, 2048
+    scale = jax.ShapeDtypeStruct((outputs,), jnp.float32) if dtype == jnp.int8 else None
+    weight = jax.ShapeDtypeStruct((outputs, inputs), dtype)
+    rows = Rows(weight, scale, (outputs,), (inputs,))  # type: ignore[arg-type]
+    x = jax.ShapeDtypeStruct((1, 1, inputs), jnp.bfloat16)
+    program = jax.jit(lambda x, rows: einsum("BTD,DM->BTM", x, rows)).lower(x, rows).compile()
+    memory: Any = program.memory_analysis()
+    assert memory.temp_size_in_bytes < 0.1 * outputs * inputs
+
+
 def test_int8_holds_a_weight_to_half_a_step_and_a_product_to_about_a_percent() -> None:
     rng = np.random.default_rng(0)
     weight = jnp.asarray(rng.normal(size=(6, 3, 64)), jnp.float32)

@@ -10,9 +10,9 @@ from paliflow.model.sharding import local_mesh
 
 CODE = """
 import jax, numpy as np
-from paliflow.model import slices
+from paliflow.model import paligemma
 from paliflow.tests.model.conftest import expected, load_reference
-slices.TOKENS = 40  # a slice of two rows or fewer
+paligemma.CPU_TOKENS = 40  # a slice of two rows or fewer
 model, want = load_reference("pg2", model_parallel={model_parallel}), expected("pg2")
 rows = np.arange({batch}) % 3
 image, prompt, mask = (want[name][rows] for name in ("image", "prompt", "prompt_mask"))

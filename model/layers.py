@@ -18,8 +18,11 @@ from jax.typing import DTypeLike
 
 _SIMD = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
 _UNSIGNED = "AVX512_ICL" in _SIMD
-"""Whether the CPU has AVX512-VNNI, which multiplies unsigned bytes with signed ones: XLA's product
-of the two is 2.3 times as fast as that of signed ones there, and without it slower than any."""
+"""Whether the CPU has AVX512-VNNI (NumPy's group of an Ice Lake), which multiplies unsigned bytes
+with signed ones: XLA's product of the two is 2.3 times as fast as that of signed ones there, and
+without it slower than any."""
+_OF_ROWS = (((1,), (1,)), ((), ()))
+"""The axes that a product of two matrices of rows sums over."""
 
 
 class Adapted(NamedTuple):
@@ -135,10 +138,9 @@ def _product_of_rows(x: jax.Array, kernel: Rows, dtype: DTypeLike | None) -> jax
     if count == 1:
         # Of a single row, XLA's CPU backend makes the weight float32 first: 10 GB of a 3B model.
         x = jnp.pad(x, ((0, 1), (0, 0)))
-    contract = (((1,), (1,)), ((), ()))
     if kernel.scale is None:
         product = jax.lax.dot_general(
-            *(x, rows.astype(x.dtype), contract),
+            *(x, rows.astype(x.dtype), _OF_ROWS),
             precision="highest" if x.dtype == jnp.float32 else None,
             preferred_element_type=jnp.float32,
         )
@@ -163,7 +165,7 @@ def int8_product(x: jax.Array, rows: jax.Array, unsigned: bool = _UNSIGNED) -> j
     def plain(x: jax.Array) -> jax.Array:
         # With this precision, XLA is handed bytes of both kinds as they are.
         return jax.lax.dot_general(
-            *(x, rows, (((1,), (1,)), ((), ()))),
+            *(x, rows, _OF_ROWS),
             precision=jax.lax.DotAlgorithmPreset.DEFAULT,
             preferred_element_type=jnp.int32,
         )

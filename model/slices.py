@@ -46,8 +46,10 @@ def sliced(function: Callable[..., T], count: int, *arrays: jax.Array) -> T:
         return function(*arrays)
 
     def piece(index: jax.Array) -> T:
-        # Every s-th row: those of a slice lie on all devices, as the batch's do.
+        # Tied to the index, the arrays are none of the loop's invariants: XLA's CPU backend would
+        # hold all of a bfloat16 one in float32 beside the loop.
         index, *whole = jax.lax.optimization_barrier((index, *arrays))
+        # Every s-th row: those of a slice lie on all devices, as the batch's do.
         apart = (x.reshape(-1, count, *x.shape[1:]) for x in whole)
         return function(*(jax.lax.dynamic_index_in_dim(x, index, 1, False) for x in apart))
 

@@ -44,7 +44,7 @@ Checkpoint = Annotated[str, Field(min_length=1), AfterValidator(_checkpoint)]
 class RunSpec(Spec):
     """What every run has: a name, and a place of its own."""
 
-    HOW: ClassVar[frozenset[str]] = frozenset({"output"})
+    HOW: ClassVar[frozenset[str]] = frozenset({"output", "generation"})
     """Fields that say how and where a run is done and not what it is: they may change when it is
     resumed, `output` because the folder was moved."""
 
@@ -52,6 +52,9 @@ class RunSpec(Spec):
     """Folder or `gs://` prefix; a run writes to `<output>/run_id=<run_id>/`."""
     run_id: Annotated[str, AfterValidator(_plain_run_id)]
     """Names the run. The same id again does only what is missing."""
+    generation: Annotated[int, Field(ge=0)] = 0
+    """A higher number than the run was made with starts it over, unless it is unfinished and its
+    spec the same. Airflow's operators raise it when their task is cleared."""
 
     @property
     def location(self) -> str:

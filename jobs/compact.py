@@ -56,8 +56,11 @@ def compact(summary: RunSummary) -> RunSummary:
         RuntimeError: the parts do not have as many rows as the manifest says; likewise.
     """
     run = summary.location
-    staged = _decided(run) or _decide(summary)
-    files = tuple(f"part-{k:05d}-of-{len(staged):05d}.parquet" for k in range(len(staged)))
+    decided = _decided(run)
+    staged = _decide(summary) if decided is None else decided
+    if not staged:  # there are no rows, or the run was superseded
+        return summary
+    files = _names(len(staged))
     with ThreadPoolExecutor(_READERS) as pool:
         if summary.files != files:
             rows = sum(pool.map(partial(_publish, run), staged, files))
@@ -76,6 +79,23 @@ def compact(summary: RunSummary) -> RunSummary:
             )
         )
     return summary
+
+
+def stop_compaction(run: str) -> tuple[str, ...]:
+    """Keeps a run's rows from being compacted, by whoever does it now or comes later.
+
+    Returns:
+        The names of the files in the run's folder that a compaction which was decided before
+        writes or has written; none if there was none.
+    """
+    decision = f"{run}/{_FOLDER}/{_DECISION}"
+    storage.commit_if_absent(decision, io.BytesIO(json.dumps([]).encode()))
+    return _names(len(_decided(run) or []))
+
+
+def _names(files: int) -> tuple[str, ...]:
+    """What the files of a compacted run are called."""
+    return tuple(f"part-{k:05d}-of-{files:05d}.parquet" for k in range(files))
 
 
 def pieces(footer: pq.FileMetaData) -> list[Piece]:
@@ -104,7 +124,7 @@ def _decide(summary: RunSummary) -> list[str]:
         storage.commit_if_absent(f"{run}/{_FOLDER}/{_DECISION}", content)
     except FileNotFoundError:
         # Another may have decided, and deleted the parts, while they were being read here.
-        if not _decided(run):
+        if _decided(run) is None:
             raise
     return _decided(run) or []
 

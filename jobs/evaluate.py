@@ -24,6 +24,7 @@ from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_exampl
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.paths import with_absolute_paths
 from paliflow.jobs.plan import read_plan
+from paliflow.jobs.restarting import settle
 from paliflow.jobs.run import annotate
 from paliflow.jobs.runs import read_summary, row_files, seal
 from paliflow.jobs.scoring import Score, metrics_of, score
@@ -70,7 +71,7 @@ def evaluate(
         RuntimeError: as in `annotate`.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    spec = with_absolute_paths(spec)
+    spec = settle(with_absolute_paths(spec))
     run = spec.location
     if summary := read_summary(run, EvaluateSummary):
         require_same(summary.spec, spec)
@@ -145,7 +146,7 @@ def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
 def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
     """The annotation run that asks the questions."""
     asking = AnnotateSpec(
-        **spec.model_dump(include=set(AskSpec.model_fields) - {"output"}),
+        **spec.model_dump(include=set(AskSpec.model_fields) - {"output", "generation"}),
         output=f"{spec.location}/_answers",
         input=questions,
         prompt_column="prefix",

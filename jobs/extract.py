@@ -9,11 +9,13 @@ from typing import Any
 from rich.console import Console
 
 from paliflow.configs import ExtractSpec, ExtractSummary
+from paliflow.configs.schema import FRAMES
 from paliflow.jobs.extractor import Extractor
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.limits import ErrorLimits
 from paliflow.jobs.paths import with_absolute_paths
 from paliflow.jobs.plan import Plan, read_plan, write_plan
+from paliflow.jobs.restarting import settle
 from paliflow.jobs.run import do_missing
 from paliflow.jobs.runs import read_summary, seal
 from paliflow.jobs.sink import REASONS, read_parts
@@ -36,7 +38,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
         RuntimeError: the parts do not add up to the plan, or actors keep dying.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    spec = with_absolute_paths(spec)
+    spec = settle(with_absolute_paths(spec), FRAMES)
     run = spec.location
     if summary := read_summary(run, ExtractSummary):
         require_same(summary.spec, spec)

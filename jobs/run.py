@@ -13,6 +13,7 @@ from rich.console import Console
 
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.run import RunSpec
+from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 from paliflow.jobs.annotator import Annotator
 from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
@@ -26,6 +27,7 @@ from paliflow.jobs.paths import with_absolute_paths
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
 from paliflow.jobs.report import REPORT, write_report
+from paliflow.jobs.restarting import settle
 from paliflow.jobs.runs import read_summary, seal
 from paliflow.jobs.sink import REASONS, present_parts, read_parts
 from paliflow.jobs.sources import items
@@ -49,7 +51,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         RuntimeError: the parts do not add up to the plan, or actors keep dying.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    spec = with_absolute_paths(spec)
+    spec = settle(with_absolute_paths(spec), ANNOTATIONS)
     run = spec.location
     if summary := read_summary(run):
         require_same(summary.spec, spec)

@@ -18,8 +18,10 @@ from paliflow.jobs import storage
 from paliflow.jobs.plan import Plan, read_plan
 from paliflow.jobs.sink import Part, part_uri, present_parts, read_part
 
-_MANIFEST = "_manifest.json"
-_TRACES = (_MANIFEST, "_plan/plan.json", "_plan/*/00000.parquet")
+MANIFEST = "_manifest.json"
+SUPERSEDED_BY = "superseded_by"
+"""The key of a manifest that names the run which was started over in the place of this one."""
+_TRACES = (MANIFEST, "_plan/plan.json", "_plan/*/00000.parquet")
 """What a run has left, at the latest, when it is finished, planned and being planned."""
 _SHOWN = ["source_uri", "prompt", "text", "status", "error"]
 _T = TypeVar("_T")
@@ -38,6 +40,8 @@ class Run(NamedTuple):
     """As many of the plan's shards are done."""
     latest: Part | None = None
     """The part with the highest number."""
+    superseded_by: str | None = None
+    """The id of the run that was started over in its place; then it has no rows any more."""
 
     @property
     def run_id(self) -> str:
@@ -72,6 +76,8 @@ def find_run(output: str, run_id: str | None = None) -> RunSummary:
     """
     folder = _absolute(output)
     location = f"{folder}/run_id={run_id}" if run_id else folder
+    while successor := superseded_by(location):
+        location = f"{location.rpartition('/run_id=')[0]}/run_id={successor}"
     if summary := read_summary(location):
         return summary
     if run_id or "/run_id=" in location:
@@ -86,6 +92,8 @@ def state(run: Run) -> str:
     """How far a run is, in words."""
     if run.summary:
         return "finished"
+    if run.superseded_by:
+        return f"superseded by {run.superseded_by}"
     if run.plan:
         return f"unfinished, {run.parts} of {run.plan.shards} parts done"
     return "planning or not there"
@@ -96,17 +104,41 @@ def read_summary(location: str) -> RunSummary | None: ...
 @overload
 def read_summary(location: str, kind: type[S]) -> S | None: ...
 def read_summary(location: str, kind: type[Summary] = RunSummary) -> Summary | None:
-    """The manifest in a run's folder, wherever that was moved; None if it is not finished.
+    """The manifest in a run's folder, wherever that was moved; None if it is not finished, or
+    was superseded.
 
     Args:
         location: the run's folder.
         kind: what the run was.
     """
     try:
-        summary = kind.parse(storage.read_bytes(f"{location}/{_MANIFEST}").decode())
+        content = storage.read_bytes(f"{location}/{MANIFEST}").decode()
     except FileNotFoundError:
         return None
+    if _successor(content):
+        return None
+    summary = kind.parse(content)
     return summary.model_copy(update={"location": location})
+
+
+def superseded_by(location: str) -> str | None:
+    """The id of the run that was started over in the place of this one; None if there is none.
+
+    Args:
+        location: the run's folder.
+    """
+    try:
+        return _successor(storage.read_bytes(f"{location}/{MANIFEST}").decode())
+    except FileNotFoundError:
+        return None
+
+
+def _successor(manifest: str) -> str | None:
+    try:
+        found: str | None = json.loads(manifest).get(SUPERSEDED_BY)
+    except (ValueError, AttributeError):
+        return None  # whoever parses it says what is wrong
+    return found
 
 
 def seal(summary: Summary, *, again: bool = False) -> None:
@@ -118,7 +150,7 @@ def seal(summary: Summary, *, again: bool = False) -> None:
     """
     write = storage.overwrite if again else storage.commit_if_absent
     content = io.BytesIO(summary.model_dump_json(indent=2).encode())
-    write(f"{summary.location}/{_MANIFEST}", content)
+    write(f"{summary.location}/{MANIFEST}", content)
 
 
 def row_files(summary: RunSummary) -> list[str]:
@@ -152,12 +184,14 @@ def _look_among_others(location: str) -> Run | None:
         if _is_another_jobs(location):
             return None
         raise
+    if run.superseded_by and _is_another_jobs(location):
+        return None
     return None if run.plan and _is_not_asking(run.plan.spec) else run
 
 
 def _is_another_jobs(location: str) -> bool:
     """Whether a job that is no annotation has left its manifest or its plan there."""
-    for name in (_MANIFEST, "_plan/plan.json"):
+    for name in (MANIFEST, "_plan/plan.json"):
         with contextlib.suppress(FileNotFoundError):
             try:
                 spec = json.loads(storage.read_bytes(f"{location}/{name}"))["spec"]
@@ -175,6 +209,8 @@ def _is_not_asking(spec: dict[str, Any]) -> bool:
 def _look_at(location: str) -> Run:
     if summary := read_summary(location):
         return Run(location, summary)
+    if successor := superseded_by(location):
+        return Run(location, None, superseded_by=successor)
     if not (plan := read_plan(location)):
         return Run(location, None)
     present = present_parts(location)

@@ -20,7 +20,9 @@ class RunOperator(JobOperator):
     """A job that writes to `<output>/run_id=<run_id>/`.
 
     `run_id` may be left out: it is then made from DAG, task, DAG run and map index, so that a
-    retry resumes what its predecessor left. What is announced is the asset of `output`.
+    retry resumes what its predecessor left. A task that is cleared starts its run over, in a
+    folder of its own, unless it was unfinished and is asked the same. What is announced is the
+    asset of `output`.
     """
 
     operator_extra_links = (RayJobLink(), OutputLink())
@@ -35,9 +37,16 @@ class RunOperator(JobOperator):
         run_id = self.spec.get("run_id") or default_run_id(
             ti.dag_id, ti.task_id, ti.run_id, ti.map_index
         )
-        spec = self.SPEC.parse({**self.spec, "run_id": run_id})
+        # Only when a user clears a task does Airflow raise its `max_tries`.
+        spec = self.SPEC.parse({"generation": ti.max_tries, **self.spec, "run_id": run_id})
         OutputLink().push(ti, browsable(spec.location))
         return spec
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        summary = super().execute_complete(context, event)
+        # A run that was started over has another folder than its run_id says.
+        OutputLink().push(context["ti"], browsable(summary["location"]))
+        return summary
 
     def _asset_outlet(self) -> Asset | None:
         output = self.spec["output"]

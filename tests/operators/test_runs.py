@@ -57,3 +57,24 @@ def test_a_finished_run_is_announced_with_its_figures(job: str, tmp_path: Path) 
     assert dag_run.asset_events(f"finished_{job}") == [
         ("task", tmp_path.as_uri(), {**extra, "output": str(tmp_path)})
     ]
+
+
+def test_a_task_whose_max_tries_were_raised_has_the_run_that_was_started_over(
+    tmp_path: Path,
+) -> None:
+    operator, spec, kind, fields, figures, _ = CASES["evaluate"]
+    given = {"output": str(tmp_path), "run_id": "x", **fields}
+    old, new = spec(**given), spec(**given | {"run_id": "x+2", "generation": 4})
+    for each in (old, new):
+        Path(each.location, "_plan").mkdir(parents=True)
+    Path(old.location, "_manifest.json").write_text('{"superseded_by": "x+2"}')
+    Path(new.location, "_plan", "generation.json").write_text('{"generation": 4}')
+    summary = made_up(new.location, kind, spec=new.model_dump(mode="json"), **figures)
+    Path(new.location, "_manifest.json").write_text(summary.model_dump_json())
+    with DAG("cleared") as dag:
+        operator(task_id="task", retries=4, **given)
+
+    (task,) = dag_run.run(dag).get_task_instances()
+    assert task.state == "success"
+    assert task.xcom_pull(task_ids="task")["location"] == new.location
+    assert task.xcom_pull(task_ids="task", key=OutputLink().xcom_key) == new.location

@@ -51,7 +51,7 @@ _PANELS = {
     "Output": "output run_id thumbnail compact report row_group_size compression_level",
     "How": "actors cpus_per_actor accelerators_per_actor batch_size model_parallel "
     "compilation_cache shard_size stall_timeout "
-    "max_errors max_error_fraction",
+    "start_timeout max_errors max_error_fraction",
 }
 _FLAGS = {"accelerators_per_actor": "--accelerator"}
 _NOTES = {

@@ -16,7 +16,14 @@ from paliflow.configs.run import RunSpec
 from paliflow.jobs import storage
 from paliflow.jobs.annotator import Annotator
 from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
-from paliflow.jobs.cluster import actor_options, connected, require_room, room
+from paliflow.jobs.cluster import (
+    actor_options,
+    awaited,
+    connected,
+    require_room,
+    require_start,
+    room,
+)
 from paliflow.jobs.compact import compact
 from paliflow.jobs.driver import Done, Fleet, drive
 from paliflow.jobs.identity import require_same
@@ -32,6 +39,8 @@ from paliflow.jobs.sources import items
 from paliflow.jobs.video.cutting import pieces
 
 Digest = Callable[[Resolved], str]
+_PATIENCE_S = 10.0
+"""Starting takes some seconds; whoever waits for longer is told what for."""
 
 
 def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = None) -> RunSummary:
@@ -105,7 +114,7 @@ def do_missing(
 
     Raises:
         ErrorLimitError: too many inputs fail.
-        ClusterError: the cluster is not there, or has no room now.
+        ClusterError: the cluster is not there, or has no room now, or within `start_timeout`.
         RuntimeError: actors keep dying.
     """
     done = present_parts(run)
@@ -116,9 +125,13 @@ def do_missing(
     print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {run}", flush=True)
     if missing:
         limits = ErrorLimits(spec)
+        waiting = cache(partial(awaited, spec))
 
         def report(done: Done, fleet: Fleet) -> None:
+            if fleet.waiting_s > _PATIENCE_S:
+                done = done._replace(notes=(*done.notes, ("waiting", waiting())))
             progress.add(done, fleet)
+            require_start(spec, fleet.waiting_s)
             limits.add(done.inputs, len(done.failures), done.failures)
 
         start = partial(ray.remote(actor).options(**actor_options(spec)).remote, given, run, plan)

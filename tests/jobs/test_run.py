@@ -248,7 +248,7 @@ def test_a_cluster_without_room_may_have_it_at_the_next_try(
     cluster: str, make_spec: SpecFactory, images: Path
 ) -> None:
     spec = make_spec(input=str(images / "000.jpg"), accelerators_per_actor={"TPU": 4})
-    with pytest.raises(ClusterError, match="the whole cluster has"):
+    with pytest.raises(ClusterError, match="each takes CPU 1, TPU 4 of one node"):
         annotate(spec)
 
 

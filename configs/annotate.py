@@ -1,10 +1,11 @@
 """`AnnotateSpec`: which images, which prompts, which checkpoint, where the rows go."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.base import Spec, redacted
+from paliflow.configs.prompts import Prompt
 from paliflow.configs.run import AskSpec, InputsSpec
 
 
@@ -60,7 +61,7 @@ class AnnotateSpec(AskSpec, SourceSpec):
 
     HOW: ClassVar[frozenset[str]] = AskSpec.HOW | {"compact", "report"}
 
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    prompts: tuple[Prompt, ...] = ()
     """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
     manifest's rows, `{name}` stands for a column: `answer en {question}`."""
     sampling: Sampling = Sampling()

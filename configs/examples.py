@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from paliflow.configs.base import Spec, redacted
+from paliflow.configs.prompts import Prompt
 
 Metric = Literal[
     "exact_match",
@@ -39,7 +40,7 @@ class ExampleSource(Spec):
     """The column of what is asked."""
     suffix_column: str = "suffix"
     """The column of what is to be answered; a list of answers where several are right."""
-    prefix: str | None = None
+    prefix: Prompt | None = None
     """What is asked where the file says nothing else, e.g. `caption en`."""
     images: str | None = None
     """The folder that relative paths of images are relative to; the file's own if not given."""

@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any
 
 from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.prompts import task_of
 from paliflow.jobs.plan import Item, write_plan
 from paliflow.jobs.reading import Input, read_input
-from paliflow.jobs.rows import answer_row, error_row, task_of
+from paliflow.jobs.rows import answer_row, error_row
 from paliflow.jobs.runs import seal
 from paliflow.jobs.sink import commit_part, read_parts
 from paliflow.model import Detection

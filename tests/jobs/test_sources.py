@@ -166,6 +166,13 @@ def test_a_row_that_asks_nothing_keeps_its_place_with_an_empty_prompt(tmp_path: 
     assert [row.prompts for row in rows] == [("n",), ("",), ("{key}",)]
 
 
+def test_what_surrounds_a_rows_prompt_is_taken_off(tmp_path: Path) -> None:
+    rows = [{"image": "a.jpg", "ask": ask} for ask in ("<image>detect digit", "ocr\n", " <bos> ")]
+    manifest = write_rows(tmp_path / "m.jsonl", rows)
+    asked = [row.prompts for row in found(manifest, prompts=["{ask}"], prompt_column="ask")]
+    assert asked == [("detect digit",), ("ocr",), ("",)]
+
+
 def test_doubled_braces_are_literal_in_a_manifest_and_all_braces_elsewhere(tmp_path: Path) -> None:
     manifest = write_rows(tmp_path / "m.csv", ROWS)
     assert found(manifest, prompts=["say {{key}} {key}"])[0].prompts == ("say {key} x",)

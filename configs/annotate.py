@@ -35,6 +35,9 @@ class SourceSpec(InputsSpec):
     """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .jsonl)
     with one image path a row, or a WebDataset (.tar, or a glob of them); local, `gs://`, and with
     an extra of the same name `s3://` and `https://`. With `video`, likewise of videos."""
+    sniff: bool = False
+    """Of a folder or a tar, take files of any name that begin like an image; each of those whose
+    name does not end like one is looked into."""
     image_column: str = "image"
     """The manifest's column of paths; relative paths are relative to the manifest."""
     id_column: str | None = None
@@ -48,6 +51,12 @@ class SourceSpec(InputsSpec):
         if redacted(value) != value:
             raise ValueError("a user, password or signature in it would be written to the output")
         return value
+
+    @model_validator(mode="after")
+    def _sniffs_images(self) -> "SourceSpec":
+        if self.sniff and self.video and not self.video.frame_rate:
+            raise ValueError("sniff finds images; with video, files are known by their names")
+        return self
 
     @model_validator(mode="after")
     def _one_id(self) -> "SourceSpec":

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling, VideoSpec
 from paliflow.configs.base import ClusterError, SpecError
+from paliflow.configs.summary import cut_said
 from paliflow.jobs.commands import evaluate, extract, finetune, plan, promote
 from paliflow.jobs.registry_commands import registry
 
@@ -44,7 +45,7 @@ def _paliflow() -> None:
 
 
 _PANELS = {
-    "What": "prompts video image_column prompt_column id_column metadata_columns https_hosts "
+    "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
     "only_new max_pixels read_timeout",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
@@ -222,8 +223,8 @@ def _print(console: Console, summary: RunSummary) -> None:
         reasons.add_row(f"{count:>8,}", _text(reason, "red"))
     console.print(Group(table, reasons) if summary.error_reasons else table)
     print(
-        f"{summary.rows} rows, {summary.errors} of them errors, from {summary.inputs} images in "
-        f"{summary.seconds:.1f} s: {summary.location}"
+        f"{summary.rows} rows, {summary.errors} of them errors{cut_said(summary.cut)}, from "
+        f"{summary.inputs} images in {summary.seconds:.1f} s: {summary.location}"
     )
 
 

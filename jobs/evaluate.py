@@ -19,6 +19,7 @@ from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSum
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import Metric
 from paliflow.configs.run import AskSpec
+from paliflow.configs.summary import cut_said
 from paliflow.jobs import storage
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
 from paliflow.jobs.identity import require_same
@@ -96,6 +97,7 @@ def evaluate(
         examples=answers.rows,
         errors=answers.errors,
         error_reasons=answers.error_reasons,
+        cut=answers.cut,
         examples_sha256=digest,
         figures=figures,
     )
@@ -236,7 +238,7 @@ def _show(summary: EvaluateSummary, console: Console) -> None:
         table.add_row(figure, f"{value:.4f}")
     console.print(table)
     print(
-        f"{summary.examples} examples, {summary.errors} of them errors, answered by "
-        f"{summary.checkpoint}: {summary.location}",
+        f"{summary.examples} examples, {summary.errors} of them errors{cut_said(summary.cut)}, "
+        f"answered by {summary.checkpoint}: {summary.location}",
         flush=True,
     )

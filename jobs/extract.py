@@ -52,6 +52,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
         inputs=plan.inputs,
         **_counts(run, plan, spec),
         shards=plan.shards,
+        passed_over=plan.passed_over,
         started=started,
         finished=datetime.now(UTC),
         seconds=time.monotonic() - clock,
@@ -63,7 +64,9 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
 
 def _plan(run: str, spec: ExtractSpec) -> Plan:
     reading = spec.reading
-    return write_plan(run, pieces(items(reading), reading), spec.model_dump(mode="json"))
+    passed_over: Counter[str] = Counter()
+    found = pieces(items(reading, passed_over), reading)
+    return write_plan(run, found, spec.model_dump(mode="json"), passed_over=passed_over)
 
 
 def _counts(run: str, plan: Plan, spec: ExtractSpec) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
 from paliflow.model import Decoded, ImageTooLarge, decode_image, preprocess
-from paliflow.model.images import has_image_magic
+from paliflow.model.images import UnsupportedImage, has_image_magic
 
 MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
@@ -90,6 +90,8 @@ def decode(data: bytes, max_pixels: int) -> Decoded | str:
         return decode_image(data, max_pixels)
     except (ImageTooLarge, Image.DecompressionBombError) as error:
         return f"too many pixels: {error}"
+    except UnsupportedImage as error:
+        return f"unsupported image: {error}"
     except UnidentifiedImageError:
         if has_image_magic(data):
             return "truncated or broken image: its header"

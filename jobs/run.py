@@ -29,6 +29,7 @@ from paliflow.jobs.driver import Done, Fleet, drive
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.incremental import only_new
 from paliflow.jobs.limits import ErrorLimits
+from paliflow.jobs.listing import told
 from paliflow.jobs.paths import with_absolute_paths
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
@@ -78,6 +79,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         inputs=plan.inputs,
         **_counts(run, plan, spec, digest),
         shards=plan.shards,
+        passed_over=plan.passed_over,
         checkpoint=plan.pinned(spec).checkpoint,
         started=started,
         finished=datetime.now(UTC),
@@ -123,6 +125,8 @@ def do_missing(
     resumed = f", {len(done)} of them done before" if done else ""
     unit = "pieces of videos" if spec.video else "images"
     print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {run}", flush=True)
+    if plan.passed_over:
+        print(f"passed over in the input: {told(plan.passed_over)}", flush=True)
     if missing:
         limits = ErrorLimits(spec)
         waiting = cache(partial(awaited, spec))
@@ -145,12 +149,13 @@ def do_missing(
 
 def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:
     resolved = resolve(spec)
-    found = items(spec)
+    passed_over: Counter[str] = Counter()
+    found = items(spec, passed_over)
     if spec.only_new:
         found = only_new(found, spec, digest(resolved))
     if spec.video:
         found = pieces(found, spec)
-    return write_plan(run, found, spec.model_dump(mode="json"), resolved)
+    return write_plan(run, found, spec.model_dump(mode="json"), resolved, passed_over)
 
 
 def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[str, Any]:
@@ -160,7 +165,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         ErrorLimitError: they do, but for too many errors.
         RuntimeError: they do not belong together.
     """
-    inputs = rows = errors = 0
+    inputs = rows = errors = cut = 0
     reasons: Counter[str] = Counter()
     checkpoints: set[str] = set()
     limits = ErrorLimits(spec)
@@ -168,6 +173,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         inputs += part.inputs
         rows += part.rows
         errors += part.errors
+        cut += part.cut
         reasons.update(part.reasons)
         checkpoints.add(part.checkpoint_sha256)
         limits.add(part.inputs, part.failed, part.reasons)
@@ -187,6 +193,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         "rows": rows,
         "ok": rows - errors,
         "errors": errors,
+        "cut": cut,
         "error_reasons": dict(reasons.most_common(REASONS)),
         "checkpoint_sha256": checkpoints.pop() if checkpoints else digest(plan.pinned(spec)),
     }

@@ -2,6 +2,7 @@
 
 import glob
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
+from paliflow.jobs.listing import Choice, matched, told
 from paliflow.jobs.manifests import manifest_items
 from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import TABLE_SUFFIXES
@@ -18,7 +20,7 @@ from paliflow.jobs.video.stills import taken_apart
 
 # fmt: off
 IMAGE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )
 # fmt: on
@@ -26,7 +28,7 @@ IMAGE_SUFFIXES = (
 _COMPRESSED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-def items(spec: AnnotateSpec) -> Iterator[Item]:
+def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterator[Item]:
     """The inputs of a run, with absolute URIs; with `video` they are videos instead of images,
     and with its `frame_rate` those images put together to videos.
 
@@ -39,6 +41,9 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
       matches, in the order of their names.
     - any other glob: the files it matches, whatever they are called, in the same order.
 
+    Files in folders and tars that are neither images nor what describes them are passed over and
+    counted in `passed_over`, by suffix.
+
     Rows of manifests and samples of tars have columns, which templates, `prompt_column`,
     `id_column` and `metadata_columns` name; elsewhere a prompt's braces are literal.
 
@@ -47,26 +52,27 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
             broken.
         OSError: the storage fails in a way that may pass.
     """
-    found = _listed(spec)
+    found = _listed(spec, Counter() if passed_over is None else passed_over)
     return taken_apart(found, spec.video) if spec.video and spec.video.frame_rate else found
 
 
-def _listed(spec: AnnotateSpec) -> Iterator[Item]:
+def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
     where, found = spec.input, None
     suffixes = VIDEO_SUFFIXES if spec.video and not spec.video.frame_rate else IMAGE_SUFFIXES
+    choice = Choice(suffixes, spec.sniff, passed_over)
     try:
         uri = storage.absolute(spec.input)
         storage.check_host(uri, spec.https_hosts)
         readers = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
-        readers[".tar"] = partial(tar_items, suffixes=suffixes)
+        readers[".tar"] = partial(tar_items, choice=choice)
         read = readers.get(_suffix(uri))
         if storage.is_file(uri):
             files = iter([storage.Entry(uri, storage.version(uri))])
         elif _is_glob(uri):
-            files = storage.match(uri)
+            files = matched(uri, passed_over)
         else:
             read = None
-            files = (f for f in storage.list_files(uri) if _suffix(f.uri) in suffixes)
+            files = choice.files(storage.list_files(uri), uri)
         if uri.lower().endswith(_COMPRESSED_TARS):
             raise ValueError("a compressed tar cannot be read from its middle; make it a .tar")
         if not read:
@@ -83,9 +89,10 @@ def _listed(spec: AnnotateSpec) -> Iterator[Item]:
         raise SpecError(f"input={where!r}: {error}") from error
     if found is None:
         kind = "images" if suffixes is IMAGE_SUFFIXES else "videos"
+        passed = f" (passed over: {told(passed_over)})" if passed_over else ""
         raise SpecError(
-            f"input={spec.input!r}: no {kind} there; a folder's {kind} are its files that end in "
-            f"{' '.join(suffixes)}, a glob or a manifest may name any file"
+            f"input={spec.input!r}: no {kind} there{passed}; a folder's {kind} are its files that "
+            f"end in {' '.join(suffixes)}, a glob or a manifest may name any file"
         )
 
 

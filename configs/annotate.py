@@ -32,9 +32,10 @@ class SourceSpec(InputsSpec):
     """A run over what a folder, a glob, a manifest or a tar holds."""
 
     input: str = Field(min_length=1)
-    """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .jsonl)
-    with one image path a row, or a WebDataset (.tar, or a glob of them); local, `gs://`, and with
-    an extra of the same name `s3://` and `https://`. With `video`, likewise of videos."""
+    """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .tsv,
+    .jsonl, the last three also .gz) with one image path a row, or a WebDataset (.tar, or a glob of
+    them); local, `gs://`, and with an extra of the same name `s3://` and `https://`. With `video`,
+    likewise of videos."""
     sniff: bool = False
     """Of a folder or a tar, take files of any name that begin like an image; each of those whose
     name does not end like one is looked into."""

@@ -30,8 +30,8 @@ class ExampleSource(Spec):
     """
 
     path: str = Field(min_length=1)
-    """A .jsonl, .csv or .parquet file with columns of images, prefixes and suffixes; COCO's .json
-    of captions or of detections; or Paliflow's own annotations: an output, or one run of it."""
+    """A .jsonl, .csv, .tsv or .parquet file with columns of images, prefixes and suffixes; COCO's
+    .json of captions or of detections; or Paliflow's own annotations: an output, or one run."""
     weight: PositiveFloat = 1.0
     """How often its examples are drawn, beside the other sources of a mixture."""
     image_column: str = "image"

@@ -31,12 +31,16 @@ def main() -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns a `SpecError` and a `ClusterError` into one line on stderr and exit code 2 or 1."""
+    """Turns what is the user's or the cluster's into one line on stderr and exit code 2 or 1.
+
+    Of an input that denies access there are rows or a `SpecError`: a PermissionError is an
+    output's.
+    """
     try:
         yield
-    except (SpecError, ClusterError) as error:
+    except (SpecError, ClusterError, PermissionError) as error:
         print("paliflow: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
-        sys.exit(2 if isinstance(error, SpecError) else 1)
+        sys.exit(1 if isinstance(error, ClusterError) else 2)
 
 
 @app.callback()

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import ClusterError
+from paliflow.configs.base import ClusterError, SpecError
 
 _CONCURRENCY = 4
 """Calls that run at once on an actor: two shards, a sign of life, and one to spare."""
@@ -27,6 +27,7 @@ def connected(address: str | None) -> Iterator[None]:
 
     Raises:
         ClusterError: nothing answers at `address`.
+        SpecError: the folder for Ray's sockets has too long a path.
     """
     if ray.is_initialized():
         yield
@@ -41,6 +42,12 @@ def connected(address: str | None) -> Iterator[None]:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(where, **quiet, **local)
     except OSError as error:
+        if "AF_UNIX" in str(error):
+            name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+            raise SpecError(
+                f"{name}={os.environ.get(name)!r}: too long a path for Ray's sockets; set "
+                "RAY_TMPDIR to a short one, e.g. /tmp"
+            ) from None
         said = f"ray_address={where!r}: no Ray cluster answers there: {error}"
         raise ClusterError(said) from error
     try:

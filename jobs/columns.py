@@ -44,6 +44,8 @@ def json_record(content: str | bytes, where: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(content)
+    except UnicodeDecodeError:
+        raise ValueError(f"{where} is not UTF-8: save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
     if not isinstance(record, dict):

@@ -23,7 +23,7 @@ from paliflow.configs.summary import cut_said
 from paliflow.jobs import storage
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
 from paliflow.jobs.identity import require_same
-from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.plan import read_plan
 from paliflow.jobs.run import annotate
 from paliflow.jobs.runs import read_summary, row_files, seal
@@ -72,6 +72,7 @@ def evaluate(
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = with_absolute_paths(spec)
+    require_folder(spec)
     run = spec.location
     if summary := read_summary(run, EvaluateSummary):
         require_same(summary.spec, spec)

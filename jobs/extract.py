@@ -12,7 +12,7 @@ from paliflow.configs import ExtractSpec, ExtractSummary
 from paliflow.jobs.extractor import Extractor
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.limits import ErrorLimits
-from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.run import do_missing
 from paliflow.jobs.runs import read_summary, seal
@@ -37,6 +37,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = with_absolute_paths(spec)
+    require_folder(spec)
     run = spec.location
     if summary := read_summary(run, ExtractSummary):
         require_same(summary.spec, spec)

@@ -14,7 +14,7 @@ from paliflow.jobs import storage
 from paliflow.jobs.cluster import connected
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, sources_of, write_examples
 from paliflow.jobs.identity import require_same
-from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.runs import read_summary, seal
 from paliflow.jobs.scoring import metrics_of
 from paliflow.jobs.training.card import model_card
@@ -47,6 +47,7 @@ def finetune(
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = with_absolute_paths(spec)
+    require_folder(spec)
     run = spec.location
     if summary := read_summary(run, FineTuneSummary):
         require_same(summary.spec, spec)

@@ -30,7 +30,7 @@ from paliflow.jobs.identity import require_same
 from paliflow.jobs.incremental import only_new
 from paliflow.jobs.limits import ErrorLimits
 from paliflow.jobs.listing import told
-from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
 from paliflow.jobs.report import REPORT, write_report
@@ -60,6 +60,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = with_absolute_paths(spec)
+    require_folder(spec)
     run = spec.location
     if summary := read_summary(run):
         require_same(summary.spec, spec)

@@ -1,7 +1,6 @@
 """What a spec's `input` stands for: its items, streamed in a fixed order."""
 
 import glob
-import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +12,7 @@ from paliflow.jobs import storage
 from paliflow.jobs.listing import Choice, matched, told
 from paliflow.jobs.manifests import manifest_items
 from paliflow.jobs.plan import Item
-from paliflow.jobs.tables import TABLE_SUFFIXES
+from paliflow.jobs.tables import TABLE_SUFFIXES, suffix
 from paliflow.jobs.tars import tar_items
 from paliflow.jobs.video.container import VIDEO_SUFFIXES
 from paliflow.jobs.video.stills import taken_apart
@@ -26,13 +25,20 @@ IMAGE_SUFFIXES = (
 # fmt: on
 """Of the files that are inputs in a folder or a tar; a glob or a manifest names its own."""
 _COMPRESSED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+# fmt: off
+_UNREAD = (
+    ".arrow", ".avro", ".feather", ".html", ".json", ".pdf", ".txt", ".xls", ".xlsx", ".xml",
+    ".yaml", ".yml", ".zip",
+)
+# fmt: on
+"""What people have their lists in, and what is no list that is read."""
 
 
 def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterator[Item]:
     """The inputs of a run, with absolute URIs; with `video` they are videos instead of images,
     and with its `frame_rate` those images put together to videos.
 
-    - a manifest (.parquet, .csv, .jsonl): one image a row, in the order of the rows; relative
+    - a manifest (`TABLE_SUFFIXES`): one image a row, in the order of the rows; relative
       paths are relative to the manifest, and a row without a path gives "".
     - a tar (.tar): its images, in its order.
     - any other file: itself.
@@ -65,7 +71,7 @@ def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
         storage.check_host(uri, spec.https_hosts)
         readers = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
         readers[".tar"] = partial(tar_items, choice=choice)
-        read = readers.get(_suffix(uri))
+        read = readers.get(ending := suffix(uri))
         if storage.is_file(uri):
             files = iter([storage.Entry(uri, storage.version(uri))])
         elif _is_glob(uri):
@@ -75,6 +81,9 @@ def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
             files = choice.files(storage.list_files(uri), uri)
         if uri.lower().endswith(_COMPRESSED_TARS):
             raise ValueError("a compressed tar cannot be read from its middle; make it a .tar")
+        if ending.endswith((*_UNREAD, ".gz")) and not read and not Path(uri).is_dir():
+            known = ", ".join(TABLE_SUFFIXES)
+            raise ValueError(f"{ending} is neither an image nor a manifest, which end in {known}")
         if not read:
             _refuse_columns(spec)
         for file in files:
@@ -89,6 +98,8 @@ def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
         raise SpecError(f"input={where!r}: {error}") from error
     if found is None:
         kind = "images" if suffixes is IMAGE_SUFFIXES else "videos"
+        if read is manifest_items:
+            raise SpecError(f"input={spec.input!r}: the manifest has no rows")
         passed = f" (passed over: {told(passed_over)})" if passed_over else ""
         raise SpecError(
             f"input={spec.input!r}: no {kind} there{passed}; a folder's {kind} are its files that "
@@ -99,10 +110,6 @@ def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
 def _is_glob(uri: str) -> bool:
     # A folder may well be called "photos [2019]".
     return glob.has_magic(uri) and not Path(uri).is_dir()
-
-
-def _suffix(uri: str) -> str:
-    return posixpath.splitext(uri)[1].lower()
 
 
 def _refuse_columns(spec: AnnotateSpec) -> None:

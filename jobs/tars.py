@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from paliflow.configs import AnnotateSpec
 from paliflow.jobs import storage
 from paliflow.jobs.columns import describe, json_record, named_columns, require
+from paliflow.jobs.disguises import require_itself
 from paliflow.jobs.listing import Choice
 from paliflow.jobs.plan import Item
 from paliflow.model.images import HEAD_BYTES
@@ -37,7 +38,7 @@ def tar_items(tar: storage.Entry, spec: AnnotateSpec, choice: Choice) -> Iterato
 
     Raises:
         SpecError: a column that the spec names is not in the first image's sample.
-        ValueError: a sample's JSON cannot be read.
+        ValueError: it is no tar, or a sample's JSON cannot be read.
     """
     named = required = named_columns(spec)
     with _opened(tar.uri) as file:
@@ -62,6 +63,8 @@ def tar_items(tar: storage.Entry, spec: AnnotateSpec, choice: Choice) -> Iterato
 @contextmanager
 def _opened(uri: str) -> Iterator[BinaryIO]:
     with storage.open_binary(uri) as file:
+        require_itself(file.read(HEAD_BYTES))
+        file.seek(0)
         yield io.BufferedReader(file, _READ_AHEAD) if "://" in uri else file  # type: ignore[type-var]
 
 

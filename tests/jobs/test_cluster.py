@@ -70,7 +70,7 @@ def tenant(cluster: str) -> Iterator[None]:
         def here(self) -> None:
             pass
 
-    actor: Any = ray.remote(Tenant).options(num_cpus=2).remote()  # type: ignore[call-overload]
+    actor: Any = ray.remote(Tenant).options(num_cpus=2).remote()
     ray.get(actor.here.remote())
     yield
     ray.kill(actor)

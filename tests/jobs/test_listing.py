@@ -161,6 +161,12 @@ def test_heic_is_read_with_its_extra_and_without_it_the_error_names_it(
     assert not isinstance(avif, str), avif
 
 
+def test_a_git_lfs_pointer_is_no_image_and_says_what_to_do() -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    said = "not an image, but a Git LFS pointer: `git lfs pull` fetches the file"
+    assert decode(pointer, 10**6) == said
+
+
 def test_suffixes_without_end_are_counted_together() -> None:
     choice = Choice((".jpg",), False, Counter())
     for number in range(1000):

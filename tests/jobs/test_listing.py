@@ -21,7 +21,7 @@ from paliflow.jobs.listing import Choice, is_hidden, told
 from paliflow.jobs.reading import decode
 from paliflow.jobs.report import REPORT
 from paliflow.jobs.run import _plan, annotate
-from paliflow.jobs.sources import items
+from paliflow.jobs.sources import IMAGE_SUFFIXES, items
 from paliflow.model.images import has_image_magic
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
@@ -181,6 +181,13 @@ def test_an_input_without_images_says_what_it_has_instead(tmp_path: Path) -> Non
     folder = as_folder(tmp_path, {"a.tga": IMAGES["d.tga"], "b.tga": b"", ".DS_Store": b""})
     with pytest.raises(SpecError, match=r"no images there \(passed over: 2 \.tga, 1 hidden\)"):
         listed(folder)
+
+
+def test_the_manual_names_every_suffix() -> None:
+    manual = Path(__file__, "../../../docs/input.md").resolve().read_text()
+    assert f"`{' '.join(IMAGE_SUFFIXES)}`" in manual
+    for suffix in (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".jsonl.gz", ".tar"):
+        assert f"`{suffix}`" in manual
 
 
 def test_sniffing_is_for_images() -> None:

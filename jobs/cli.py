@@ -31,16 +31,12 @@ def main() -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns what is the user's or the cluster's into one line on stderr and exit code 2 or 1.
-
-    Of an input that denies access there are rows or a `SpecError`: a PermissionError is an
-    output's.
-    """
+    """Turns a `SpecError` and a `ClusterError` into one line on stderr and exit code 2 or 1."""
     try:
         yield
-    except (SpecError, ClusterError, PermissionError) as error:
+    except (SpecError, ClusterError) as error:
         print("paliflow: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
-        sys.exit(1 if isinstance(error, ClusterError) else 2)
+        sys.exit(2 if isinstance(error, SpecError) else 1)
 
 
 @app.callback()

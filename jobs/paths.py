@@ -1,5 +1,7 @@
 """Specs name files from wherever the job was started; runs go on elsewhere."""
 
+import errno
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +42,8 @@ def require_folder(spec: RunSpec) -> None:
         return
     try:
         Path(spec.location).mkdir(parents=True, exist_ok=True)
+        if not os.access(spec.location, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), spec.location)
     except OSError as error:
         raise SpecError(
             f"output={spec.output!r}: no folder can be made there: {error.strerror}: "

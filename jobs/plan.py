@@ -3,6 +3,7 @@
 import io
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -112,7 +113,7 @@ def write_plan(
         inputs=inputs,
         rows=None if spec.get("video") else rows,
         shards=shards,
-        passed_over=dict(passed_over or {}),
+        passed_over=dict(Counter(passed_over or {}).most_common()),
         checkpoint=resolved and resolved.checkpoint,
         checkpoint_sha256=resolved and resolved.sha256,
     )

@@ -1,5 +1,8 @@
 """Resources that no node can have are errors of the spec, and so of the DAG that names it."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from paliflow.configs import AnnotateSpec, FineTuneSpec
@@ -42,3 +45,10 @@ def test_resources_that_nodes_have_are_taken() -> None:
 def test_a_worker_takes_whole_gpus() -> None:
     with pytest.raises(SpecError, match=r"accelerators_per_worker: GPU=0\.5: workers take"):
         FineTuneSpec.parse(FINETUNE | {"accelerators_per_worker": {"GPU": 0.5}})
+
+
+def test_the_extra_of_a_tpu_host_brings_all_that_a_job_needs() -> None:
+    pyproject = Path(__file__, "../../../pyproject.toml").resolve().read_text()
+    extras = tomllib.loads(pyproject)["project"]["optional-dependencies"]
+    assert any(each.startswith("jax[tpu]") for each in extras["tpu"])
+    assert "paliflow[ray]" in extras["tpu"]

@@ -72,13 +72,13 @@ def evaluate(
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = with_absolute_paths(spec)
-    require_folder(spec)
     run = spec.location
     if summary := read_summary(run, EvaluateSummary):
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         _show(summary, console)
         return summary
+    require_folder(spec)
     plan = write_examples(run, spec.sets, spec)
     require_same(plan.spec, spec)
     metrics = _metrics(spec, plan)

@@ -37,12 +37,12 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = with_absolute_paths(spec)
-    require_folder(spec)
     run = spec.location
     if summary := read_summary(run, ExtractSummary):
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return summary
+    require_folder(spec)
     plan = read_plan(run) or _plan(run, spec)
     require_same(plan.spec, spec)
     do_missing(Extractor, spec, run, plan, spec.reading, console, ray_address)

@@ -47,12 +47,12 @@ def finetune(
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = with_absolute_paths(spec)
-    require_folder(spec)
     run = spec.location
     if summary := read_summary(run, FineTuneSummary):
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return summary
+    require_folder(spec)
     start = begin(spec)
     plan = write_examples(run, sources_of(spec), spec)
     _check_metrics(spec, plan)

@@ -60,12 +60,12 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     """
     started, clock = datetime.now(UTC), time.monotonic()
     spec = with_absolute_paths(spec)
-    require_folder(spec)
     run = spec.location
     if summary := read_summary(run):
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return _finish(summary, spec)
+    require_folder(spec)
     digest = cache(digest_of)  # reads all of the weights
     plan = read_plan(run) or _plan(run, spec, digest)
     require_same(plan.spec, spec)

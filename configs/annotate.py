@@ -1,10 +1,11 @@
 """`AnnotateSpec`: which images, which prompts, which checkpoint, where the rows go."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.base import Spec, redacted
+from paliflow.configs.prompts import Prompt
 from paliflow.configs.run import AskSpec, InputsSpec
 
 
@@ -31,9 +32,13 @@ class SourceSpec(InputsSpec):
     """A run over what a folder, a glob, a manifest or a tar holds."""
 
     input: str = Field(min_length=1)
-    """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .jsonl)
-    with one image path a row, or a WebDataset (.tar, or a glob of them); local, `gs://`, and with
-    an extra of the same name `s3://` and `https://`. With `video`, likewise of videos."""
+    """An image file, a folder (searched recursively), a glob, a manifest (.parquet, .csv, .tsv,
+    .jsonl, the last three also .gz) with one image path a row, or a WebDataset (.tar, or a glob of
+    them); local, `gs://`, and with an extra of the same name `s3://` and `https://`. With `video`,
+    likewise of videos."""
+    sniff: bool = False
+    """Of a folder or a tar, take files of any name that begin like an image; each of those whose
+    name does not end like one is looked into."""
     image_column: str = "image"
     """The manifest's column of paths; relative paths are relative to the manifest."""
     id_column: str | None = None
@@ -49,6 +54,12 @@ class SourceSpec(InputsSpec):
         return value
 
     @model_validator(mode="after")
+    def _sniffs_images(self) -> "SourceSpec":
+        if self.sniff and self.video and not self.video.frame_rate:
+            raise ValueError("sniff finds images; with video, files are known by their names")
+        return self
+
+    @model_validator(mode="after")
     def _one_id(self) -> "SourceSpec":
         if self.id_column and self.video and self.video.group_column:
             raise ValueError("video.group_column becomes the output's id; leave out id_column")
@@ -60,7 +71,7 @@ class AnnotateSpec(AskSpec, SourceSpec):
 
     HOW: ClassVar[frozenset[str]] = AskSpec.HOW | {"compact", "report"}
 
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    prompts: tuple[Prompt, ...] = ()
     """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
     manifest's rows, `{name}` stands for a column: `answer en {question}`."""
     sampling: Sampling = Sampling()

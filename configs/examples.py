@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from paliflow.configs.base import Spec, redacted
+from paliflow.configs.prompts import Prompt
 
 Metric = Literal[
     "exact_match",
@@ -29,8 +30,8 @@ class ExampleSource(Spec):
     """
 
     path: str = Field(min_length=1)
-    """A .jsonl, .csv or .parquet file with columns of images, prefixes and suffixes; COCO's .json
-    of captions or of detections; or Paliflow's own annotations: an output, or one run of it."""
+    """A .jsonl, .csv, .tsv or .parquet file with columns of images, prefixes and suffixes; COCO's
+    .json of captions or of detections; or Paliflow's own annotations: an output, or one run."""
     weight: PositiveFloat = 1.0
     """How often its examples are drawn, beside the other sources of a mixture."""
     image_column: str = "image"
@@ -39,7 +40,7 @@ class ExampleSource(Spec):
     """The column of what is asked."""
     suffix_column: str = "suffix"
     """The column of what is to be answered; a list of answers where several are right."""
-    prefix: str | None = None
+    prefix: Prompt | None = None
     """What is asked where the file says nothing else, e.g. `caption en`."""
     images: str | None = None
     """The folder that relative paths of images are relative to; the file's own if not given."""

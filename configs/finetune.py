@@ -6,6 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec
 from paliflow.configs.examples import EvaluationSet, ExampleSource, SetName
+from paliflow.configs.resources import Accelerators
 from paliflow.configs.run import ModelSpec
 
 
@@ -43,7 +44,7 @@ class FineTuneSpec(ModelSpec):
 
     HOW: ClassVar[frozenset[str]] = ModelSpec.HOW | {
         "workers", "cpus_per_worker", "accelerators_per_worker", "topology", "accelerator_type",
-        "save_every", "keep", "max_failures", "max_error_fraction", "max_errors",
+        "save_every", "keep", "max_failures", "max_error_fraction", "max_errors", "start_timeout",
     }  # fmt: skip
 
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -104,8 +105,12 @@ class FineTuneSpec(ModelSpec):
     """Processes, one a host."""
     cpus_per_worker: PositiveFloat = 1.0
     """Cores of one worker."""
-    accelerators_per_worker: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Ray resources of one worker, e.g. `{"TPU": 4}` or `{"GPU": 1}`."""
+    accelerators_per_worker: Accelerators = Field(default_factory=dict)
+    """Ray resources of one worker, e.g. `{"TPU": 4}` or `{"GPU": 1}`. A worker that finds other
+    devices than these refuses to train."""
+    start_timeout: PositiveFloat = 1800.0
+    """Seconds in which the cluster has to have room for all workers; then the job gives up, and the
+    next try may find it."""
     topology: str | None = None
     """Of a TPU slice, e.g. `4x4`; needed where several workers share one."""
     accelerator_type: str | None = None
@@ -130,6 +135,8 @@ class FineTuneSpec(ModelSpec):
                 f"batch_size={self.batch_size} has to divide by accumulate={self.accumulate} "
                 f"times workers={self.workers}"
             )
+        if (gpus := self.accelerators_per_worker.get("GPU", 1.0)) % 1:
+            raise ValueError(f"accelerators_per_worker: GPU={gpus:g}: workers take whole GPUs")
         name = self.best and self.best.partition("/")[0]
         if name and name not in self.validation:
             known = ", ".join(self.validation) or "none"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec
+from paliflow.configs.resources import Accelerators
 from paliflow.configs.video import VideoSpec
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -82,11 +83,16 @@ class InputsSpec(RunSpec):
 class FleetSpec(RunSpec):
     """A run whose inputs are cut into shards, which actors take."""
 
-    HOW: ClassVar[frozenset[str]] = RunSpec.HOW | {"actors", "cpus_per_actor", "stall_timeout"}
+    HOW: ClassVar[frozenset[str]] = RunSpec.HOW | {
+        "actors", "cpus_per_actor", "stall_timeout", "start_timeout",
+    }  # fmt: skip
 
     stall_timeout: PositiveFloat = 900.0
     """Seconds without a finished batch after which an actor is killed and its shard given back;
     the first batch includes compilation."""
+    start_timeout: PositiveFloat = 1800.0
+    """Seconds without a single actor, because none fits or the cluster does not grow, after which
+    the job gives up; the next try may find room."""
     shard_size: PositiveInt = 256
     """Inputs a shard: the unit of retry, and of one Parquet part. Of videos 16, if not given."""
     actors: PositiveInt | None = None
@@ -163,5 +169,6 @@ class AskSpec(ModelSpec, FleetSpec):
     batch_size: PositiveInt | None = None
     """Images a device batch. If not given, as many as the chips' memory is reckoned to hold, and
     16 on a CPU. Halved where the memory runs out."""
-    accelerators_per_actor: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`."""
+    accelerators_per_actor: Accelerators = Field(default_factory=dict)
+    """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`. An actor that finds other
+    devices than these refuses to load."""

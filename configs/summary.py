@@ -13,6 +13,11 @@ SUMMARY_PREFIX = "paliflow-summary: "
 """What precedes the summary's JSON on the last line that `python -m paliflow.jobs` prints."""
 
 
+def cut_said(cut: int) -> str:
+    """What the line that sums a run up says of answers that were cut."""
+    return f", {cut} cut by max_new_tokens" if cut else ""
+
+
 class Summary(Spec):
     """A finished run. Written last: a run without it is unfinished.
 
@@ -50,6 +55,11 @@ class RunSummary(ModelSummary):
     errors: int
     error_reasons: dict[str, int] = Field(default_factory=dict)
     """The most common errors and how many rows have them."""
+    passed_over: dict[str, int] = Field(default_factory=dict)
+    """Files in the input's folders and tars that are no inputs, by suffix; `hidden` are those that
+    a system left there."""
+    cut: int = 0
+    """Rows whose answer ended at `max_new_tokens`, with `finished` false."""
     shards: int
     files: tuple[str, ...] = ()
     """The files in `location` that hold the rows, if the run was compacted; else they are its
@@ -69,6 +79,9 @@ class ExtractSummary(Summary):
     """Rows without an image: videos that are broken, and gaps in others."""
     error_reasons: dict[str, int] = Field(default_factory=dict)
     """The most common errors and how many rows have them."""
+    passed_over: dict[str, int] = Field(default_factory=dict)
+    """Files in the input's folders and tars that are no inputs, by suffix; `hidden` are those that
+    a system left there."""
     shards: int
     """The run's parts are `part-00000.parquet` to the last shard's."""
 
@@ -102,6 +115,8 @@ class EvaluateSummary(ModelSummary):
     errors: int
     """Examples whose image or prompt was broken; they score nothing."""
     error_reasons: dict[str, int] = Field(default_factory=dict)
+    cut: int = 0
+    """Answers that ended at `max_new_tokens`."""
     examples_sha256: str
     """Of all that was asked and is right: two evaluations compare only if theirs agree."""
     figures: dict[str, float]

@@ -13,6 +13,7 @@ import jax
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
+from paliflow.jobs.accelerators import require_accelerators
 from paliflow.jobs.asking import Asked, Asker
 from paliflow.jobs.checkpoints import require_digest, tokenizer_of
 from paliflow.jobs.cluster import share_cores
@@ -57,11 +58,13 @@ class Annotator:
 
         Raises:
             SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, the
-                checkpoint is not what was registered, or a prompt is too long.
+                checkpoint is not what was registered, a prompt is too long, or the devices are
+                not those of `accelerators_per_actor`.
         """
         self._started = time.monotonic()
         spec, pinned = self._spec, self._plan.pinned(self._spec)
         share_cores(spec)
+        require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
         if spec.compilation_cache:
             jax.config.update("jax_compilation_cache_dir", spec.compilation_cache)
         checkpoint = pinned.checkpoint

@@ -12,9 +12,10 @@ from jax.errors import JaxRuntimeError
 from numpy.typing import NDArray
 
 from paliflow.configs import AnnotateSpec, Sampling
+from paliflow.configs.prompts import misspelt_task, task_of
 from paliflow.jobs.fitting import fitting_batch
 from paliflow.jobs.reading import Input
-from paliflow.jobs.rows import answer_row, error_row, task_of
+from paliflow.jobs.rows import answer_row, error_row
 from paliflow.model import (
     Generation,
     Greedy,
@@ -231,6 +232,8 @@ class Asker:
     def _encode(self, prompt: str) -> list[int]:
         if not prompt:
             raise ValueError("the row gives none")
+        if said := misspelt_task(prompt):
+            raise ValueError(said)
         return self._tokenizer.encode_prompt(prompt, self._spec.max_prompt_tokens)
 
     def _try_encode(self, prompt: str) -> list[int] | ValueError:

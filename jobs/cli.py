@@ -16,6 +16,7 @@ from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling, VideoSpec
 from paliflow.configs.base import ClusterError, SpecError
+from paliflow.configs.summary import cut_said
 from paliflow.jobs.commands import evaluate, extract, finetune, plan, promote
 from paliflow.jobs.registry_commands import registry
 
@@ -44,14 +45,14 @@ def _paliflow() -> None:
 
 
 _PANELS = {
-    "What": "prompts video image_column prompt_column id_column metadata_columns https_hosts "
+    "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
     "only_new max_pixels read_timeout",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id thumbnail compact report row_group_size compression_level",
     "How": "actors cpus_per_actor accelerators_per_actor batch_size model_parallel "
     "compilation_cache shard_size stall_timeout "
-    "max_errors max_error_fraction",
+    "start_timeout max_errors max_error_fraction",
 }
 _FLAGS = {"accelerators_per_actor": "--accelerator"}
 _NOTES = {
@@ -222,8 +223,8 @@ def _print(console: Console, summary: RunSummary) -> None:
         reasons.add_row(f"{count:>8,}", _text(reason, "red"))
     console.print(Group(table, reasons) if summary.error_reasons else table)
     print(
-        f"{summary.rows} rows, {summary.errors} of them errors, from {summary.inputs} images in "
-        f"{summary.seconds:.1f} s: {summary.location}"
+        f"{summary.rows} rows, {summary.errors} of them errors{cut_said(summary.cut)}, from "
+        f"{summary.inputs} images in {summary.seconds:.1f} s: {summary.location}"
     )
 
 

@@ -4,13 +4,14 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import ClusterError
+from paliflow.configs.base import ClusterError, SpecError
 
 _CONCURRENCY = 4
 """Calls that run at once on an actor: two shards, a sign of life, and one to spare."""
@@ -26,6 +27,7 @@ def connected(address: str | None) -> Iterator[None]:
 
     Raises:
         ClusterError: nothing answers at `address`.
+        SpecError: the folder for Ray's sockets has too long a path.
     """
     if ray.is_initialized():
         yield
@@ -40,6 +42,12 @@ def connected(address: str | None) -> Iterator[None]:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(where, **quiet, **local)
     except OSError as error:
+        if "AF_UNIX" in str(error):
+            name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+            raise SpecError(
+                f"{name}={os.environ.get(name)!r}: too long a path for Ray's sockets; set "
+                "RAY_TMPDIR to a short one, e.g. /tmp"
+            ) from None
         said = f"ray_address={where!r}: no Ray cluster answers there: {error}"
         raise ClusterError(said) from error
     try:
@@ -64,12 +72,48 @@ def room(spec: AnnotateSpec) -> int:
     """How many annotators there should be: as many as fit into the cluster as it is now."""
     if spec.actors:
         return spec.actors
-    total = ray.cluster_resources()
-    wanted = {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
-    fitting = min(int(total.get(name, 0) // amount) for name, amount in wanted.items())
+    fitting = places(_wanted(spec))
     if fitting and not spec.accelerators_per_actor:
-        return max(1, min(fitting, int(total["CPU"] // _CORES_OF_A_CPU_ACTOR)))
+        cores = ray.cluster_resources()["CPU"]
+        return max(1, min(fitting, int(cores // _CORES_OF_A_CPU_ACTOR)))
     return fitting
+
+
+def places(wanted: Mapping[str, float]) -> int:
+    """How many processes that take these resources fit into the cluster's nodes, all being free.
+
+    A process is on one node: two nodes of 4 TPUs have no place for one that takes 8.
+    """
+    return sum(
+        min(int(_units(node.get(name, 0)) // _units(amount)) for name, amount in wanted.items())
+        for node in _nodes()
+    )
+
+
+def described(wanted: Mapping[str, float]) -> str:
+    """What one process takes, what the nodes have, and what of that is free."""
+    kinds = Counter(_said({name: node.get(name, 0) for name in wanted}) for node in _nodes())
+    nodes = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "none"
+    free = ray.available_resources()
+    of_all = _said({name: free.get(name, 0) for name in wanted})
+    return f"each takes {_said(wanted)} of one node; nodes: {nodes}; free in all of them: {of_all}"
+
+
+def _wanted(spec: AnnotateSpec) -> dict[str, float]:
+    return {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _units(amount: float) -> int:
+    """In ten thousandths, as Ray counts: 0.1 is in 1.0 ten times."""
+    return round(amount * 10_000)
+
+
+def _said(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
 
 
 def share_cores(spec: AnnotateSpec) -> None:
@@ -89,10 +133,23 @@ def require_room(spec: AnnotateSpec) -> None:
             by number.
     """
     if not room(spec):
-        wanted = {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
-        total = ray.cluster_resources()
-        has = {name: total.get(name, 0) for name in wanted}
         raise ClusterError(
-            f"accelerators_per_actor, cpus_per_actor: one actor takes {wanted}, the whole cluster "
-            f"has {has}; ask for less, or set `actors` to wait until it grows"
+            "accelerators_per_actor, cpus_per_actor: no actor fits into the cluster: "
+            f"{described(_wanted(spec))}; ask for less, or set `actors` to wait until it grows"
+        )
+
+
+def awaited(spec: AnnotateSpec) -> str:
+    """What is awaited while no actor has started."""
+    return f"actors do not start: {described(_wanted(spec))}"
+
+
+def require_start(spec: AnnotateSpec, waiting_s: float) -> None:
+    """
+    Raises:
+        ClusterError: no actor has been there for longer than `start_timeout`.
+    """
+    if waiting_s > spec.start_timeout:
+        raise ClusterError(
+            f"start_timeout={spec.start_timeout:g}: for so many seconds {awaited(spec)}"
         )

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
+from paliflow.configs.prompts import say_stripped, stripped
 from paliflow.jobs.plan import Item
 
 Record = Mapping[str, Any]
@@ -43,6 +44,8 @@ def json_record(content: str | bytes, where: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(content)
+    except UnicodeDecodeError:
+        raise ValueError(f"{where} is not UTF-8: save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
     if not isinstance(record, dict):
@@ -78,7 +81,8 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     """Gives an item its record's prompts, id and metadata.
 
     A prompt whose column is null or blank is not asked. Where none is left, the item is asked
-    the empty prompt, which becomes its error row.
+    the empty prompt, which becomes its error row. What is around a prompt is taken off, as it is
+    of the spec's.
 
     Raises:
         ValueError: as in `text`.
@@ -86,7 +90,10 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     asked = [_filled(_template(prompt), record) for prompt in spec.prompts]
     if spec.prompt_column:
         asked.append(text(record, spec.prompt_column))
-    prompts = tuple(dict.fromkeys(prompt for prompt in asked if prompt.strip())) or ("",)
+    bare = [stripped(prompt) for prompt in asked]
+    if bare != asked and any(bare):
+        say_stripped("prompts of rows")
+    prompts = tuple(dict.fromkeys(filter(None, bare))) or ("",)
     id_column = spec.id_column or (spec.video and spec.video.group_column)
     carried = {column: _value(record, column) for column in spec.metadata_columns}
     return item._replace(

@@ -48,6 +48,10 @@ class Fleet(NamedTuple):
     """Actors that have loaded."""
     in_flight: int
     """Inputs that are answered and not yet committed."""
+    starting: int = 0
+    """Actors that are asked for and that the cluster has not started yet."""
+    waiting_s: float = 0.0
+    """Seconds since there was an actor that had started."""
 
 
 @dataclass
@@ -125,6 +129,7 @@ class _Loop:
         self._owners: dict[Any, _Worker] = {}  # of every pending result
         self._deaths: Counter[int | None] = Counter()
         self._searches: dict[int, _Search] = {}
+        self._attended = time.monotonic()  # when an actor that had started was last there
 
     def unfinished(self) -> bool:
         working = (shard for worker in self.workers for shard in worker.tasks.values())
@@ -250,4 +255,8 @@ class _Loop:
     def _tell(self, done: Done) -> None:
         loaded = [worker for worker in self.workers if worker.loaded]
         in_flight = sum(worker.answered - worker.committed for worker in loaded)
-        self._report(done, Fleet(len(loaded), in_flight))
+        starting = sum(worker.alive_at is None for worker in self.workers)
+        now = time.monotonic()
+        if starting < len(self.workers):
+            self._attended = now
+        self._report(done, Fleet(len(loaded), in_flight, starting, now - self._attended))

@@ -19,10 +19,11 @@ from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSum
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import Metric
 from paliflow.configs.run import AskSpec
+from paliflow.configs.summary import cut_said
 from paliflow.jobs import storage
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
 from paliflow.jobs.identity import require_same
-from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.plan import read_plan
 from paliflow.jobs.restarting import settle
 from paliflow.jobs.run import annotate
@@ -78,6 +79,7 @@ def evaluate(
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         _show(summary, console)
         return summary
+    require_folder(spec)
     plan = write_examples(run, spec.sets, spec)
     require_same(plan.spec, spec)
     metrics = _metrics(spec, plan)
@@ -97,6 +99,7 @@ def evaluate(
         examples=answers.rows,
         errors=answers.errors,
         error_reasons=answers.error_reasons,
+        cut=answers.cut,
         examples_sha256=digest,
         figures=figures,
     )
@@ -237,7 +240,7 @@ def _show(summary: EvaluateSummary, console: Console) -> None:
         table.add_row(figure, f"{value:.4f}")
     console.print(table)
     print(
-        f"{summary.examples} examples, {summary.errors} of them errors, answered by "
-        f"{summary.checkpoint}: {summary.location}",
+        f"{summary.examples} examples, {summary.errors} of them errors{cut_said(summary.cut)}, "
+        f"answered by {summary.checkpoint}: {summary.location}",
         flush=True,
     )

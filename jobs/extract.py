@@ -13,7 +13,7 @@ from paliflow.configs.schema import FRAMES
 from paliflow.jobs.extractor import Extractor
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.limits import ErrorLimits
-from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.restarting import settle
 from paliflow.jobs.run import do_missing
@@ -44,6 +44,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return summary
+    require_folder(spec)
     plan = read_plan(run) or _plan(run, spec)
     require_same(plan.spec, spec)
     do_missing(Extractor, spec, run, plan, spec.reading, console, ray_address)
@@ -54,6 +55,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
         inputs=plan.inputs,
         **_counts(run, plan, spec),
         shards=plan.shards,
+        passed_over=plan.passed_over,
         started=started,
         finished=datetime.now(UTC),
         seconds=time.monotonic() - clock,
@@ -65,7 +67,9 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
 
 def _plan(run: str, spec: ExtractSpec) -> Plan:
     reading = spec.reading
-    return write_plan(run, pieces(items(reading), reading), spec.model_dump(mode="json"))
+    passed_over: Counter[str] = Counter()
+    found = pieces(items(reading, passed_over), reading)
+    return write_plan(run, found, spec.model_dump(mode="json"), passed_over=passed_over)
 
 
 def _counts(run: str, plan: Plan, spec: ExtractSpec) -> dict[str, Any]:

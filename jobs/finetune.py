@@ -14,7 +14,7 @@ from paliflow.jobs import storage
 from paliflow.jobs.cluster import connected
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, sources_of, write_examples
 from paliflow.jobs.identity import require_same
-from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.restarting import settle
 from paliflow.jobs.runs import read_summary, seal
 from paliflow.jobs.scoring import metrics_of
@@ -53,6 +53,7 @@ def finetune(
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return summary
+    require_folder(spec)
     start = begin(spec)
     plan = write_examples(run, sources_of(spec), spec)
     _check_metrics(spec, plan)

@@ -1,4 +1,4 @@
-"""Manifests (.parquet, .csv, .jsonl) to items, one a row, streamed."""
+"""Manifests (`TABLE_SUFFIXES`) to items, one a row, streamed."""
 
 import posixpath
 from collections.abc import Iterator

@@ -1,5 +1,8 @@
 """Specs name files from wherever the job was started; runs go on elsewhere."""
 
+import errno
+import os
+from pathlib import Path
 from typing import TypeVar
 
 from paliflow.configs.base import SpecError
@@ -27,3 +30,22 @@ def with_absolute_paths(spec: _S) -> _S:
         except ValueError as error:
             raise SpecError(f"{field}: {error}") from None
     return spec.model_copy(update=paths)
+
+
+def require_folder(spec: RunSpec) -> None:
+    """Makes the run's folder, where it is local, so that what is wrong with it is said at once.
+
+    Raises:
+        SpecError: there cannot be a folder.
+    """
+    if "://" in spec.location:
+        return
+    try:
+        Path(spec.location).mkdir(parents=True, exist_ok=True)
+        if not os.access(spec.location, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), spec.location)
+    except OSError as error:
+        raise SpecError(
+            f"output={spec.output!r}: no folder can be made there: {error.strerror}: "
+            f"{error.filename}; give a folder that you may write to"
+        ) from None

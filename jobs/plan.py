@@ -3,12 +3,14 @@
 import io
 import tempfile
 import uuid
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from paliflow.configs.base import Spec
 from paliflow.configs.run import ModelSpec
@@ -54,6 +56,8 @@ class Plan(Spec):
     rows: int | None
     """Inputs times the prompts of each; None of videos, whose frames are counted when read."""
     shards: int
+    passed_over: dict[str, int] = Field(default_factory=dict)
+    """Files of the input's folders and tars that are no inputs, by suffix."""
     checkpoint: str | None = None
     """What the spec's resolved to; None in plans of older versions, which had no registry."""
     checkpoint_sha256: str | None = None
@@ -70,7 +74,11 @@ class Plan(Spec):
 
 
 def write_plan(
-    run: str, items: Iterable[Item], spec: dict[str, Any], resolved: Resolved | None = None
+    run: str,
+    items: Iterable[Item],
+    spec: dict[str, Any],
+    resolved: Resolved | None = None,
+    passed_over: Mapping[str, int] | None = None,
 ) -> Plan:
     """Cuts the inputs into shards and writes them; row group k of file n is one shard.
 
@@ -81,6 +89,7 @@ def write_plan(
         items: streamed; one shard of them is in memory at a time.
         spec: the `AnnotateSpec` or `ExtractSpec` as JSON.
         resolved: the weights that it stands for; its `checkpoint` if not given.
+        passed_over: what the items are without, counted while they are streamed.
     """
     folder = uuid.uuid4().hex
     size, asked = spec["shard_size"], len(spec.get("prompts", ()))
@@ -104,6 +113,7 @@ def write_plan(
         inputs=inputs,
         rows=None if spec.get("video") else rows,
         shards=shards,
+        passed_over=dict(Counter(passed_over or {}).most_common()),
         checkpoint=resolved and resolved.checkpoint,
         checkpoint_sha256=resolved and resolved.sha256,
     )

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from paliflow.jobs import storage
+from paliflow.jobs.disguises import disguise
 from paliflow.jobs.plan import Item
 from paliflow.model import Decoded, ImageTooLarge, decode_image, preprocess
-from paliflow.model.images import has_image_magic
+from paliflow.model.images import UnsupportedImage, has_image_magic
 
 MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
@@ -90,9 +91,13 @@ def decode(data: bytes, max_pixels: int) -> Decoded | str:
         return decode_image(data, max_pixels)
     except (ImageTooLarge, Image.DecompressionBombError) as error:
         return f"too many pixels: {error}"
+    except UnsupportedImage as error:
+        return f"unsupported image: {error}"
     except UnidentifiedImageError:
         if has_image_magic(data):
             return "truncated or broken image: its header"
+        if said := disguise(data):
+            return f"not an image, but {said}"
         return "not an image" if data else "empty file"
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
         return f"truncated or broken image: {error or type(error).__name__}"

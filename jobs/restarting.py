@@ -13,6 +13,7 @@ from paliflow.configs.run import RunSpec
 from paliflow.jobs import storage
 from paliflow.jobs.compact import stop_compaction
 from paliflow.jobs.identity import differences
+from paliflow.jobs.paths import require_folder
 from paliflow.jobs.runs import MANIFEST, SUPERSEDED_BY, superseded_by
 from paliflow.jobs.sink import part_uri
 
@@ -37,6 +38,9 @@ def settle(spec: _S, columns: pa.Schema | None = None) -> _S:
     Args:
         spec: with absolute paths.
         columns: the columns of the run's parts; None for a job that writes no parts.
+
+    Raises:
+        SpecError: nothing can be written to its output.
     """
     name, number, before = spec.run_id, 1, None
     while True:
@@ -57,6 +61,7 @@ def settle(spec: _S, columns: pa.Schema | None = None) -> _S:
         tombstone = {SUPERSEDED_BY: f"{name}+{number + 1}", "spec": begun}
         storage.replace(f"{run}/{MANIFEST}", _json_file(tombstone), seen)
     if spec.generation > (known or 0) or (before and known is None):
+        require_folder(spec)
         storage.overwrite(f"{run}/{_GENERATION}", _json_file({"generation": spec.generation}))
     return spec
 

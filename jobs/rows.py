@@ -3,18 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from paliflow.configs.prompts import task_of
 from paliflow.jobs.reading import Input
 from paliflow.model import Detection
-
-_TASKS = {"cap": "caption", "describe": "caption"} | {
-    task: task for task in ("caption", "answer", "ocr", "detect", "segment", "question")
-}
-
-
-def task_of(prompt: str) -> str:
-    """The task that a prompt's first word names, `custom` if none."""
-    words = prompt.split(maxsplit=1)
-    return _TASKS.get(words[0], "custom") if words else "custom"
 
 
 def error_row(source: Input, prompt: str, error: str) -> dict[str, Any]:

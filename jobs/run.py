@@ -17,13 +17,21 @@ from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 from paliflow.jobs.annotator import Annotator
 from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
-from paliflow.jobs.cluster import actor_options, connected, require_room, room
+from paliflow.jobs.cluster import (
+    actor_options,
+    awaited,
+    connected,
+    require_room,
+    require_start,
+    room,
+)
 from paliflow.jobs.compact import compact
 from paliflow.jobs.driver import Done, Fleet, drive
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.incremental import only_new
 from paliflow.jobs.limits import ErrorLimits
-from paliflow.jobs.paths import with_absolute_paths
+from paliflow.jobs.listing import told
+from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
 from paliflow.jobs.report import REPORT, write_report
@@ -34,6 +42,8 @@ from paliflow.jobs.sources import items
 from paliflow.jobs.video.cutting import pieces
 
 Digest = Callable[[Resolved], str]
+_PATIENCE_S = 10.0
+"""Starting takes some seconds; whoever waits for longer is told what for."""
 
 
 def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = None) -> RunSummary:
@@ -57,6 +67,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return _finish(summary, spec)
+    require_folder(spec)
     digest = cache(digest_of)  # reads all of the weights
     plan = read_plan(run) or _plan(run, spec, digest)
     require_same(plan.spec, spec)
@@ -71,6 +82,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         inputs=plan.inputs,
         **_counts(run, plan, spec, digest),
         shards=plan.shards,
+        passed_over=plan.passed_over,
         checkpoint=plan.pinned(spec).checkpoint,
         started=started,
         finished=datetime.now(UTC),
@@ -107,7 +119,7 @@ def do_missing(
 
     Raises:
         ErrorLimitError: too many inputs fail.
-        ClusterError: the cluster is not there, or has no room now.
+        ClusterError: the cluster is not there, or has no room now, or within `start_timeout`.
         RuntimeError: actors keep dying.
     """
     done = present_parts(run)
@@ -116,11 +128,17 @@ def do_missing(
     resumed = f", {len(done)} of them done before" if done else ""
     unit = "pieces of videos" if spec.video else "images"
     print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {run}", flush=True)
+    if plan.passed_over:
+        print(f"passed over in the input: {told(plan.passed_over)}", flush=True)
     if missing:
         limits = ErrorLimits(spec)
+        waiting = cache(partial(awaited, spec))
 
         def report(done: Done, fleet: Fleet) -> None:
+            if fleet.waiting_s > _PATIENCE_S:
+                done = done._replace(notes=(*done.notes, ("waiting", waiting())))
             progress.add(done, fleet)
+            require_start(spec, fleet.waiting_s)
             limits.add(done.inputs, len(done.failures), done.failures)
 
         start = partial(ray.remote(actor).options(**actor_options(spec)).remote, given, run, plan)
@@ -134,12 +152,13 @@ def do_missing(
 
 def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:
     resolved = resolve(spec)
-    found = items(spec)
+    passed_over: Counter[str] = Counter()
+    found = items(spec, passed_over)
     if spec.only_new:
         found = only_new(found, spec, digest(resolved))
     if spec.video:
         found = pieces(found, spec)
-    return write_plan(run, found, spec.model_dump(mode="json"), resolved)
+    return write_plan(run, found, spec.model_dump(mode="json"), resolved, passed_over)
 
 
 def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[str, Any]:
@@ -149,7 +168,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         ErrorLimitError: they do, but for too many errors.
         RuntimeError: they do not belong together.
     """
-    inputs = rows = errors = 0
+    inputs = rows = errors = cut = 0
     reasons: Counter[str] = Counter()
     checkpoints: set[str] = set()
     limits = ErrorLimits(spec)
@@ -157,6 +176,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         inputs += part.inputs
         rows += part.rows
         errors += part.errors
+        cut += part.cut
         reasons.update(part.reasons)
         checkpoints.add(part.checkpoint_sha256)
         limits.add(part.inputs, part.failed, part.reasons)
@@ -176,6 +196,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         "rows": rows,
         "ok": rows - errors,
         "errors": errors,
+        "cut": cut,
         "error_reasons": dict(reasons.most_common(REASONS)),
         "checkpoint_sha256": checkpoints.pop() if checkpoints else digest(plan.pinned(spec)),
     }

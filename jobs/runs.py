@@ -7,6 +7,7 @@ import json
 import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
 import pyarrow.parquet as pq
@@ -221,4 +222,6 @@ def _look_at(location: str) -> Run:
 def _absolute(output: str) -> str:
     if "://" in output and not output.startswith("gs://"):
         raise SpecError(f"output={output!r}: outputs are local folders or gs:// prefixes")
+    if "://" not in output and Path(output).is_file():
+        raise SpecError(f"output={output!r}: a file; give the folder of runs, or of one run")
     return storage.absolute(output)

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from paliflow import metrics
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import Metric
-from paliflow.jobs.rows import task_of
+from paliflow.configs.prompts import task_of
 from paliflow.metrics.boxes import Box
 from paliflow.model import Detection, MaskDecoder, parse_detections
 

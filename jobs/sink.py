@@ -35,6 +35,8 @@ class Part(NamedTuple):
     """Rows with status `error`."""
     reasons: dict[str, int]
     """How many rows have each error."""
+    cut: int
+    """Rows whose answer ended at `max_new_tokens`."""
     checkpoint_sha256: str
     committed: datetime
 
@@ -67,6 +69,7 @@ def commit_part(
         "shard": str(shard),
         "errors": str(reasons.total()),
         "reasons": json.dumps(dict(reasons.most_common(REASONS))),
+        "cut": str(sum(row.get("finished") is False for row in rows)),
         "committed": datetime.now(UTC).isoformat(),
     }
     named = {f"paliflow.{key}": text for key, text in metadata.items()}
@@ -97,6 +100,7 @@ def read_part(run: str, shard: int) -> Part:
         int(said[b"paliflow.failed"]),
         int(said[b"paliflow.errors"]),
         json.loads(said[b"paliflow.reasons"]),
+        int(said.get(b"paliflow.cut", 0)),  # older versions did not count them
         said[b"paliflow.checkpoint_sha256"].decode(),
         datetime.fromisoformat(said[b"paliflow.committed"].decode()),
     )

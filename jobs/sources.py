@@ -1,7 +1,7 @@
 """What a spec's `input` stands for: its items, streamed in a fixed order."""
 
 import glob
-import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,28 +9,36 @@ from pathlib import Path
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
+from paliflow.jobs.listing import Choice, matched, told
 from paliflow.jobs.manifests import manifest_items
 from paliflow.jobs.plan import Item
-from paliflow.jobs.tables import TABLE_SUFFIXES
+from paliflow.jobs.tables import TABLE_SUFFIXES, suffix
 from paliflow.jobs.tars import tar_items
 from paliflow.jobs.video.container import VIDEO_SUFFIXES
 from paliflow.jobs.video.stills import taken_apart
 
 # fmt: off
 IMAGE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )
 # fmt: on
 """Of the files that are inputs in a folder or a tar; a glob or a manifest names its own."""
 _COMPRESSED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+# fmt: off
+_UNREAD = (
+    ".arrow", ".avro", ".feather", ".html", ".json", ".pdf", ".txt", ".xls", ".xlsx", ".xml",
+    ".yaml", ".yml", ".zip",
+)
+# fmt: on
+"""What people have their lists in, and what is no list that is read."""
 
 
-def items(spec: AnnotateSpec) -> Iterator[Item]:
+def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterator[Item]:
     """The inputs of a run, with absolute URIs; with `video` they are videos instead of images,
     and with its `frame_rate` those images put together to videos.
 
-    - a manifest (.parquet, .csv, .jsonl): one image a row, in the order of the rows; relative
+    - a manifest (`TABLE_SUFFIXES`): one image a row, in the order of the rows; relative
       paths are relative to the manifest, and a row without a path gives "".
     - a tar (.tar): its images, in its order.
     - any other file: itself.
@@ -38,6 +46,9 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
     - a glob that ends like a manifest or a tar (`shards-*.tar`): all that is in the files it
       matches, in the order of their names.
     - any other glob: the files it matches, whatever they are called, in the same order.
+
+    Files in folders and tars that are neither images nor what describes them are passed over and
+    counted in `passed_over`, by suffix.
 
     Rows of manifests and samples of tars have columns, which templates, `prompt_column`,
     `id_column` and `metadata_columns` name; elsewhere a prompt's braces are literal.
@@ -47,28 +58,32 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
             broken.
         OSError: the storage fails in a way that may pass.
     """
-    found = _listed(spec)
+    found = _listed(spec, Counter() if passed_over is None else passed_over)
     return taken_apart(found, spec.video) if spec.video and spec.video.frame_rate else found
 
 
-def _listed(spec: AnnotateSpec) -> Iterator[Item]:
+def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
     where, found = spec.input, None
     suffixes = VIDEO_SUFFIXES if spec.video and not spec.video.frame_rate else IMAGE_SUFFIXES
+    choice = Choice(suffixes, spec.sniff, passed_over)
     try:
         uri = storage.absolute(spec.input)
         storage.check_host(uri, spec.https_hosts)
         readers = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
-        readers[".tar"] = partial(tar_items, suffixes=suffixes)
-        read = readers.get(_suffix(uri))
+        readers[".tar"] = partial(tar_items, choice=choice)
+        read = readers.get(ending := suffix(uri))
         if storage.is_file(uri):
             files = iter([storage.Entry(uri, storage.version(uri))])
         elif _is_glob(uri):
-            files = storage.match(uri)
+            files = matched(uri, passed_over)
         else:
             read = None
-            files = (f for f in storage.list_files(uri) if _suffix(f.uri) in suffixes)
+            files = choice.files(storage.list_files(uri), uri)
         if uri.lower().endswith(_COMPRESSED_TARS):
             raise ValueError("a compressed tar cannot be read from its middle; make it a .tar")
+        if ending.endswith((*_UNREAD, ".gz")) and not read and not Path(uri).is_dir():
+            known = ", ".join(TABLE_SUFFIXES)
+            raise ValueError(f"{ending} is neither an image nor a manifest, which end in {known}")
         if not read:
             _refuse_columns(spec)
         for file in files:
@@ -83,19 +98,18 @@ def _listed(spec: AnnotateSpec) -> Iterator[Item]:
         raise SpecError(f"input={where!r}: {error}") from error
     if found is None:
         kind = "images" if suffixes is IMAGE_SUFFIXES else "videos"
+        if read is manifest_items:
+            raise SpecError(f"input={spec.input!r}: the manifest has no rows")
+        passed = f" (passed over: {told(passed_over)})" if passed_over else ""
         raise SpecError(
-            f"input={spec.input!r}: no {kind} there; a folder's {kind} are its files that end in "
-            f"{' '.join(suffixes)}, a glob or a manifest may name any file"
+            f"input={spec.input!r}: no {kind} there{passed}; a folder's {kind} are its files that "
+            f"end in {' '.join(suffixes)}, a glob or a manifest may name any file"
         )
 
 
 def _is_glob(uri: str) -> bool:
     # A folder may well be called "photos [2019]".
     return glob.has_magic(uri) and not Path(uri).is_dir()
-
-
-def _suffix(uri: str) -> str:
-    return posixpath.splitext(uri)[1].lower()
 
 
 def _refuse_columns(spec: AnnotateSpec) -> None:

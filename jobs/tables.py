@@ -1,9 +1,12 @@
-"""Tables (.parquet, .csv, .jsonl) to rows, streamed."""
+"""Tables (.parquet, .csv, .tsv, .jsonl, .ndjson; texts gzipped, too) to rows, streamed."""
 
 import csv
+import gzip
 import io
 import posixpath
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import pyarrow as pa
@@ -11,6 +14,7 @@ import pyarrow.parquet as pq
 
 from paliflow.jobs import storage
 from paliflow.jobs.columns import Record, json_record, require
+from paliflow.jobs.disguises import HEAD_BYTES, require_itself
 
 _ROWS_AT_ONCE = 8192
 
@@ -39,10 +43,11 @@ def table_rows(uri: str, columns: Columns) -> Iterator[Record | ValueError]:
         ValueError: the table cannot be read.
     """
     with storage.open_binary(uri) as file:
-        yield from _READERS[posixpath.splitext(uri)[1].lower()](file, columns)
+        yield from _READERS[suffix(uri)](file, columns)
 
 
 def _parquet_rows(file: BinaryIO, columns: Columns) -> Iterator[Record]:
+    require_itself(_head(file))
     table = pq.ParquetFile(file)
     schema = table.schema_arrow
     require(columns.required, schema.names)
@@ -63,11 +68,15 @@ def _holds_paths(kind: Any, lists: bool) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _csv_rows(file: BinaryIO, columns: Columns) -> Iterator[Record]:
-    rows = csv.DictReader(_text(file))
+def _csv_rows(file: BinaryIO, columns: Columns, delimiter: str = ",") -> Iterator[Record]:
+    rows = csv.DictReader(_text(file), delimiter=delimiter)
     try:
-        require(columns.required, rows.fieldnames or [])
+        if rows.fieldnames is None:
+            raise ValueError("it is empty: not even a header is there")
+        require(columns.required, rows.fieldnames)
         yield from rows
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8: save it as UTF-8") from None
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num + 1} is not CSV: {error}") from None
 
@@ -88,15 +97,47 @@ def _jsonl_rows(file: BinaryIO, columns: Columns) -> Iterator[Record | ValueErro
 
 
 def _text(file: BinaryIO, errors: str = "strict") -> TextIO:
+    require_itself(head := _head(file))
+    if b"\0" in head:
+        raise ValueError("it holds zero bytes, as UTF-16 does: save it as UTF-8")
     return io.TextIOWrapper(file, "utf-8-sig", errors, newline="")
 
 
-_READERS: dict[str, Callable[[BinaryIO, Columns], Iterator[Record | ValueError]]] = {
-    ".parquet": _parquet_rows,
+def _head(file: BinaryIO) -> bytes:
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return head
+
+
+_Reader = Callable[[BinaryIO, Columns], Iterator[Record | ValueError]]
+
+
+def _unzipped(read: _Reader, file: BinaryIO, columns: Columns) -> Iterator[Record | ValueError]:
+    try:
+        with gzip.GzipFile(fileobj=file) as unzipped:
+            yield from read(unzipped, columns)  # type: ignore[arg-type]
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"it is not gzip, or breaks off: {error}") from None
+
+
+_TEXTS: dict[str, _Reader] = {
     ".csv": _csv_rows,
+    ".tsv": partial(_csv_rows, delimiter="\t"),
     ".jsonl": _jsonl_rows,
+    ".ndjson": _jsonl_rows,
+}
+_READERS: dict[str, _Reader] = {
+    ".parquet": _parquet_rows,
+    **_TEXTS,
+    **{f"{name}.gz": partial(_unzipped, read) for name, read in _TEXTS.items()},
 }
 TABLE_SUFFIXES = tuple(_READERS)
+
+
+def suffix(uri: str) -> str:
+    """What a name ends in, in lower case, with what it was compressed from: `.jsonl.gz`."""
+    stem, last = posixpath.splitext(uri.lower())
+    return posixpath.splitext(stem)[1] + last if last == ".gz" else last
 
 
 def resolve(path: str, folder: str) -> str:

@@ -5,19 +5,23 @@ import posixpath
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from typing import Any, BinaryIO
 
 from paliflow.configs import AnnotateSpec
 from paliflow.jobs import storage
 from paliflow.jobs.columns import describe, json_record, named_columns, require
+from paliflow.jobs.disguises import require_itself
+from paliflow.jobs.listing import Choice
 from paliflow.jobs.plan import Item
+from paliflow.model.images import HEAD_BYTES
 
 _READ_AHEAD = 2**23
 """Bytes a request: members of 100 kB are read over faster than they are jumped over."""
 
 
-def tar_items(tar: storage.Entry, spec: AnnotateSpec, suffixes: tuple[str, ...]) -> Iterator[Item]:
+def tar_items(tar: storage.Entry, spec: AnnotateSpec, choice: Choice) -> Iterator[Item]:
     """The images of a tar in its order, each to be read from its place there.
 
     Members that are neighbours and share a key (the path up to the first dot of the name) are a
@@ -30,11 +34,11 @@ def tar_items(tar: storage.Entry, spec: AnnotateSpec, suffixes: tuple[str, ...])
     Args:
         tar: uncompressed.
         spec: what is asked.
-        suffixes: of the members that are images.
+        choice: which members are images.
 
     Raises:
         SpecError: a column that the spec names is not in the first image's sample.
-        ValueError: a sample's JSON cannot be read.
+        ValueError: it is no tar, or a sample's JSON cannot be read.
     """
     named = required = named_columns(spec)
     with _opened(tar.uri) as file:
@@ -43,10 +47,10 @@ def tar_items(tar: storage.Entry, spec: AnnotateSpec, suffixes: tuple[str, ...])
         for _, members in groupby(_members(file), lambda member: sample(member.name)):
             images, record = [], {}
             for member in members:
-                if not member.name or member.name.lower().endswith(suffixes):
-                    images.append(member)
-                elif named and member.name == f"{_key(member.name)}.json":
+                if named and member.name == f"{_key(member.name)}.json":
                     record = _record(file, member)
+                elif not member.name or choice.takes(member.name, partial(_head, file, member)):
+                    images.append(member)
             for member in images:
                 place = (tar.uri, member.offset_data, member.size, tar.version)
                 item = Item(f"{tar.uri}#{member.name}", *place, id=_key(member.name) or None)
@@ -59,6 +63,8 @@ def tar_items(tar: storage.Entry, spec: AnnotateSpec, suffixes: tuple[str, ...])
 @contextmanager
 def _opened(uri: str) -> Iterator[BinaryIO]:
     with storage.open_binary(uri) as file:
+        require_itself(file.read(HEAD_BYTES))
+        file.seek(0)
         yield io.BufferedReader(file, _READ_AHEAD) if "://" in uri else file  # type: ignore[type-var]
 
 
@@ -82,6 +88,11 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     broken = tarfile.TarInfo("")
     broken.offset_data, broken.size = file.seek(0, io.SEEK_END), tarfile.BLOCKSIZE
     yield broken
+
+
+def _head(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+    file.seek(member.offset_data)
+    return file.read(min(member.size, HEAD_BYTES))
 
 
 def _key(name: str) -> str:

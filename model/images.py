@@ -1,5 +1,6 @@
 """Image files to the network's input: any Pillow mode, upright, square, in [-1, 1]."""
 
+import contextlib
 import io
 import math
 import threading
@@ -9,10 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+with contextlib.suppress(ImportError):  # the extra `heif`
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
 Image.MAX_IMAGE_PIXELS = None  # `decode_image` takes the limit from the caller
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is tried; Pillow knows more, some of which starts other programs."""
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "TIFF", "WEBP")
+"""What is tried, besides HEIF and TGA, which have to look it; Pillow knows more, some of which
+starts other programs."""
+HEAD_BYTES = 64
+"""The first bytes of a file, by which `has_image_magic` knows it."""
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 LARGE = 2**25
 """Pixels above which an image is reduced while it is decoded, and no other beside it."""
 _UPRIGHT = {
@@ -26,7 +37,7 @@ _UPRIGHT = {
 }
 """What undoes each value of EXIF's Orientation, tag 0x0112 (Exif 3.0, 4.6.5.1.7)."""
 _SIDEWAYS = [_UPRIGHT[value] for value in (5, 6, 7, 8)]
-_COSTLY_FORMATS = ("AVIF", "JPEG2000", "WEBP")
+_COSTLY_FORMATS = ("AVIF", "HEIF", "JPEG2000", "WEBP")
 _COSTLY = 3
 """Their decoders need 9 to 18 bytes a pixel, others 4 to 7."""
 _MAX_SCANS = 20
@@ -36,6 +47,10 @@ _one_at_a_time = threading.Lock()
 
 class ImageTooLarge(ValueError):  # noqa: N818
     """The image has more pixels than allowed."""
+
+
+class UnsupportedImage(ValueError):  # noqa: N818
+    """The image is of a format that an extra reads, which is not installed."""
 
 
 class Decoded(NamedTuple):
@@ -57,9 +72,10 @@ def decode_image(data: bytes, max_pixels: int) -> Decoded:
     Raises:
         ImageTooLarge: the header announces more than `max_pixels` pixels, or a third of them in
             a format that takes three times the memory; nothing is decoded.
+        UnsupportedImage: HEIF, without the extra that reads it.
         OSError, ValueError, SyntaxError: not an image, or a broken one.
     """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=_formats(data[:HEAD_BYTES])) as image:
         width, height = image.size
         limit = max_pixels // (_COSTLY if image.format in _COSTLY_FORMATS else 1)
         if width * height > limit:
@@ -89,8 +105,41 @@ def decode_image(data: bytes, max_pixels: int) -> Decoded:
 
 def has_image_magic(data: bytes) -> bool:
     """Whether a file starts like one of `FORMATS`, whatever follows."""
+    head = data[:HEAD_BYTES]
+    Image.init()
+    if (head[:1] == b"P" and not head[2:3].isspace()) or (
+        head[:2] == b"BM" and int.from_bytes(head[14:18], "little") not in _BMP_HEADERS
+    ):
+        return False  # a text: Pillow looks at two letters
     starts = (Image.OPEN[name][1] for name in FORMATS)
-    return any(start is not None and start(data[:16]) is True for start in starts)
+    known = any(start is not None and start(head) is True for start in starts)
+    return known or _is_heif(head) or _is_tga(head)
+
+
+def _formats(head: bytes) -> tuple[str, ...]:
+    """What to try of a file that begins so."""
+    if _is_tga(head):
+        return (*FORMATS, "TGA")
+    if not _is_heif(head):
+        return FORMATS
+    if "HEIF" in Image.OPEN:
+        return (*FORMATS, "HEIF")
+    if head[8:12] in (b"mif1", b"msf1"):
+        return FORMATS  # AVIF may begin so
+    raise UnsupportedImage("HEIC is read with pillow-heif; install paliflow[heif] where actors run")
+
+
+def _is_heif(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _is_tga(head: bytes) -> bool:
+    """TGA has no magic, and Pillow takes nearly anything for one: its header has to add up."""
+    if len(head) < 18 or head[16] not in (8, 15, 16, 24, 32) or not any(head[12:14]):
+        return False
+    if head[1] == 0:  # no colour map, whose fields are empty then
+        return head[2] in (2, 3, 10, 11) and not any(head[3:8]) and any(head[14:16])
+    return head[1] == 1 and head[2] in (1, 9) and head[7] in (15, 16, 24, 32)
 
 
 def _orientation(image: Image.Image) -> int:

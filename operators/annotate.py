@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.summary import cut_said
 from paliflow.operators.fields import takes_fields_of
 from paliflow.operators.run import FILLED, RunOperator
 
@@ -24,4 +25,5 @@ class AnnotateOperator(RunOperator):
         super().__init__(**kwargs)
 
     def _told(self, summary: dict[str, Any]) -> Iterable[str]:
-        yield "{rows} rows, {errors} of them errors, in {location}".format(**summary)
+        rows, errors, cut = summary["rows"], summary["errors"], cut_said(summary.get("cut", 0))
+        yield f"{rows} rows, {errors} of them errors{cut}, in {summary['location']}"

@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -43,8 +44,13 @@ def takes_fields_of(
     return declare
 
 
-def check_fields(spec: type[Spec], fields: Mapping[str, Any]) -> None:
+def check_fields(spec: type[Spec], fields: Mapping[str, Any], *, whole: bool = True) -> None:
     """Validates what of a spec's fields is known before a DAG run, down to the last nested one.
+
+    Args:
+        spec: whose fields they are.
+        fields: what is given of them.
+        whole: whether these are all; else how they fit together is not judged.
 
     Raises:
         SpecError: naming each field, its value and what is wrong with it.
@@ -52,9 +58,30 @@ def check_fields(spec: type[Spec], fields: Mapping[str, Any]) -> None:
     try:
         spec.model_validate(fields)
     except ValidationError as error:
-        wrong = [explain(spec, detail) for detail in causes(error) if _is_certain(detail, fields)]
+        wrong = [
+            explain(spec, detail)
+            for detail in causes(error)
+            if _is_certain(detail, fields) and (whole or detail["loc"])
+        ]
         if wrong:
             raise SpecError(f"{spec.__name__}: " + "; ".join(wrong)) from None
+
+
+def refuse_unknown(operator: type, spec: type[Spec], names: Iterable[str]) -> None:
+    """Names the field that was meant, where Airflow names the argument alone, or misses another.
+
+    Raises:
+        TypeError: an argument is neither the spec's, nor the operator's, nor Airflow's.
+    """
+    taken = set(spec.model_fields)
+    for each in operator.__mro__[:-1]:
+        taken.update(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
+    for name in names:
+        if name not in taken and not name.startswith("_"):  # those are between Airflow's parts
+            near = get_close_matches(name, taken, n=1)
+            hint = f", did you mean {near[0]}?" if near else ";"
+            fields = ", ".join(sorted(spec.model_fields))
+            raise TypeError(f"{operator.__name__} has no {name}{hint} Its fields are {fields}")
 
 
 def _is_certain(detail: Any, fields: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import (
@@ -20,13 +20,14 @@ from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.summary import SPEC_VARIABLE
 from paliflow.operators import gcp, process
 from paliflow.operators.attempts import STATE, job_for
-from paliflow.operators.fields import check_fields
+from paliflow.operators.fields import check_fields, refuse_unknown
 from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import conclude
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
 if TYPE_CHECKING:
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
     from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 
@@ -70,6 +71,19 @@ class JobOperator(BaseOperator):
         # The type that Airflow declares takes no field's name; what it returns does.
         @property
         def output(self) -> PlainXComArg: ...
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Before Airflow, which says of `outptu=` that `output` is missing.
+        refuse_unknown(cls, cls.SPEC, kwargs)
+        return super().__new__(cls)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> "OperatorPartial":
+        """Checks what is given, which Airflow does when a task runs; the rest is mapped."""
+        refuse_unknown(cls, cls.SPEC, kwargs)
+        spec = {name: value for name, value in kwargs.items() if name in cls.SPEC.model_fields}
+        check_fields(cls.SPEC, spec, whole=False)
+        return super().partial(**kwargs)
 
     def __init__(
         self,

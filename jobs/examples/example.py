@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from paliflow.configs.prompts import misspelt_task, say_stripped, stripped
 from paliflow.jobs.tables import resolve
 
 
@@ -34,14 +35,18 @@ def make_example(name: str, images: Any, prefix: Any, suffixes: Any, folder: str
         return "no image"
     if not isinstance(prefix, str | None):
         return "the prefix is not text"
-    if not prefix or prefix.isspace():
+    if not prefix or not (asked := stripped(prefix)):
         return "no prefix"
+    if asked != prefix:
+        say_stripped("prefixes of examples")
+    if said := misspelt_task(asked):
+        return f"prefix: {said}"
     if answers is None:
         return "the suffix is neither text nor a list of texts"
     right = tuple(answer for answer in answers if answer and not answer.isspace())
     if not right:
         return "no suffix"
-    return Example(name, tuple(resolve(path, folder) for path in paths), _utf8(prefix), right)
+    return Example(name, tuple(resolve(path, folder) for path in paths), _utf8(asked), right)
 
 
 def _texts(value: Any) -> list[str] | None:

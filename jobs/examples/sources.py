@@ -9,7 +9,7 @@ from paliflow.jobs import storage
 from paliflow.jobs.examples.annotations import annotation_examples
 from paliflow.jobs.examples.coco import coco_examples
 from paliflow.jobs.examples.example import Example, make_example
-from paliflow.jobs.tables import TABLE_SUFFIXES, Columns, table_rows
+from paliflow.jobs.tables import TABLE_SUFFIXES, Columns, suffix, table_rows
 
 __all__ = ["Example", "read_examples"]
 
@@ -17,8 +17,8 @@ __all__ = ["Example", "read_examples"]
 def read_examples(source: ExampleSource, https_hosts: tuple[str, ...]) -> Iterator[Example | str]:
     """The examples of a source; a row that is none is a reason that names no file.
 
-    - a table (.jsonl, .csv, .parquet): one example a row, in the order of the rows; the id is the
-      row's number, from 0.
+    - a table (`TABLE_SUFFIXES`): one example a row, in the order of the rows; the id is the row's
+      number, from 0.
     - COCO's .json: see `coco_examples`.
     - Paliflow's annotations, an output or one run of it: see `annotation_examples`.
 
@@ -50,7 +50,7 @@ _Reader = Callable[[str, ExampleSource, str], Iterator[Example | str]]
 
 
 def _reader(uri: str, source: ExampleSource) -> _Reader:
-    read = _READERS.get(posixpath.splitext(uri)[1].lower())
+    read = _READERS.get(suffix(uri))
     if not storage.is_file(uri):
         if read:
             raise ValueError("there is no such file")
@@ -66,8 +66,8 @@ def _reader(uri: str, source: ExampleSource) -> _Reader:
 
 
 def _table_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Example | str]:
-    image, prefix, suffix = source.image_column, source.prefix_column, source.suffix_column
-    required = {image: f"image_column={image!r}", suffix: f"suffix_column={suffix!r}"}
+    image, prefix, answer = source.image_column, source.prefix_column, source.suffix_column
+    required = {image: f"image_column={image!r}", answer: f"suffix_column={answer!r}"}
     if source.prefix is None:
         required[prefix] = f"prefix_column={prefix!r}"
     columns = Columns(required, image, lists=True, optional=[prefix])
@@ -76,7 +76,7 @@ def _table_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Ex
             yield "the line is not a JSON object"
             continue
         asked = row.get(prefix) or source.prefix
-        yield make_example(str(number), row.get(image), asked, row.get(suffix), folder)
+        yield make_example(str(number), row.get(image), asked, row.get(answer), folder)
 
 
 _READERS: Mapping[str, _Reader] = {

@@ -29,7 +29,11 @@ def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> by
 def open_binary(uri: str) -> Iterator[BinaryIO]:
     # Opening a pipe waits for its writer, unless one asks not to.
     opener = lambda _, flags: os.open(_path(uri), flags | os.O_NONBLOCK)  # noqa: E731
-    with open(uri, "rb", opener=opener) as file:
+    try:
+        opened = open(uri, "rb", opener=opener)  # noqa: SIM115 -- below
+    except NotADirectoryError:  # what is below a file is not there
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from None
+    with opened as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", uri)
         yield file

@@ -2,15 +2,18 @@
 
 import os
 import tempfile
+from math import ceil
 from typing import Any
 
 import ray
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from ray.train.v2.jax import JaxConfig, JaxTrainer
 
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.jobs.cluster import described, places
 from paliflow.jobs.training.stop import Stop
 from paliflow.jobs.training.worker import Job, Outcome, work
 
@@ -19,6 +22,7 @@ _QUICKER = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
 """Ray Train looks at its workers every two seconds, and keeps gauges that nobody reads."""
+_TURN_S = 60.0
 
 
 def train(job: Job) -> Outcome:
@@ -26,9 +30,13 @@ def train(job: Job) -> Outcome:
 
     Raises:
         SpecError: what `work` found, untouched by any retry.
+        ClusterError: the cluster had no room for them within `start_timeout`.
         RuntimeError: workers died more than `max_failures` times.
     """
     spec = job.spec
+    # Ray Train waits for room in turns, and gives up after so many.
+    turn = min(_TURN_S, spec.start_timeout)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(turn)
     _say_if_waiting(spec)
     for name, value in _QUICKER.items():
         os.environ.setdefault(name, value)
@@ -41,7 +49,10 @@ def train(job: Job) -> Outcome:
             run_config=RunConfig(
                 name="train",
                 storage_path=folder,  # nothing is kept there: checkpoints are Orbax's
-                failure_config=FailureConfig(max_failures=spec.max_failures),
+                failure_config=FailureConfig(
+                    max_failures=spec.max_failures,
+                    controller_failure_limit=ceil(spec.start_timeout / turn) - 1,
+                ),
                 callbacks=[Stop()],
                 logging_config=LoggingConfig(log_level="ERROR"),
                 worker_runtime_env=_environment(spec),
@@ -52,6 +63,11 @@ def train(job: Job) -> Outcome:
         except ControllerError as error:
             if isinstance(error.controller_failure, SpecError):
                 raise error.controller_failure from None
+            if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+                raise ClusterError(
+                    f"start_timeout={spec.start_timeout:g}: for so many seconds workers="
+                    f"{spec.workers} did not start: {described(_resources(spec))}"
+                ) from None
             raise RuntimeError(str(error)) from error
         except TrainingFailedError as error:
             raise RuntimeError(
@@ -62,14 +78,10 @@ def train(job: Job) -> Outcome:
 
 def _say_if_waiting(spec: FineTuneSpec) -> None:
     """Ray waits for ever, and in silence, for workers that do not fit: a cluster may grow."""
-    wanted = {name: spec.workers * amount for name, amount in _resources(spec).items()}
-    total = ray.cluster_resources()
-    has = {name: total.get(name, 0.0) for name in wanted}
-    if any(has[name] < amount for name, amount in wanted.items()):
-        print(
-            f"waiting for the cluster to grow: workers={spec.workers} take {wanted}, it has {has}",
-            flush=True,
-        )
+    wanted, free = _resources(spec), ray.available_resources()
+    busy = any(free.get(name, 0) < spec.workers * amount for name, amount in wanted.items())
+    if busy or places(wanted) < spec.workers:
+        print(f"waiting for room for workers={spec.workers}: {described(wanted)}", flush=True)
 
 
 def _resources(spec: FineTuneSpec) -> dict[str, float]:

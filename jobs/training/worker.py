@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.jobs.accelerators import require_accelerators
 from paliflow.jobs.examples.feed import training_feed
 from paliflow.jobs.examples.plan import ExamplePlan
 from paliflow.jobs.limits import ErrorLimits
@@ -87,6 +88,7 @@ class _Training:
     def __init__(self, job: Job, stack: ExitStack) -> None:
         self._job, self._stack = job, stack
         spec, steps = job.spec, job.steps
+        require_accelerators("accelerators_per_worker", spec.accelerators_per_worker)
         self._mesh = global_mesh()
         if spec.batch_size % (spec.accumulate * self._mesh.size):
             raise SpecError(

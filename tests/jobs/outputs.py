@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any
 
 from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.prompts import task_of
 from paliflow.jobs.plan import Item, write_plan
 from paliflow.jobs.reading import Input, read_input
-from paliflow.jobs.rows import answer_row, error_row, task_of
+from paliflow.jobs.rows import answer_row, error_row
 from paliflow.jobs.runs import seal
 from paliflow.jobs.sink import commit_part, read_parts
 from paliflow.model import Detection
@@ -28,9 +29,16 @@ def briefly(source: Input, prompt: str) -> tuple[str, list[Detection]]:
 
 
 def commit_parts(
-    spec: AnnotateSpec, items: Iterable[Item], shards: Iterable[int], answer: Answer = briefly
+    spec: AnnotateSpec,
+    items: Iterable[Item],
+    shards: Iterable[int],
+    answer: Answer = briefly,
+    finished: Callable[[str], bool] = bool,
 ) -> str:
-    """Plans a run and does some of its shards; returns its folder."""
+    """Plans a run and does some of its shards; returns its folder.
+
+    `finished` says of which prompts the answers ended by themselves: all, if not given.
+    """
     run = f"{spec.output}/run_id={spec.run_id}"
     read = partial(read_input, size=1, max_pixels=spec.max_pixels, https_hosts=())
     items = list(items)
@@ -54,7 +62,7 @@ def commit_parts(
                         found if task_of(prompt) in ("detect", "segment") else None,
                         logprob=-0.1 * len(text.split()),
                         token_count=len(text.split()),
-                        finished=True,
+                        finished=finished(prompt),
                     )
                 )
         about = {

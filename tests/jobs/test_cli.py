@@ -131,6 +131,47 @@ def test_what_the_user_must_change_is_one_line_and_exit_code_2(
     assert complaint in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("annotate images --prompt ocr --output images/000.jpg", "no folder can be made there"),
+        ("annotate images --prompt ocr --output images/000.jpg/out", "no folder can be made there"),
+        ("annotate images --prompt ocr --output /proc/out", "output='/proc/out': no folder can"),
+        ("show images/000.jpg", "output='images/000.jpg': a file; give the folder of runs"),
+        ("show images/000.jpg/sub", "no finished run there"),
+        ("runs images/000.jpg", "a file; give the folder of runs"),
+        ("compact images/000.jpg", "a file; give the folder of runs"),
+        ("annotate images/000.jpg/a.jpg --prompt ocr --output out", "input="),
+    ],
+)
+def test_a_place_where_nothing_can_be_is_one_line_and_exit_code_2(
+    arguments: str,
+    complaint: str,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(images.parent)
+    assert call(*arguments.split(), monkeypatch=monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+
+
+def test_a_folder_for_rays_sockets_with_too_long_a_path_names_the_remedy(
+    images: Path, tmp_path: Path
+) -> None:
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    result = execute(
+        *(*PALIFLOW, "annotate", "images", "--output", "out", "--prompt", "ocr"),
+        cwd=tmp_path,
+        TMPDIR=str(long),
+    )
+    assert result.returncode == 2, result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert f"TMPDIR='{long}': too long a path for Ray's sockets; set RAY_TMPDIR to" in line
+
+
 def test_runs_are_listed_shown_and_compacted(
     make_spec: SpecFactory,
     images: Path,

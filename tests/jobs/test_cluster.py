@@ -1,11 +1,24 @@
-"""What an actor takes of the cluster that it finds."""
+"""What an actor takes of the cluster that it finds, and what it waits for."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
+from rich.console import Console
 
-from paliflow.jobs.cluster import share_cores
+from paliflow.configs.base import ClusterError, SpecError
+from paliflow.jobs import run
+from paliflow.jobs.accelerators import require_accelerators
+from paliflow.jobs.annotator import Annotator
+from paliflow.jobs.cluster import described, places, share_cores
+from paliflow.jobs.finetune import finetune
+from paliflow.jobs.plan import Plan
 from paliflow.tests.jobs.conftest import SpecFactory
+from paliflow.tests.jobs.files import encode
+from paliflow.tests.jobs.labelled import finetune_spec, train_here
 
 
 def test_an_actor_starts_threads_for_its_share_of_the_cores(
@@ -28,3 +41,93 @@ def test_an_actor_starts_threads_for_its_share_of_the_cores(
     monkeypatch.setenv("PJRT_NPROC", "5")
     share_cores(make_spec(input="-"))
     assert os.environ["PJRT_NPROC"] == "5"
+
+
+def test_two_nodes_of_four_chips_have_no_place_for_an_actor_of_eight(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = {"Alive": True, "Resources": {"CPU": 8.0}}
+    host = {"Alive": True, "Resources": {"CPU": 8.0, "TPU": 4.0}}
+    lost = {"Alive": False, "Resources": {"CPU": 8.0, "TPU": 8.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [head, host, host, lost])
+    assert places({"CPU": 1, "TPU": 8}) == 0
+    assert places({"CPU": 1, "TPU": 4}) == 2
+    assert places({"CPU": 5, "TPU": 1}) == 2
+    said = described({"CPU": 1, "TPU": 8})
+    assert "each takes CPU 1, TPU 8 of one node" in said
+    assert "2 x CPU 8, TPU 4; 1 x CPU 8, TPU 0" in said
+
+
+def test_a_tenth_of_a_core_fits_ten_times_into_one(cluster: str) -> None:
+    assert places({"CPU": 0.1}) == 20
+
+
+@pytest.fixture
+def tenant(cluster: str) -> Iterator[None]:
+    """Another job, which holds all of the cluster."""
+
+    class Tenant:
+        def here(self) -> None:
+            pass
+
+    actor: Any = ray.remote(Tenant).options(num_cpus=2).remote()
+    ray.get(actor.here.remote())
+    yield
+    ray.kill(actor)
+
+
+@pytest.mark.parametrize(
+    ("fields", "takes"),
+    [({"cpus_per_actor": 2}, "CPU 2"), ({"accelerators_per_actor": {"TPU": 8}}, "CPU 1, TPU 8")],
+)
+def test_an_actor_that_fits_nowhere_is_awaited_aloud_and_not_for_ever(
+    tenant: None,
+    make_spec: SpecFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fields: dict[str, Any],
+    takes: str,
+) -> None:
+    monkeypatch.setattr(run, "_PATIENCE_S", 0.1)
+    (tmp_path / "a.png").write_bytes(encode("RGB", "PNG"))
+    spec = make_spec(input=str(tmp_path), actors=1, start_timeout=1.5, **fields)
+    with pytest.raises(ClusterError, match=rf"^start_timeout=1.5: .* takes {takes} of one node"):
+        run.annotate(spec, Console(force_terminal=False))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"waiting: actors do not start: each takes {takes} of one node; nodes: 1 x" in said
+    assert "0 actors and 1 awaited" in said
+
+
+@pytest.mark.slow  # Ray Train alone takes long to start
+def test_workers_that_fit_nowhere_are_awaited_aloud_and_not_for_ever(
+    cluster: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = finetune_spec(folder, run_id="waits", cpus_per_worker=64, start_timeout=1)
+    with pytest.raises(ClusterError, match=r"^start_timeout=1: .*each takes CPU 64 of one node"):
+        finetune(spec, Console(force_terminal=False))
+    assert "waiting for room for workers=1: each takes CPU 64" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wanted", "remedy"),
+    [({"TPU": 4}, r"paliflow\[tpu\]"), ({"GPU": 1}, "jax.cuda12"), ({"GPU": 0.5}, "jax.cuda12")],
+)
+def test_an_actor_without_the_accelerators_it_asked_for_refuses_to_load(
+    make_spec: SpecFactory, tmp_path: Path, wanted: dict[str, float], remedy: str
+) -> None:
+    spec = make_spec(input=str(tmp_path), accelerators_per_actor=wanted)
+    plan = Plan(spec=spec.model_dump(), folder="", inputs=1, rows=1, shards=1)
+    found = rf"^accelerators_per_actor=\{{.*\}}: JAX finds 1 x cpu; install {remedy}"
+    with pytest.raises(SpecError, match=found):
+        Annotator(spec, spec.location, plan).load()
+
+
+def test_a_worker_without_the_accelerators_it_asked_for_refuses_to_train(folder: Path) -> None:
+    spec = finetune_spec(folder, run_id="none", accelerators_per_worker={"TPU": 4})
+    with pytest.raises(SpecError, match=r"accelerators_per_worker=.*JAX finds 1 x cpu; install"):
+        train_here(spec)
+
+
+def test_other_resources_ask_for_no_devices() -> None:
+    require_accelerators("accelerators_per_actor", {"big-memory": 1})

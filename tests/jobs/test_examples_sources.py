@@ -78,6 +78,10 @@ GOOD = {"image": "a.jpg", "prefix": "ocr", "suffix": "x"}
         (GOOD | {"prefix": " "}, "no prefix"),
         ({"image": "a.jpg", "suffix": "x"}, "no prefix"),
         (GOOD | {"prefix": ["ocr"]}, "the prefix is not text"),
+        (
+            GOOD | {"prefix": "<image>OCR"},
+            "prefix: the task 'OCR' is spelt 'ocr'; as it is, the model does not know it",
+        ),
         (GOOD | {"suffix": None}, "no suffix"),
         (GOOD | {"suffix": "\n"}, "no suffix"),
         (GOOD | {"suffix": []}, "no suffix"),
@@ -96,6 +100,12 @@ def test_a_row_that_is_no_example_says_why_and_the_next_ones_are_read(
     path.write_bytes(good + b"\n\n" + bad + b"\n" + good)
     example = Example("0", (f"{tmp_path}/a.jpg",), "ocr", ("x",))
     assert found(path) == [example, reason, example._replace(id="2")]
+
+
+def test_what_surrounds_a_prefix_is_taken_off(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps(GOOD | {"prefix": " <bos><image>ocr\n"}))
+    assert found(path) == [Example("0", (f"{tmp_path}/a.jpg",), "ocr", ("x",))]
 
 
 def test_lone_surrogates_become_text_that_can_be_stored(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.prompts import task_of
 from paliflow.jobs import report_video
 from paliflow.jobs.compact import compact
 from paliflow.jobs.plan import Item, write_plan
@@ -19,7 +20,7 @@ from paliflow.jobs.reader import reader
 from paliflow.jobs.reading import Input
 from paliflow.jobs.report import write_report
 from paliflow.jobs.report_video import clock
-from paliflow.jobs.rows import answer_row, error_row, task_of
+from paliflow.jobs.rows import answer_row, error_row
 from paliflow.jobs.sink import commit_part
 from paliflow.tests.jobs import outputs, videos
 from paliflow.tests.jobs.conftest import SpecFactory

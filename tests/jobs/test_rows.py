@@ -2,7 +2,7 @@
 
 import pytest
 
-from paliflow.jobs.rows import task_of
+from paliflow.configs.prompts import task_of
 
 
 @pytest.mark.parametrize(

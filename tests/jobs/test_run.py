@@ -248,7 +248,7 @@ def test_a_cluster_without_room_may_have_it_at_the_next_try(
     cluster: str, make_spec: SpecFactory, images: Path
 ) -> None:
     spec = make_spec(input=str(images / "000.jpg"), accelerators_per_actor={"TPU": 4})
-    with pytest.raises(ClusterError, match="the whole cluster has"):
+    with pytest.raises(ClusterError, match="each takes CPU 1, TPU 4 of one node"):
         annotate(spec)
 
 
@@ -323,7 +323,7 @@ def test_rows_of_a_manifest_ask_their_own_questions(
             {"image": f"{number:02d}.png", "question": questions[number % 3], "key": number}
         )
         if number % 2:
-            rows[-1]["extra"] = "ocr"
+            rows[-1]["extra"] = "OCR" if number == 19 else "ocr"
     manifest = tmp_path / "questions.jsonl"
     rows = [{"extra": None, **row} for row in rows]
     manifest.write_text("\n".join(map(json.dumps, rows)))
@@ -347,9 +347,12 @@ def test_rows_of_a_manifest_ask_their_own_questions(
         if prompt
     ]
     assert [(row["id"], row["prompt"]) for row in written] == expected
-    assert (summary.rows, summary.errors) == (50, 10)
+    assert (summary.rows, summary.errors) == (50, 11)
     for row in written:
         assert json.loads(row["metadata"]) == {"question": questions[int(row["id"]) % 3]}
+        if row["prompt"] == "OCR":
+            assert row["error"].startswith("prompt: the task 'OCR' is spelt 'ocr'")
+            continue
         assert (row["status"] == "error") == (int(row["id"]) % 5 == 0)
         assert (row["image_thumbnail"] is None) == (row["status"] == "error")
         assert row["source_version"] is None  # nobody asks for each row of a manifest

@@ -1,5 +1,6 @@
 """Sources: what each kind of input stands for, in which order, and what is refused."""
 
+import gzip
 import io
 import json
 import tempfile
@@ -19,6 +20,8 @@ from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
 from paliflow.jobs.sources import items
 from paliflow.tests.jobs.files import write_rows
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 
 
 def found(source: object, **fields: Any) -> list[Item]:
@@ -97,6 +100,25 @@ def test_a_manifest_names_one_image_a_row_relative_to_itself(tmp_path: Path, suf
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.tsv", b"image\tnote\na.jpg\tx, y\nb.jpg\t\n"),
+        ("m.ndjson", b'{"image": "a.jpg"}\n{"image": "b.jpg"}\n'),
+        ("m.csv.gz", gzip.compress(b"image\na.jpg\nb.jpg\n")),
+        ("m.TSV.gz", gzip.compress(b"image\tnote\na.jpg\t\nb.jpg\t\n")),
+        (
+            "m.jsonl.gz",
+            gzip.compress(b'{"image": "a.jpg"}\n') + gzip.compress(b'{"image": "b.jpg"}'),
+        ),
+    ],
+)
+def test_tabs_and_gzip_are_read_as_well(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert uris(tmp_path / name) == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
+    assert uris(tmp_path / f"*{name[1:]}") == uris(tmp_path / name)
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_a_missing_image_column_is_named_with_those_there_are(tmp_path: Path, suffix: str) -> None:
     write_manifest(tmp_path / f"manifest{suffix}", PATHS)
@@ -110,10 +132,27 @@ def test_a_missing_image_column_is_named_with_those_there_are(tmp_path: Path, su
         ("m.parquet", b"not Parquet", "Parquet"),
         ("m.jsonl", b'{"image": "a.jpg"}\n{"image": \n', "line 2 is not JSON"),
         ("m.jsonl", b'["a.jpg"]\n', "line 1 is not an object"),
-        ("m.csv", b"image\n\xff\xfe.jpg\n", "utf-8"),
-        ("m.csv", b"", "no such column"),
+        ("m.csv", b"image\n\xff\xfe.jpg\n", "it is not UTF-8: save it as UTF-8"),
+        ("m.csv", b"", "it is empty"),
         ("m.csv", b"x" * 200_000, "line 1 is not CSV"),
-        ("m.csv", b"image\n", "no images"),
+        ("m.csv", b"image\n", "the manifest has no rows"),
+        ("m.jsonl", b"", "the manifest has no rows"),
+        ("m.csv", "image\nä.jpg\n".encode("latin-1"), "it is not UTF-8: save it as UTF-8"),
+        ("m.csv", "image\n".encode("utf-16"), "it is UTF-16: save it as UTF-8"),
+        ("m.tsv", "image\n".encode("utf-16-le"), "as UTF-16 does: save it as UTF-8"),
+        ("m.jsonl", '{"image": "ä"}'.encode("latin-1"), "line 1 is not UTF-8: save it as UTF-8"),
+        ("m.jsonl", '{"image": "a"}'.encode("utf-16"), "it is UTF-16: save it as UTF-8"),
+        ("m.csv", LFS_POINTER, "a Git LFS pointer: `git lfs pull`"),
+        ("m.parquet", LFS_POINTER, "a Git LFS pointer: `git lfs pull`"),
+        ("m.tar", LFS_POINTER, "a Git LFS pointer: `git lfs pull`"),
+        ("m.tar", gzip.compress(b"x"), "it is gzip: unpack it"),
+        ("m.tar", b"PK\3\4and so on", "it is a zip: unpack it"),
+        ("m.csv", gzip.compress(b"image\n"), "it is gzip: unpack it"),
+        ("m.csv.gz", b"image\na.jpg\n", "it is not gzip, or breaks off"),
+        ("m.jsonl.gz", gzip.compress(b'{"image": "a"}\n' * 99)[:-9], "not gzip, or breaks off"),
+        ("m.json", b"[]", r"\.json is neither an image nor a manifest, .* \.tsv, \.jsonl"),
+        ("m.txt", b"a.jpg", r"\.txt is neither an image nor a manifest, which end in \.parquet"),
+        ("m.txt.gz", b"", r"\.txt\.gz is neither an image nor a manifest"),
         ("m.jsonl", b"[" * 100_000, "line 1 is not JSON"),
     ],
 )
@@ -164,6 +203,13 @@ def test_prompts_id_and_metadata_come_from_columns(tmp_path: Path, suffix: str) 
 def test_a_row_that_asks_nothing_keeps_its_place_with_an_empty_prompt(tmp_path: Path) -> None:
     rows = found(write_rows(tmp_path / "m.csv", ROWS), prompts=[], prompt_column="note")
     assert [row.prompts for row in rows] == [("n",), ("",), ("{key}",)]
+
+
+def test_what_surrounds_a_rows_prompt_is_taken_off(tmp_path: Path) -> None:
+    rows = [{"image": "a.jpg", "ask": ask} for ask in ("<image>detect digit", "ocr\n", " <bos> ")]
+    manifest = write_rows(tmp_path / "m.jsonl", rows)
+    asked = [row.prompts for row in found(manifest, prompts=["{ask}"], prompt_column="ask")]
+    assert asked == [("detect digit",), ("ocr",), ("",)]
 
 
 def test_doubled_braces_are_literal_in_a_manifest_and_all_braces_elsewhere(tmp_path: Path) -> None:

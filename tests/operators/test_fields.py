@@ -41,7 +41,12 @@ OPERATORS: list[Any] = [
 @pytest.mark.parametrize(
     ("wrong", "names"),
     [
-        ({"promts": ["caption en"]}, "promts"),
+        ({"promts": ["caption en"]}, "AnnotateOperator has no promts, did you mean prompts"),
+        ({"prompt": "ocr"}, "AnnotateOperator has no prompt, did you mean prompts"),
+        ({"retires": 2}, "AnnotateOperator has no retires, did you mean retries"),
+        ({"zzz": 2}, "AnnotateOperator has no zzz; Its fields are accelerators_per_actor, "),
+        ({"accelerators_per_actor": {"TPU": 3}}, "TPU=3: a process has 1, 2, 4 or 8 chips"),
+        ({"prompts": "Detect digit"}, "is spelt 'detect'"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"run_id": "a/b"}, "run_id='a/b'"),
         ({"sampling": {"temprature": 1}}, "sampling.temprature"),
@@ -97,6 +102,32 @@ def test_what_is_wrong_beside_a_template_is_found_nevertheless() -> None:
 def test_missing_fields_are_named() -> None:
     with pytest.raises(TypeError, match="'output'"):
         AnnotateOperator(task_id="annotate", input="in", prompts="ocr")
+
+
+def test_a_misspelt_field_is_named_before_the_one_that_is_missing_for_it() -> None:
+    with pytest.raises(TypeError, match=r"has no outptu, did you mean output\?"):
+        AnnotateOperator(task_id="annotate", input="in", outptu="/out", prompts="ocr")
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"outptu": "/out"}, r"has no outptu, did you mean output\?"),
+        ({"output": "/out", "batch_size": 0}, "AnnotateSpec: batch_size=0"),
+        ({"sampling": {"temprature": 1}}, "sampling.temprature: .*did you mean temperature"),
+        ({"accelerators_per_actor": {"tpu": 4}}, "did you mean TPU"),
+    ],
+)
+def test_partial_checks_what_it_has(given: dict[str, Any], names: str) -> None:
+    with DAG("mapped"), pytest.raises((SpecError, TypeError), match=names):
+        AnnotateOperator.partial(task_id="annotate", **given)
+
+
+def test_partial_leaves_open_what_is_mapped() -> None:
+    with DAG("mapped"):
+        given = {"output": "/out", "batch_size": "{{ params.n }}", "retries": 2, "input": "in"}
+        mapped = AnnotateOperator.partial(task_id="annotate", **given).expand(prompts=["ocr"])
+    assert mapped.partial_kwargs["output"] == "/out"
 
 
 def test_a_manifests_prompts_are_enough() -> None:

@@ -51,7 +51,7 @@ measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of he
 	$(BIN)/python -m paliflow.benchmarks.digits measure
 
 picture: demo  ## Draws docs/annotated.png from the demo
-	$(BIN)/python -m paliflow.benchmarks.picture .demo/output docs/annotated.png
+	$(BIN)/python -m paliflow.benchmarks.picture .demo/paliflow-output docs/annotated.png
 
 # mypy follows no package-dir mapping: links make the folders look installed.
 .mypy: Makefile

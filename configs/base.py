@@ -39,6 +39,17 @@ class Spec(BaseModel):
             raise SpecError(f"{cls.__name__}: " + "; ".join(lines)) from None
 
 
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Returns foreign text as one line that commands no terminal: control characters, line
+    separators, turns of the reading direction and lone surrogates are written as escapes."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def redacted(text: str) -> str:
     """The text, its URIs without users, passwords and queries, where signatures travel."""
     text = re.sub(r"(\w://)[^\s/?#]*@", r"\1", text)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.base import Spec, SpecError, printable
 from paliflow.configs.summary import SPEC_VARIABLE
 from paliflow.operators import gcp, process
 from paliflow.operators.attempts import STATE, job_for
@@ -50,6 +50,9 @@ class JobOperator(BaseOperator):
         deferrable: wait in the triggerer, not on a worker. Without a connection, no effect.
         poll_interval: seconds between two looks at the Ray job.
         runtime_env: of the Ray job, as Ray defines it.
+        pass_env: names or patterns (`AWS_*`) of the worker's environment variables that a child
+            process gets besides `process.INHERITED`. What Airflow's own variables hold (its
+            database, its Fernet key, connections) stays with Airflow unless it is named here.
 
     Raises:
         SpecError: as the DAG is parsed, for each value that is wrong whatever the run.
@@ -79,6 +82,7 @@ class JobOperator(BaseOperator):
         deferrable: bool = True,
         poll_interval: float = 10.0,
         runtime_env: dict[str, Any] | None = None,
+        pass_env: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
@@ -86,12 +90,20 @@ class JobOperator(BaseOperator):
         check_fields(self.SPEC, {**self.MADE_LATER, **spec})
         if runtime_env and not ray_conn_id:
             raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
+        if pass_env and ray_conn_id:
+            raise ValueError(
+                f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
+                "runtime_env's env_vars"
+            )
+        if isinstance(pass_env, str):
+            raise ValueError(f"pass_env={pass_env!r}: give a list of names or patterns")
         self.spec = spec
         self.ray_conn_id = ray_conn_id
         self.gcp_conn_id = gcp_conn_id
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.runtime_env = runtime_env
+        self.pass_env = tuple(pass_env)
         self._stop: Callable[[], None] | None = None
         self._alias = AssetAlias(f"{self.dag_id}.{self.task_id}")
         self._outlet = self._asset_outlet() or self._alias
@@ -127,10 +139,10 @@ class JobOperator(BaseOperator):
         try:
             spec = self._parsed(context)
         except SpecError as error:
-            raise AirflowFailException(str(error)) from None
+            raise AirflowFailException(printable(str(error))) from None
         if not self.ray_conn_id:
             with gcp.local_environment(self.gcp_conn_id) as environment:
-                child = process.start(self.JOB, spec, environment)
+                child = process.start(self.JOB, spec, environment, self.pass_env)
                 self._stop = partial(process.terminate, child)
                 return self.execute_complete(context, process.follow(child, self.log))
 
@@ -180,7 +192,7 @@ class JobOperator(BaseOperator):
         if asset_event := self._asset_event(summary):
             self._announce(context, *asset_event)
         for line in self._told(summary):
-            self.log.info("%s", line)
+            self.log.info("%s", printable(line))
         return summary
 
     def on_kill(self) -> None:

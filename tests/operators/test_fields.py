@@ -47,6 +47,8 @@ OPERATORS: list[Any] = [
         ({"sampling": {"temprature": 1}}, "sampling.temprature"),
         ({"dtype": "float16", "seed": "x"}, "seed='x'.*dtype='float16'"),
         ({"runtime_env": {"pip": ["x"]}}, "runtime_env.*ray_conn_id"),
+        ({"pass_env": ["A"], "ray_conn_id": "r"}, "pass_env=.*runtime_env's env_vars"),
+        ({"pass_env": "AWS_*"}, "pass_env='AWS_.*a list"),
         ({"prompts": []}, "AnnotateSpec: .*give prompts, or the prompt_column"),
         ({"max_error_fraction": 10}, "max_error_fraction=10"),
         ({"thumbnail": 0, "metadata_columns": "a"}, "metadata_columns='a'.*thumbnail=0"),

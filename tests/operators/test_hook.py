@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow import models
+from airflow.cli.cli_parser import get_parser
 from airflow.sdk import Connection
+from airflow.utils.session import create_session
 
 from paliflow.operators import RayJobHook
 from paliflow.operators.hook import RayJobError, base_url
+from paliflow.tests.operators import dag_run
 from paliflow.tests.servers import running, tls_server, write_certificate
 
 
@@ -138,3 +142,20 @@ def test_an_unclear_permission_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     connection["extra"] = json.dumps({"allow_insecure": "maybe"})
     monkeypatch.setenv("AIRFLOW_CONN_RAY", json.dumps(connection))
     assert "allow_insecure='maybe': true or false" in RayJobHook("ray").test_connection()[1]
+
+
+def test_airflows_command_line_tests_a_stored_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # the command sets it for good
+    dag_run.initialize()
+    extra = json.dumps({"verify": False, "headers": HEADERS})
+    stored = models.Connection(
+        conn_id="stored", conn_type="ray", host="127.0.0.1", schema="https", port=port, extra=extra
+    )
+    with create_session() as session:
+        session.add(stored)
+    arguments = get_parser().parse_args(["connections", "test", "stored"])
+    arguments.func(arguments)
+    assert "Connection success" in capsys.readouterr().out

@@ -64,6 +64,11 @@ class Spec(BaseModel):
             lines = [explain(cls, detail) for detail in causes(error)]
             raise SpecError(f"{cls.__name__}: " + "; ".join(lines)) from None
 
+    def given(self) -> str:
+        """Returns the fields that were given as JSON, which an older Paliflow understands too where
+        it knows those: what a newer one has added besides is left to its default."""
+        return self.model_dump_json(exclude_unset=True)
+
 
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"

@@ -136,6 +136,17 @@ class RayJobHook(BaseHook):
             else:
                 return
 
+    async def upload(self, name: str, content: bytes) -> str:
+        """Stores a package on the cluster, unless it has one of this name; returns its URI."""
+        path = f"api/packages/gcs/{name}"
+        try:
+            await self._send("GET", path)
+        except RayJobError as error:
+            if error.http_status != 404:
+                raise
+            await self._send("PUT", path, content=content)
+        return f"gcs://{name}"
+
     async def status(self, submission_id: str) -> str | None:
         """Ray's status of a job; None if the cluster does not know it."""
         try:

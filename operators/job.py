@@ -5,8 +5,10 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from zipfile import ZipInfo
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import (
@@ -17,17 +19,23 @@ from airflow.sdk.exceptions import (
 )
 
 from paliflow.configs.base import Spec, SpecError, printable
-from paliflow.configs.summary import SPEC_VARIABLE
+from paliflow.configs.summary import SPEC_VARIABLE, VERSION_VARIABLE
 from paliflow.operators import gcp, process
 from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.fields import check_fields
 from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import conclude
+from paliflow.operators.packages import with_uploads, zipped
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.xcom_arg import PlainXComArg
+
+
+VARIABLE_BYTES = 100_000
+"""What an environment variable is trusted to hold; Linux stops at 131,072. Longer specs travel to a
+cluster as a package, beside the modules of the job."""
 
 
 class JobOperator(BaseOperator):
@@ -49,7 +57,8 @@ class JobOperator(BaseOperator):
             job has the Application Default Credentials of the machine it runs on.
         deferrable: wait in the triggerer, not on a worker. Without a connection, no effect.
         poll_interval: seconds between two looks at the Ray job.
-        runtime_env: of the Ray job, as Ray defines it.
+        runtime_env: of the Ray job, as Ray defines it; what its `working_dir` and `py_modules` name
+            on the worker is uploaded.
         pass_env: names or patterns (`AWS_*`) of the worker's environment variables that a child
             process gets besides `process.INHERITED`. What Airflow's own variables hold (its
             database, its Fernet key, connections) stays with Airflow unless it is named here.
@@ -147,7 +156,7 @@ class JobOperator(BaseOperator):
                 return self.execute_complete(context, process.follow(child, self.log))
 
         ti = context["ti"]
-        runtime_env = self._runtime_env(spec)
+        runtime_env = self._runtime_env()
         ray = RayJobHook(self.ray_conn_id)
         store = context["task_state_store"]
         job = asyncio.run(job_for(ray, store.get(STATE), ti.max_tries))
@@ -156,7 +165,7 @@ class JobOperator(BaseOperator):
         RayJobLink().push(ti, ray.page(job["submission_id"]))
         trigger = self._trigger(job["submission_id"])
         self._stop = partial(_run_in_thread, trigger.on_kill)
-        asyncio.run(self._submit(trigger, runtime_env, ti))
+        asyncio.run(self._submit(trigger, spec, runtime_env, ti))
         self.log.info("Ray job %s does it", trigger.submission_id)
         if self.deferrable:
             ti.xcom_push(RELAYED, 0)
@@ -212,13 +221,11 @@ class JobOperator(BaseOperator):
         else:
             asset_event.extra = extra
 
-    def _runtime_env(self, spec: Spec) -> dict[str, Any]:
+    def _runtime_env(self) -> dict[str, Any]:
         runtime_env = self.runtime_env or {}
         google = gcp.cluster_environment(self.gcp_conn_id)
-        # Ray replaces $NAME in environment variables; in JSON a dollar sign can hide from that.
-        variable = {SPEC_VARIABLE: spec.model_dump_json().replace("$", r"\u0024")}
-        env_vars = {**google, **runtime_env.get("env_vars", {}), **variable}
-        return {**runtime_env, "env_vars": env_vars}
+        own = {VERSION_VARIABLE: version("paliflow")}
+        return {**runtime_env, "env_vars": {**google, **runtime_env.get("env_vars", {}), **own}}
 
     def _trigger(self, submission_id: str) -> RayJobTrigger:
         assert self.ray_conn_id
@@ -228,12 +235,25 @@ class JobOperator(BaseOperator):
             poll_interval=self.poll_interval,
         )
 
-    async def _submit(self, trigger: RayJobTrigger, runtime_env: dict[str, Any], ti: Any) -> None:
+    async def _submit(
+        self, trigger: RayJobTrigger, spec: Spec, runtime_env: dict[str, Any], ti: Any
+    ) -> None:
         names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
+        entrypoint = f"python -m paliflow.jobs {self.JOB}"
+        # Ray replaces $NAME in environment variables; in JSON a dollar sign can hide from that.
+        given = spec.given().replace("$", r"\u0024")
         async with RayJobHook(trigger.ray_conn_id) as ray:
+            runtime_env = await with_uploads(ray, runtime_env)
+            if len(given.encode()) <= VARIABLE_BYTES:
+                runtime_env["env_vars"][SPEC_VARIABLE] = given
+            else:
+                file = f"{trigger.submission_id}/spec.json"
+                package = await ray.upload(*zipped([(ZipInfo(file), given.encode())]))
+                runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), package]
+                entrypoint = f"{entrypoint} {file}"
             await ray.submit(
                 trigger.submission_id,
-                f"python -m paliflow.jobs {self.JOB}",
+                entrypoint,
                 runtime_env=runtime_env,
                 metadata={name: str(getattr(ti, name)) for name in names},
             )

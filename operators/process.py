@@ -4,14 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from importlib.metadata import version
 from typing import Any
 
 from paliflow.configs.base import Spec
-from paliflow.configs.summary import SPEC_VARIABLE
+from paliflow.configs.summary import VERSION_VARIABLE
 from paliflow.operators.outcome import TAIL_LINES, Logger, outcome, relay
 
 GRACE_S = 3.0
@@ -38,7 +40,7 @@ def start(
 
     Args:
         job: its name.
-        spec: what it does.
+        spec: what it does; what of it was given goes to the job's standard input.
         environment: variables besides those of this process that it inherits.
         pass_env: patterns of those besides `INHERITED`.
     """
@@ -48,21 +50,21 @@ def start(
         for name, value in os.environ.items()
         if any(fnmatchcase(name, pattern) for pattern in patterns)
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "paliflow.jobs", job],
-        env={
-            **inherited,
-            **environment,
-            SPEC_VARIABLE: spec.model_dump_json(),
-            "PYTHONUNBUFFERED": "1",
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
+    own = {VERSION_VARIABLE: version("paliflow"), "PYTHONUNBUFFERED": "1"}
+    # A variable or an argument would hold 128 KiB at most, and a pipe would have to be fed.
+    with tempfile.TemporaryFile() as file:
+        file.write(spec.given().encode())
+        file.seek(0)
+        return subprocess.Popen(
+            [sys.executable, "-m", "paliflow.jobs", job, "-"],
+            env={**inherited, **environment, **own},
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
 
 
 def follow(process: subprocess.Popen[str], log: Logger) -> dict[str, Any]:

@@ -141,3 +141,13 @@ def test_every_tuple_field_is_among_those_tested() -> None:
             parts = get_args(field.annotation) if type(field.annotation) is UnionType else ()
             if any(get_origin(part) is tuple for part in (field.annotation, *parts)):
                 assert (spec, name) in LISTS or (spec, name) == (FineTuneSpec, "train")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_was_given_is_all_that_is_sent(spec: Any) -> None:
+    sent = spec.parse(SPECS[spec]).given()
+    assert json.loads(sent).keys() == SPECS[spec].keys() | (
+        {"shard_size"} & json.loads(sent).keys()
+    )
+    assert spec.parse(sent) == spec.parse(SPECS[spec])
+    assert set(json.loads(FineTuneSpec.parse(TUNE).given())["train"][0]) == {"path"}

@@ -1,10 +1,12 @@
 """The command line and `python -m paliflow.jobs`: what they print and how they exit."""
 
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from paliflow.configs import (
     Sampling,
 )
 from paliflow.configs.base import ClusterError, SpecError
-from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
+from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX, VERSION_VARIABLE
 from paliflow.jobs import evaluate, promote
 from paliflow.jobs.cli import _annotate, main, user_errors
 from paliflow.jobs.driver import Done, Fleet
@@ -294,6 +296,30 @@ def test_a_cluster_that_is_not_there_is_named_at_once(images: Path, tmp_path: Pa
     )
     assert result.returncode == 1
     assert "ray_address='127.0.0.1:1'" in result.stderr
+
+
+@pytest.mark.parametrize("travels", ["variable", "standard input", "package"])
+def test_an_unknown_field_names_both_versions_however_the_spec_travels(
+    travels: str, tmp_path: Path
+) -> None:
+    spec = json.dumps({"registry": "r", "name": "n", "checkpoint": "c", "newer_field": 1})
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "spec.json").write_text(spec)
+    arguments = {"variable": [], "standard input": ["-"], "package": ["sent/spec.json"]}[travels]
+    result = subprocess.run(
+        [sys.executable, "-m", "paliflow.jobs", "promote", *arguments],
+        env=os.environ
+        | {VERSION_VARIABLE: "9.8.7", "PYTHONPATH": str(tmp_path)}
+        | ({SPEC_VARIABLE: spec} if travels == "variable" else {}),
+        input=spec if travels == "standard input" else "",
+        capture_output=True,
+        text=True,
+    )
+    here = version("paliflow")
+    assert result.returncode == 2
+    assert result.stdout == f"paliflow {here}\n"
+    assert "newer_field: unknown field" in result.stderr
+    assert f"sent by paliflow 9.8.7, and this job is of paliflow {here}" in result.stderr
 
 
 def test_a_job_without_a_spec_names_the_variable(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a job that runs beside Airflow gets to see of Airflow."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -37,3 +38,23 @@ def test_an_embedded_job_gets_what_it_needs_and_no_secret_of_airflows(
     got = set(task.execute({})["reason"].split())
     assert got >= NEEDED | {"PATH", "HOME"}
     assert got & SECRET == ({"AWS_SECRET_ACCESS_KEY"} if pass_env else set())
+
+
+def test_a_spec_of_any_length_reaches_the_job_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tmp_path / "python"
+    job.write_text(
+        f"#!{sys.executable}\n"
+        "import json, sys\n"
+        "told = {'promoted': False, 'arguments': sys.argv[1:], 'given': sys.stdin.read()}\n"
+        "print('paliflow-summary: ' + json.dumps(told))\n"
+    )
+    job.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(job))
+    guards = {f"old/{'x' * 10_000}{number}": 0.5 for number in range(800)}
+    fields = {"registry": "/r", "name": "n", "checkpoint": "/c", "guards": guards}
+    summary = PromoteOperator(task_id="promote", **fields).execute({})
+    assert json.loads(summary["given"]) == fields
+    assert len(summary["given"]) > 8_000_000
+    assert summary["arguments"] == ["-m", "paliflow.jobs", "promote", "-"]

@@ -19,6 +19,7 @@ from paliflow.operators import (
     PromoteOperator,
 )
 from paliflow.operators.job import asset_uri
+from paliflow.operators.links import browsable
 from paliflow.operators.run import default_run_id
 
 GOOD: dict[str, Any] = {"input": "in", "output": "/out", "prompts": ["caption en"]}
@@ -179,3 +180,12 @@ def test_templates_mean_what_they_give_rendered_natively_or_not(native: bool) ->
     assert spec.run_id == "20261122"
     assert spec.video
     assert spec.video.fps == 2
+
+
+def test_a_link_to_an_output_is_a_path_or_the_consoles_and_never_code() -> None:
+    assert browsable("/data/run_id=a") == "/data/run_id=a"
+    assert browsable("javascript:alert(1)/run_id=a").startswith("/")
+    assert (
+        browsable("gs://b/run_id=a")
+        == "https://console.cloud.google.com/storage/browser/b/run_id=a"
+    )

@@ -8,9 +8,11 @@ PIP := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python
 INSTALLED := .venv/installed
 # Apart from the rest: where JAX finds the TPU's compiler, it looks for a TPU at every start.
 AOT := .venv/tpu-aot
+# The oldest Airflow that pyproject.toml allows, in an environment of its own.
+FLOOR := .venv/floor
 FOLDERS := configs model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video finetune-demo test slow chaos fullsize lint format tpu-check measure picture clean
+.PHONY: demo demo-video finetune-demo test floor slow chaos fullsize lint format tpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -23,6 +25,9 @@ finetune-demo: $(INSTALLED)  ## The weekly DAG: fine-tunes, promotes, refuses, a
 
 test: $(INSTALLED)  ## The tests that every change must pass
 	$(BIN)/python -m pytest
+
+floor: $(FLOOR)/installed  ## The operators' tests on the oldest Airflow that is supported
+	$(FLOOR)/bin/python -m pytest tests/operators tests/dags
 
 slow: $(INSTALLED)  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
@@ -51,7 +56,7 @@ measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of he
 	$(BIN)/python -m paliflow.benchmarks.digits measure
 
 picture: demo  ## Draws docs/annotated.png from the demo
-	$(BIN)/python -m paliflow.benchmarks.picture .demo/output docs/annotated.png
+	$(BIN)/python -m paliflow.benchmarks.picture .demo/paliflow-output docs/annotated.png
 
 # mypy follows no package-dir mapping: links make the folders look installed.
 .mypy: Makefile
@@ -67,6 +72,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 		$(PYTHON) -m venv .venv; \
 	fi
 	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(FLOOR)/installed: pyproject.toml $(INSTALLED)
+	$(PYTHON) -m venv $(FLOOR)
+	$(FLOOR)/bin/pip install --quiet --disable-pip-version-check -e '.[dev]' \
+		apache-airflow==3.3.0 apache-airflow-task-sdk==1.3.0
 	touch $@
 
 clean:

@@ -30,16 +30,18 @@ _TOLD = re.compile(
 """A line of Airflow's that a task of ours has logged."""
 
 
-def run_dag(dag: str, **params: Any) -> list[str]:
+def run_dag(dag: str, home: Path = HOME, **params: Any) -> list[str]:
     """Runs `airflow dags test` of a shipped DAG in a private Airflow home.
 
-    Shows and returns what its tasks said; all that Airflow said only if it failed.
+    `home` is the user's, below which the DAGs find and leave their files. Shows and returns what
+    its tasks said; all that Airflow said only if it failed.
 
     Raises:
         SystemExit: with Airflow's exit code, if it is not 0.
     """
     environment = {
         **os.environ,
+        "HOME": str(home),
         "AIRFLOW_HOME": str(HOME / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -81,9 +83,9 @@ def compare(rows: list[dict[str, Any]], truth: dict[str, dict[str, str]]) -> dic
 def main() -> None:
     """Runs the demo; exits with 1 where rows are lost or answers are wrong."""
     console = Console()
-    output = HOME / "output"
+    output = HOME / "paliflow-output"
     shutil.rmtree(output, ignore_errors=True)
-    run_dag("annotate_images", output=str(output))
+    run_dag("annotate_images")
 
     truth = json.loads(TRUTH.read_text())
     rows = ds.dataset(output, partitioning="hive").to_table().to_pylist()

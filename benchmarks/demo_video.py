@@ -21,9 +21,9 @@ LEAST_AGREEMENT = 0.75
 
 def main() -> None:
     """Runs the demo; exits with 1 where rows are lost or answers are wrong."""
-    output = HOME / "videos"
+    output = HOME / "paliflow-output" / "videos"
     shutil.rmtree(output, ignore_errors=True)
-    run_dag("annotate_videos", output=str(output))
+    run_dag("annotate_videos")
 
     truth = json.loads((FILMS / "ground_truth.json").read_text())
     rows = ds.dataset(output, partitioning="hive").to_table().to_pylist()

@@ -92,11 +92,6 @@ class AnnotateSpec(AskSpec, SourceSpec):
     report: bool = True
     """Leave `_report.html` beside the manifest: sampled rows drawn over their images, errors."""
 
-    @field_validator("prompts", mode="before")
-    @classmethod
-    def _one_prompt(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
     @field_validator("prompts")
     @classmethod
     def _distinct_prompts(cls, value: tuple[str, ...]) -> tuple[str, ...]:

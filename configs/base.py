@@ -1,11 +1,15 @@
 """The strictness that every spec shares: unknown keys refused, errors that name field and fix."""
 
+import ast
+import contextlib
+import json
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Self, get_args
+from types import UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 
 class SpecError(ValueError):
@@ -17,11 +21,33 @@ class ClusterError(RuntimeError):
 
 
 class Spec(BaseModel):
-    """A frozen pydantic model that refuses unknown keys."""
+    """A frozen pydantic model that refuses unknown keys.
+
+    A template's text, and what Airflow's native rendering makes of it, mean what was written: where
+    a list or a mapping is meant, text that is one in JSON or Python is that one, and text that is
+    none is the only item of a list; where text is meant, a number is its digits.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True
+        coerce_numbers_to_str=True,
+        extra="forbid",
+        frozen=True,
+        strict=False,
+        use_attribute_docstrings=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _container_from_text(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        meant = set(_alternatives(cls.model_fields[info.field_name].annotation))
+        if str in meant:
+            return value
+        parsed = _parsed(value)
+        if tuple in meant:
+            return parsed if isinstance(parsed, list | tuple) else (value,)
+        return parsed if isinstance(parsed, dict) else value
 
     @classmethod
     def parse(cls, data: dict[str, Any] | str) -> Self:
@@ -37,6 +63,22 @@ class Spec(BaseModel):
         except ValidationError as error:
             lines = [explain(cls, detail) for detail in causes(error)]
             raise SpecError(f"{cls.__name__}: " + "; ".join(lines)) from None
+
+    def given(self) -> str:
+        """Returns the fields that were given as JSON, which an older Paliflow understands too where
+        it knows those: what a newer one has added besides is left to its default."""
+        return self.model_dump_json(exclude_unset=True)
+
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Returns foreign text as one line that commands no terminal: control characters, line
+    separators, turns of the reading direction and lone surrogates are written as escapes."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def redacted(text: str) -> str:
@@ -74,6 +116,24 @@ def explain(spec: type[BaseModel], detail: Any) -> str:
     if not path:
         return str(detail["msg"])
     return f"{field}={redacted(repr(detail['input']))}: {detail['msg']}"
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The types that a value may have, without their parameters."""
+    origin = get_origin(annotation)
+    if origin in (Annotated, Union, UnionType):
+        for part in get_args(annotation)[: 1 if origin is Annotated else None]:
+            yield from _alternatives(part)
+    else:
+        yield origin or annotation
+
+
+def _parsed(text: str) -> object:
+    """What is written in JSON or as a Python literal; None if it is neither."""
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return parse(text)
+    return None
 
 
 def _model_at(spec: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

@@ -11,6 +11,21 @@ from paliflow.configs.base import Spec, SpecError
 S = TypeVar("S", bound=Spec)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose scalars are text or null. What a text means is for its field to say: YAML's own
+    types make a date of a run's name, and a number of a class's."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)  # a SafeLoader
+
+
 def load_spec(kind: type[S], path: str | Path, overrides: Iterable[str] = ()) -> S:
     """Reads a spec from a YAML file.
 
@@ -24,7 +39,7 @@ def load_spec(kind: type[S], path: str | Path, overrides: Iterable[str] = ()) ->
         SpecError: no such file, not a mapping in YAML, or not such a spec.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        data = _parse(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or error
         raise SpecError(f"{path}: cannot be read: {said}") from None
@@ -45,7 +60,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     if not equals or not name:
         raise SpecError(f"--set {override!r}: give field=value")
     try:
-        value = yaml.safe_load(text)
+        value = _parse(text)
     except yaml.YAMLError as error:
         raise SpecError(f"--set {override!r}: the value is not YAML: {error}") from None
     *parents, last = name.split(".")

@@ -159,7 +159,8 @@ class AskSpec(ModelSpec, FleetSpec):
     """Chips of an actor that share one copy of the weights, where one cannot hold them."""
     compilation_cache: Stored | None = None
     """Folder or `gs://` prefix where compiled programs are kept, so that only the first actor
-    compiles them."""
+    compiles them. Whoever can write there runs code in the actors: a local folder that other users
+    can write to is refused."""
     mask_decoder: Stored | None = None
     """The mask decoder's weights (`vae-oid.npz`); without it `segment` gives boxes only."""
     max_new_tokens: PositiveInt = 64

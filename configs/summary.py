@@ -9,6 +9,8 @@ from paliflow.configs.base import Spec
 
 SPEC_VARIABLE = "PALIFLOW_SPEC"
 """The environment variable that carries a spec, as JSON, to `python -m paliflow.jobs`."""
+VERSION_VARIABLE = "PALIFLOW_VERSION"
+"""The environment variable that tells it which version of Paliflow has sent the spec."""
 SUMMARY_PREFIX = "paliflow-summary: "
 """What precedes the summary's JSON on the last line that `python -m paliflow.jobs` prints."""
 

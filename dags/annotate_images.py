@@ -1,4 +1,8 @@
-"""Turns a folder of images into Parquet, on demand. Runs as it is, on the bundled images."""
+"""Turns a folder of images into Parquet, on demand. Runs as it is, on the bundled images.
+
+Whoever triggers it says what is asked about which images. By which model, and where the rows go,
+is this file's to say: others rely on what they find there.
+"""
 
 from pathlib import Path
 
@@ -17,37 +21,21 @@ with DAG(
             type="string",
             description="An image, a folder, a glob, or a manifest; local or gs://",
         ),
-        "output": Param(
-            str(Path.home() / "paliflow-output"),
-            type="string",
-            description="Folder or gs:// prefix; a run adds run_id=<id>/ to it",
-        ),
         "prompts": Param(
             ["ocr", "caption en", "detect digit", "answer en how many digits are there?"],
             type="array",
             items={"type": "string"},
             description="Asked about every image",
         ),
-        "checkpoint": Param(
-            None,
-            type=["null", "string"],
-            description="PaliGemma weights, or registry://name@alias; the bundled handwriting "
-            "reader if empty",
-        ),
-        "registry": Param(
-            None,
-            type=["null", "string"],
-            description="The folder of registry.json, if the checkpoint is in a registry",
-        ),
     },
 ) as dag:
     AnnotateOperator(
         task_id="annotate",
         input=dag.param("input"),
-        output=dag.param("output"),
+        output=str(Path.home() / "paliflow-output"),  # a run adds run_id=<id>/ to it
         prompts=dag.param("prompts"),
-        checkpoint=dag.param("checkpoint"),
-        registry=dag.param("registry"),
+        # checkpoint="registry://reader@production",  # the bundled handwriting reader without it
+        # registry="gs://shop/models",
         max_error_fraction=0.2,  # 4 of the 36 bundled files are broken on purpose
         # ray_conn_id="ray_default",  # on a cluster; without it, on this machine
     )

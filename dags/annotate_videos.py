@@ -1,4 +1,8 @@
-"""Turns a folder of videos into Parquet, on demand. Runs as it is, on the bundled films."""
+"""Turns a folder of videos into Parquet, on demand. Runs as it is, on the bundled films.
+
+Whoever triggers it says what is asked about which videos. By which model, and where the rows go,
+is this file's to say: others rely on what they find there.
+"""
 
 from pathlib import Path
 
@@ -17,11 +21,6 @@ with DAG(
             type="string",
             description="A video, a folder, a glob, or a manifest; local or gs://",
         ),
-        "output": Param(
-            str(Path.home() / "paliflow-output" / "videos"),
-            type="string",
-            description="Folder or gs:// prefix; a run adds run_id=<id>/ to it",
-        ),
         "prompts": Param(
             ["ocr", "detect digit"],
             type="array",
@@ -34,7 +33,7 @@ with DAG(
     AnnotateOperator(
         task_id="annotate",
         input=dag.param("input"),
-        output=dag.param("output"),
+        output=str(Path.home() / "paliflow-output" / "videos"),  # a run adds run_id=<id>/ to it
         prompts=dag.param("prompts"),
         # video={"every_frames": 9, "clip": {"frames": 8}} asks about whole clips instead
         video={"fps": dag.param("fps"), "track": 0.3},

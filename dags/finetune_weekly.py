@@ -3,6 +3,10 @@
 `make finetune-demo` runs it on images that it makes. Who asks `registry://reader@production`
 next, as `annotate_daily` may, asks the model that was promoted; a DAG scheduled on the asset
 `<registry>/reader/production` runs as soon as there is one.
+
+Whoever triggers it says how long and how fast to learn. What is learnt, what judges, and where
+models and evaluations are kept is this file's to say: who could choose one of them could have a
+model of their own promoted.
 """
 
 from datetime import timedelta
@@ -14,7 +18,14 @@ from airflow.sdk import DAG, Param
 import paliflow.operators
 from paliflow.operators import EvaluateOperator, FineTuneOperator, PromoteOperator
 
-HOME = Path.home() / "paliflow"
+HOME = str(Path.home() / "paliflow")  # or "gs://shop/paliflow"
+LABELS = f"{HOME}/labels.jsonl"  # to learn: a table, COCO's .json, or reviewed annotations
+OLD_LABELS = f"{HOME}/old_labels.jsonl"  # what the model can do, so that it does not forget
+SETS = {
+    name: {"path": f"{HOME}/{name}.jsonl", "metrics": ["exact_match"]}
+    for name in ("held_out", "old_held_out")
+}
+REGISTRY, OUTPUT = f"{HOME}/models", f"{HOME}/finetuning"
 BUNDLED = Path(paliflow.operators.__file__).parents[1] / "model" / "bundled" / "model.npz"
 IN_USE = "registry://reader@production"
 ASK_SOMEBODY = False  # True: nothing is promoted before somebody has approved of the figures
@@ -27,21 +38,6 @@ with DAG(
     max_active_runs=1,
     tags=["paliflow"],
     params={
-        "labels": Param(
-            str(HOME / "labels.jsonl"),
-            type="string",
-            description="Examples to learn: a table, COCO's .json, or reviewed annotations",
-        ),
-        "old_labels": Param(
-            str(HOME / "old_labels.jsonl"),
-            type="string",
-            description="Examples of what the model can do already, so that it does not forget",
-        ),
-        "held_out": Param(str(HOME / "held_out.jsonl"), type="string"),
-        "old_held_out": Param(str(HOME / "old_held_out.jsonl"), type="string"),
-        "base": Param(str(BUNDLED), type="string", description="The first model in use"),
-        "registry": Param(str(HOME / "models"), type="string", description="Local or gs://"),
-        "output": Param(str(HOME / "finetuning"), type="string", description="Local or gs://"),
         "epochs": Param(5, type="number", exclusiveMinimum=0),
         "learning_rate": Param(1e-5, type="number", exclusiveMinimum=0),
         "dtype": Param(
@@ -52,42 +48,37 @@ with DAG(
     },
     # default_args={"ray_conn_id": "ray_default"},  # on a cluster; without it, on this machine
 ) as dag:
-    registry, output = dag.param("registry"), "{{ params.output }}"
-    sets = {
-        name: {"path": dag.param(name), "metrics": ["exact_match"]}
-        for name in ("held_out", "old_held_out")
-    }
     first = PromoteOperator(
-        task_id="first", registry=registry, name="reader", checkpoint=dag.param("base")
+        task_id="first", registry=REGISTRY, name="reader", checkpoint=str(BUNDLED)
     )
     finetune = FineTuneOperator(
         task_id="finetune",
-        train=[{"path": dag.param("labels")}, {"path": dag.param("old_labels")}],
-        validation={name: {**chosen, "max_examples": 200} for name, chosen in sets.items()},
+        train=[{"path": LABELS}, {"path": OLD_LABELS}],
+        validation={name: {**chosen, "max_examples": 200} for name, chosen in SETS.items()},
         validate_every={"percent": 50},
         checkpoint=IN_USE,
-        registry=registry,
-        output=f"{output}/models",
+        registry=REGISTRY,
+        output=f"{OUTPUT}/models",
         duration={"epochs": dag.param("epochs")},
         learning_rate=dag.param("learning_rate"),
         dtype=dag.param("dtype"),
     )
     candidate = EvaluateOperator(
         task_id="evaluate_candidate",
-        sets=sets,
+        sets=SETS,
         checkpoint=finetune.output["model"],
-        output=f"{output}/evaluations",
+        output=f"{OUTPUT}/evaluations",
     )
     incumbent = EvaluateOperator(
         task_id="evaluate_incumbent",
-        sets=sets,
+        sets=SETS,
         checkpoint=IN_USE,
-        registry=registry,
-        output=f"{output}/evaluations",
+        registry=REGISTRY,
+        output=f"{OUTPUT}/evaluations",
     )
     promote = PromoteOperator(
         task_id="promote",
-        registry=registry,
+        registry=REGISTRY,
         name="reader",
         candidate=candidate.output["location"],
         incumbent=incumbent.output["location"],

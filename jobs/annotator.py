@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
+from paliflow.configs.folders import require_closed
 from paliflow.jobs.accelerators import require_accelerators
 from paliflow.jobs.asking import Asked, Asker
 from paliflow.jobs.checkpoints import require_digest, tokenizer_of
@@ -57,15 +59,18 @@ class Annotator:
             What is worth knowing of it, as `Done.notes`.
 
         Raises:
-            SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, the
-                checkpoint is not what was registered, a prompt is too long, or the devices are
-                not those of `accelerators_per_actor`.
+            SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, others
+                can write to the compilation cache, the checkpoint is not what was registered, a
+                prompt is too long, or the devices are not those of `accelerators_per_actor`.
         """
         self._started = time.monotonic()
         spec, pinned = self._spec, self._plan.pinned(self._spec)
         share_cores(spec)
         require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
         if spec.compilation_cache:
+            with _loading("compilation_cache", spec.compilation_cache):
+                if not spec.compilation_cache.startswith("gs://"):
+                    require_closed(Path(spec.compilation_cache))
             jax.config.update("jax_compilation_cache_dir", spec.compilation_cache)
         checkpoint = pinned.checkpoint
         tokenizer_uri = tokenizer_of(spec, checkpoint)

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import sys
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling, VideoSpec
-from paliflow.configs.base import ClusterError, SpecError
+from paliflow.configs.base import ClusterError, SpecError, printable
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.commands import evaluate, extract, finetune, plan, promote
 from paliflow.jobs.registry_commands import registry
@@ -31,12 +32,18 @@ def main() -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns a `SpecError` and a `ClusterError` into one line on stderr and exit code 2 or 1."""
+    """Turns a `SpecError` and a `ClusterError` into one line on stderr and exit code 2 or 1, any
+    other error into its traceback and exit code 1, whatever names and texts it repeats."""
     try:
         yield
     except (SpecError, ClusterError) as error:
-        print("paliflow: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        said = printable(" ".join(str(error).split()))
+        print(f"paliflow: {said}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, SpecError) else 1)
+    except Exception:
+        lines = traceback.format_exc().rstrip("\n").split("\n")
+        print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 @app.callback()
@@ -206,7 +213,8 @@ def compact(output: Output, run_id: RunId = None) -> None:
 
     summary = compact(find_run(output, run_id))
     files = f"{len(summary.files)} file" + "s" * (len(summary.files) != 1)
-    print(f"{summary.rows} rows of {summary.shards} parts in {files}: {summary.location}")
+    where = printable(summary.location)
+    print(f"{summary.rows} rows of {summary.shards} parts in {files}: {where}")
 
 
 def _print(console: Console, summary: RunSummary) -> None:
@@ -224,10 +232,10 @@ def _print(console: Console, summary: RunSummary) -> None:
     console.print(Group(table, reasons) if summary.error_reasons else table)
     print(
         f"{summary.rows} rows, {summary.errors} of them errors{cut_said(summary.cut)}, from "
-        f"{summary.inputs} images in {summary.seconds:.1f} s: {summary.location}"
+        f"{summary.inputs} images in {summary.seconds:.1f} s: {printable(summary.location)}"
     )
 
 
 def _text(text: str, style: str = "") -> Text:
     """Text from data: no markup, and nothing that a terminal would obey."""
-    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style)
+    return Text(printable(text), style)

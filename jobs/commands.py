@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import catalogue
 from paliflow.configs.load import load_spec
 
@@ -52,10 +52,10 @@ def finetune(
 
     summary = job.finetune(parsed, Console(), ray_address)
     for name, value in summary.figures.items():
-        print(f"{name} {value:.4f}")
+        print(f"{printable(name)} {value:.4f}")
     print(
         f"{summary.steps} steps, loss {summary.loss:.4f}, {summary.errors} errors of "
-        f"{summary.examples} examples, in {summary.seconds:.1f} s: {summary.model}"
+        f"{summary.examples} examples, in {summary.seconds:.1f} s: {printable(summary.model)}"
     )
 
 
@@ -82,7 +82,7 @@ def extract(
     summary = job.extract(parsed, Console(), ray_address)
     print(
         f"{summary.frames} frames, {summary.errors} errors, from {summary.inputs} videos or pieces "
-        f"of them in {summary.seconds:.1f} s: {summary.location}"
+        f"of them in {summary.seconds:.1f} s: {printable(summary.location)}"
     )
 
 

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
 from paliflow.configs.examples import Metric
 from paliflow.configs.run import AskSpec
 from paliflow.configs.summary import cut_said
@@ -76,7 +77,7 @@ def evaluate(
     run = spec.location
     if summary := read_summary(run, EvaluateSummary):
         require_same(summary.spec, spec)
-        print(f"run {spec.run_id} is finished already: {run}", flush=True)
+        print(f"run {spec.run_id} is finished already: {printable(run)}", flush=True)
         _show(summary, console)
         return summary
     require_folder(spec)
@@ -237,10 +238,10 @@ def _show(summary: EvaluateSummary, console: Console) -> None:
     table = Table("figure", box=None, header_style="bold", pad_edge=False)
     table.add_column("value", justify="right")
     for figure, value in summary.figures.items():
-        table.add_row(figure, f"{value:.4f}")
+        table.add_row(Text(printable(figure)), f"{value:.4f}")
     console.print(table)
     print(
         f"{summary.examples} examples, {summary.errors} of them errors{cut_said(summary.cut)}, "
-        f"answered by {summary.checkpoint}: {summary.location}",
+        f"answered by {printable(summary.checkpoint)}: {printable(summary.location)}",
         flush=True,
     )

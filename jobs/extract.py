@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from paliflow.configs import ExtractSpec, ExtractSummary
+from paliflow.configs.base import printable
 from paliflow.configs.schema import FRAMES
 from paliflow.jobs.extractor import Extractor
 from paliflow.jobs.identity import require_same
@@ -42,7 +43,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
     run = spec.location
     if summary := read_summary(run, ExtractSummary):
         require_same(summary.spec, spec)
-        print(f"run {spec.run_id} is finished already: {run}", flush=True)
+        print(f"run {spec.run_id} is finished already: {printable(run)}", flush=True)
         return summary
     require_folder(spec)
     plan = read_plan(run) or _plan(run, spec)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from rich.console import Console
 
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.configs.summary import FineTuneSummary
 from paliflow.jobs import storage
@@ -51,7 +51,7 @@ def finetune(
     run = spec.location
     if summary := read_summary(run, FineTuneSummary):
         require_same(summary.spec, spec)
-        print(f"run {spec.run_id} is finished already: {run}", flush=True)
+        print(f"run {spec.run_id} is finished already: {printable(run)}", flush=True)
         return summary
     require_folder(spec)
     start = begin(spec)
@@ -61,7 +61,7 @@ def finetune(
     job = Job(spec, start, plan, steps_of(spec, examples))
     print(
         f"{examples} examples, {job.steps.total} steps of {spec.batch_size}, from "
-        f"{start.checkpoint}, to {run}",
+        f"{printable(start.checkpoint)}, to {printable(run)}",
         flush=True,
     )
     with connected(ray_address), Watch(run, job.steps.total, console):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import Chip, Efficiency, catalogue
 from paliflow.jobs.asking import PROMPT_BUCKET
 from paliflow.jobs.checkpoints import resolve, tokenizer_of
@@ -203,7 +203,8 @@ def shown(load: Load, outlooks: Sequence[Outlook]) -> RenderableType:
             cells = [f"{each.batch}", _figure(each.images_per_second), _figure(each.hours)]
             cells += [price, _figure(each.cost)]
         table.add_row(each.chip.name, f"{each.chips}", f"{each.model_parallel}", hbm, *cells)
-    return Group(Text(head), "", table, "", *map(Text, _remarks(load, outlooks)))
+    said = map(Text, map(printable, (head, *_remarks(load, outlooks))))
+    return Group(next(said), "", table, "", *said)
 
 
 def compiled(load: Load, chip: Chip, topology: str) -> tuple[RenderableType, bool]:

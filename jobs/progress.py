@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from paliflow.configs.base import printable
 from paliflow.jobs.driver import Done, Fleet
 
 LINE_EVERY_S = 30.0
@@ -56,7 +57,7 @@ class Progress:
             if name not in self._noted:
                 self._noted.add(name)
                 self._console.print(
-                    f"{name}: {note}", markup=False, highlight=False, soft_wrap=True
+                    printable(f"{name}: {note}"), markup=False, highlight=False, soft_wrap=True
                 )
         if self._console.is_terminal or now - self._shown >= LINE_EVERY_S:
             self._show()

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from paliflow.configs import Comparison, PromoteSpec, PromoteSummary
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
 from paliflow.jobs import registry, storage
 from paliflow.jobs.checkpoints import weights_of
 from paliflow.jobs.evaluations import Evaluation, parts_of, read_evaluation, require_alike
@@ -171,10 +172,10 @@ def _show(summary: PromoteSummary, console: Console) -> None:
         for each in summary.comparisons:
             figures = (f"{each.incumbent:.4f}", f"{each.candidate:.4f}")
             bounds = (f"{each.low:+.4f}", f"{each.wanted:+.4f}")
-            table.add_row(each.metric, *figures, *bounds, f"{each.examples:,}")
+            table.add_row(Text(printable(each.metric)), *figures, *bounds, f"{each.examples:,}")
         console.print(table)
     print(
-        f"{summary.reason}. {summary.name}@{summary.alias} is version {summary.version}: "
-        f"{summary.checkpoint}",
+        f"{printable(summary.reason)}. {summary.name}@{summary.alias} is version "
+        f"{summary.version}: {printable(summary.checkpoint)}",
         flush=True,
     )

@@ -12,6 +12,7 @@ import ray
 from rich.console import Console
 
 from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.base import printable
 from paliflow.configs.run import RunSpec
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
@@ -65,7 +66,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
     run = spec.location
     if summary := read_summary(run):
         require_same(summary.spec, spec)
-        print(f"run {spec.run_id} is finished already: {run}", flush=True)
+        print(f"run {spec.run_id} is finished already: {printable(run)}", flush=True)
         return _finish(summary, spec)
     require_folder(spec)
     digest = cache(digest_of)  # reads all of the weights
@@ -127,9 +128,10 @@ def do_missing(
     already = sum(plan.size_of(shard) for shard in done)
     resumed = f", {len(done)} of them done before" if done else ""
     unit = "pieces of videos" if spec.video else "images"
-    print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {run}", flush=True)
+    where = printable(run)
+    print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {where}", flush=True)
     if plan.passed_over:
-        print(f"passed over in the input: {told(plan.passed_over)}", flush=True)
+        print(f"passed over in the input: {printable(told(plan.passed_over))}", flush=True)
     if missing:
         limits = ErrorLimits(spec)
         waiting = cache(partial(awaited, spec))
@@ -213,5 +215,5 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
         try:
             write_report(summary)
         except Exception as error:  # the rows are whole; nobody shall lose them over a picture
-            print(f"no report: {type(error).__name__}: {error}", flush=True)
+            print(f"no report: {type(error).__name__}: {printable(str(error))}", flush=True)
     return summary

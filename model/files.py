@@ -1,7 +1,6 @@
 """Model files from anywhere: a local path, or a `gs://` copy that lasts as long as it is used."""
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +8,8 @@ from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 from typing import Any
+
+from paliflow.configs.folders import private_folder
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "bundled" / "model.npz"
 """The handwriting reader that ships with Paliflow; `tokenizer.model` lies beside it."""
@@ -22,7 +23,7 @@ def local_copy(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: nothing is there.
-        PermissionError: the folder for downloads is another user's.
+        PermissionError: the folder for downloads is open to other users.
     """
     text = str(path)
     if not text.startswith("gs://"):
@@ -33,7 +34,7 @@ def local_copy(path: str | Path) -> Iterator[Path]:
         return
     blobs = _blobs(text)
     versions = [(text, inner, blob.generation) for inner, blob in blobs.items()]
-    copy = _downloads() / hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
+    copy = private_folder() / hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
     with copy.with_suffix(".read").open("a") as reading:
         flock(reading, LOCK_SH)  # while anyone has this, the copy stays
         with copy.with_suffix(".write").open("a") as writing:
@@ -66,14 +67,6 @@ def _blobs(uri: str) -> dict[str, Any]:
     if not found:
         raise FileNotFoundError(f"no such object or prefix: {uri}")
     return found
-
-
-def _downloads() -> Path:
-    folder = Path(tempfile.gettempdir(), f"paliflow-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} is not this user's; remove it or set TMPDIR")
-    return folder
 
 
 def checkpoint_sha256(path: Path) -> str:

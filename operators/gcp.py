@@ -4,10 +4,13 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
+from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowFailException
+
+from paliflow.configs.folders import private_folder
 
 _OTHER_IDENTITIES = (
     "credential_config_file",
@@ -22,19 +25,41 @@ _OTHER_IDENTITIES = (
 def local_environment(conn_id: str | None) -> Iterator[dict[str, str]]:
     """For a process on this machine, as long as the context lasts.
 
-    A key that the connection holds itself is meanwhile in a file that only this user can read.
+    A key that the connection holds itself is meanwhile in a file that only this user can read;
+    those of workers that were killed are removed as the next one starts.
 
     Raises:
         AirflowFailException: the connection names its credentials in a way that is not supported.
     """
     environment, key = _read(conn_id)
-    if key is None:
-        yield environment
-        return
-    with tempfile.NamedTemporaryFile("w", prefix="gcp-", suffix=".json") as file:
+    with _key_file() as file:
+        if key is None:
+            yield environment
+            return
         file.write(key)
         file.flush()
         yield {**environment, "GOOGLE_APPLICATION_CREDENTIALS": file.name}
+
+
+@contextlib.contextmanager
+def _key_file() -> Iterator[Any]:
+    """A private file, removed in the end; those that killed workers have left are removed now.
+
+    Its lock ends with the process that holds it, however that ends.
+    """
+    folder = private_folder()
+    with contextlib.ExitStack() as stack:
+        with (folder / "keys.lock").open("a") as one_at_a_time:
+            flock(one_at_a_time, LOCK_EX)  # between a file's making and its lock nobody looks
+            for left in folder.glob("gcp-*.json"):
+                with contextlib.suppress(OSError), left.open() as unlocked:
+                    flock(unlocked, LOCK_EX | LOCK_NB)
+                    left.unlink()
+            file = stack.enter_context(
+                tempfile.NamedTemporaryFile("w", dir=folder, prefix="gcp-", suffix=".json")
+            )
+            flock(file, LOCK_EX)
+        yield file
 
 
 def cluster_environment(conn_id: str | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import ssl
 from typing import Any, Self
@@ -9,6 +10,9 @@ from typing import Any, Self
 import httpx
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowException
+from asgiref.sync import sync_to_async
+
+from paliflow.configs.base import printable
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 TIMEOUT_S = 30.0
@@ -26,7 +30,7 @@ class RayJobError(AirflowException):
     """Ray could not be reached or refused; the message says where, what and what to check."""
 
     def __init__(self, message: str, http_status: int | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.http_status = http_status
 
 
@@ -36,7 +40,8 @@ class RayJobHook(BaseHook):
     The connection, of type `ray`: host (a name, or a URL that may have a path), port (8265),
     schema (`http` or `https`), password (the cluster's token, sent as a Bearer token) and in
     extra `headers` (a mapping, or one as JSON) and `verify` (false accepts any certificate, a path
-    names the bundle of authorities to trust).
+    names the bundle of authorities to trust) and `allow_insecure` (true lets a token or headers
+    go to another host over plain http).
 
     Every method raises `RayJobError`. It is httpx and not Ray's own client because that one has
     no timeouts, blocks the event loop and would put Ray on every Airflow worker. Source: the
@@ -54,16 +59,21 @@ class RayJobHook(BaseHook):
 
     async def __aenter__(self) -> Self:
         connection = await self.aget_connection(self.ray_conn_id)
-        extra = await connection.aextra_dejson()
+        url = base_url(connection)
+        # The one name that all of Airflow's kinds of connections have; it may wait for the
+        # supervisor, to which it tells what to mask, and so must not run in the event loop.
+        extra = await sync_to_async(lambda: connection.extra_dejson)()
         try:
             headers = httpx.Headers(_mapping(extra.get("headers")))
             verify = _verification(extra.get("verify"))
+            if connection.password:
+                headers["Authorization"] = f"Bearer {connection.password}"
+            if headers or url.userinfo:
+                _require_secrecy(url, extra.get("allow_insecure"))
         except (ValueError, OSError) as error:
             raise RayJobError(f"connection {self.ray_conn_id!r}: {error}") from None
-        if connection.password:
-            headers["Authorization"] = f"Bearer {connection.password}"
         self._client = httpx.AsyncClient(
-            base_url=base_url(connection), headers=headers, verify=verify, timeout=TIMEOUT_S
+            base_url=url, headers=headers, verify=verify, timeout=TIMEOUT_S
         )
         return self
 
@@ -126,6 +136,17 @@ class RayJobHook(BaseHook):
             else:
                 return
 
+    async def upload(self, name: str, content: bytes) -> str:
+        """Stores a package on the cluster, unless it has one of this name; returns its URI."""
+        path = f"api/packages/gcs/{name}"
+        try:
+            await self._send("GET", path)
+        except RayJobError as error:
+            if error.http_status != 404:
+                raise
+            await self._send("PUT", path, content=content)
+        return f"gcs://{name}"
+
     async def status(self, submission_id: str) -> str | None:
         """Ray's status of a job; None if the cluster does not know it."""
         try:
@@ -183,6 +204,29 @@ def base_url(connection: Connection) -> httpx.URL:
         url = httpx.URL(host)
         return url.copy_with(port=connection.port) if connection.port else url
     return httpx.URL(f"{connection.schema or 'http'}://{host}:{connection.port or 8265}")
+
+
+def _require_secrecy(url: httpx.URL, allow_insecure: object) -> None:
+    """
+    Raises:
+        ValueError: anybody on the way could read what is sent there, and nobody has allowed it.
+    """
+    allowed = str(allow_insecure or False).lower()
+    if allowed not in ("true", "false"):
+        raise ValueError(f"allow_insecure={allow_insecure!r}: true or false")
+    if url.scheme == "https" or _is_loopback(url.host) or allowed == "true":
+        return
+    raise ValueError(
+        f"its token or headers would cross the network to {url.host!r} in the clear: use https, or "
+        "set allow_insecure to true in the connection's extra if that network is trusted"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _mapping(headers: object) -> dict[str, str]:

@@ -3,10 +3,12 @@
 import asyncio
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+from zipfile import ZipInfo
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import (
@@ -16,19 +18,25 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from paliflow.configs.base import Spec, SpecError
-from paliflow.configs.summary import SPEC_VARIABLE
+from paliflow.configs.base import Spec, SpecError, printable
+from paliflow.configs.summary import SPEC_VARIABLE, VERSION_VARIABLE
 from paliflow.operators import gcp, process
 from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.fields import check_fields, refuse_unknown
 from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import conclude
+from paliflow.operators.packages import with_uploads, zipped
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
     from airflow.sdk.definitions.xcom_arg import PlainXComArg
+
+
+VARIABLE_BYTES = 100_000
+"""What an environment variable is trusted to hold; Linux stops at 131,072. Longer specs travel to a
+cluster as a package, beside the modules of the job."""
 
 
 class JobOperator(BaseOperator):
@@ -50,7 +58,11 @@ class JobOperator(BaseOperator):
             job has the Application Default Credentials of the machine it runs on.
         deferrable: wait in the triggerer, not on a worker. Without a connection, no effect.
         poll_interval: seconds between two looks at the Ray job.
-        runtime_env: of the Ray job, as Ray defines it.
+        runtime_env: of the Ray job, as Ray defines it; what its `working_dir` and `py_modules` name
+            on the worker is uploaded.
+        pass_env: names or patterns (`AWS_*`) of the worker's environment variables that a child
+            process gets besides `process.INHERITED`. What Airflow's own variables hold (its
+            database, its Fernet key, connections) stays with Airflow unless it is named here.
 
     Raises:
         SpecError: as the DAG is parsed, for each value that is wrong whatever the run.
@@ -93,6 +105,7 @@ class JobOperator(BaseOperator):
         deferrable: bool = True,
         poll_interval: float = 10.0,
         runtime_env: dict[str, Any] | None = None,
+        pass_env: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
@@ -100,12 +113,20 @@ class JobOperator(BaseOperator):
         check_fields(self.SPEC, {**self.MADE_LATER, **spec})
         if runtime_env and not ray_conn_id:
             raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
+        if pass_env and ray_conn_id:
+            raise ValueError(
+                f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
+                "runtime_env's env_vars"
+            )
+        if isinstance(pass_env, str):
+            raise ValueError(f"pass_env={pass_env!r}: give a list of names or patterns")
         self.spec = spec
         self.ray_conn_id = ray_conn_id
         self.gcp_conn_id = gcp_conn_id
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.runtime_env = runtime_env
+        self.pass_env = tuple(pass_env)
         self._stop: Callable[[], None] | None = None
         self._alias = AssetAlias(f"{self.dag_id}.{self.task_id}")
         self._outlet = self._asset_outlet() or self._alias
@@ -141,15 +162,15 @@ class JobOperator(BaseOperator):
         try:
             spec = self._parsed(context)
         except SpecError as error:
-            raise AirflowFailException(str(error)) from None
+            raise AirflowFailException(printable(str(error))) from None
         if not self.ray_conn_id:
             with gcp.local_environment(self.gcp_conn_id) as environment:
-                child = process.start(self.JOB, spec, environment)
+                child = process.start(self.JOB, spec, environment, self.pass_env)
                 self._stop = partial(process.terminate, child)
                 return self.execute_complete(context, process.follow(child, self.log))
 
         ti = context["ti"]
-        runtime_env = self._runtime_env(spec)
+        runtime_env = self._runtime_env()
         ray = RayJobHook(self.ray_conn_id)
         store = context["task_state_store"]
         job = asyncio.run(job_for(ray, store.get(STATE), ti.max_tries))
@@ -158,7 +179,7 @@ class JobOperator(BaseOperator):
         RayJobLink().push(ti, ray.page(job["submission_id"]))
         trigger = self._trigger(job["submission_id"])
         self._stop = partial(_run_in_thread, trigger.on_kill)
-        asyncio.run(self._submit(trigger, runtime_env, ti))
+        asyncio.run(self._submit(trigger, spec, runtime_env, ti))
         self.log.info("Ray job %s does it", trigger.submission_id)
         if self.deferrable:
             ti.xcom_push(RELAYED, 0)
@@ -194,7 +215,7 @@ class JobOperator(BaseOperator):
         if asset_event := self._asset_event(summary):
             self._announce(context, *asset_event)
         for line in self._told(summary):
-            self.log.info("%s", line)
+            self.log.info("%s", printable(line))
         return summary
 
     def on_kill(self) -> None:
@@ -214,13 +235,11 @@ class JobOperator(BaseOperator):
         else:
             asset_event.extra = extra
 
-    def _runtime_env(self, spec: Spec) -> dict[str, Any]:
+    def _runtime_env(self) -> dict[str, Any]:
         runtime_env = self.runtime_env or {}
         google = gcp.cluster_environment(self.gcp_conn_id)
-        # Ray replaces $NAME in environment variables; in JSON a dollar sign can hide from that.
-        variable = {SPEC_VARIABLE: spec.model_dump_json().replace("$", r"\u0024")}
-        env_vars = {**google, **runtime_env.get("env_vars", {}), **variable}
-        return {**runtime_env, "env_vars": env_vars}
+        own = {VERSION_VARIABLE: version("paliflow")}
+        return {**runtime_env, "env_vars": {**google, **runtime_env.get("env_vars", {}), **own}}
 
     def _trigger(self, submission_id: str) -> RayJobTrigger:
         assert self.ray_conn_id
@@ -230,12 +249,25 @@ class JobOperator(BaseOperator):
             poll_interval=self.poll_interval,
         )
 
-    async def _submit(self, trigger: RayJobTrigger, runtime_env: dict[str, Any], ti: Any) -> None:
+    async def _submit(
+        self, trigger: RayJobTrigger, spec: Spec, runtime_env: dict[str, Any], ti: Any
+    ) -> None:
         names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
+        entrypoint = f"python -m paliflow.jobs {self.JOB}"
+        # Ray replaces $NAME in environment variables; in JSON a dollar sign can hide from that.
+        given = spec.given().replace("$", r"\u0024")
         async with RayJobHook(trigger.ray_conn_id) as ray:
+            runtime_env = await with_uploads(ray, runtime_env)
+            if len(given.encode()) <= VARIABLE_BYTES:
+                runtime_env["env_vars"][SPEC_VARIABLE] = given
+            else:
+                file = f"{trigger.submission_id}/spec.json"
+                package = await ray.upload(*zipped([(ZipInfo(file), given.encode())]))
+                runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), package]
+                entrypoint = f"{entrypoint} {file}"
             await ray.submit(
                 trigger.submission_id,
-                f"python -m paliflow.jobs {self.JOB}",
+                entrypoint,
                 runtime_env=runtime_env,
                 metadata={name: str(getattr(ti, name)) for name in names},
             )

@@ -1,5 +1,6 @@
 """Links of a task in Airflow's UI: to its Ray job and to its output."""
 
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -35,7 +36,8 @@ class OutputLink(PushedLink):
 
 
 def browsable(location: str) -> str:
-    """The address under which a browser shows a folder."""
+    """The address under which a browser shows a folder; of a local one its absolute path, which is
+    never taken for another scheme, as `javascript:` would be."""
     if location.startswith("gs://"):
         return f"https://console.cloud.google.com/storage/browser/{location.removeprefix('gs://')}"
-    return location
+    return str(Path(location).absolute())

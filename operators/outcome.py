@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from paliflow.configs.base import printable
 from paliflow.configs.summary import SUMMARY_PREFIX
 
 USER_ERROR = 2
@@ -17,11 +18,20 @@ class Logger(Protocol):
     def info(self, message: str, /, *args: Any) -> Any: ...
 
 
+def lines_of(text: str) -> list[str]:
+    """Returns the lines of a job's output, blank ones left out.
+
+    Newlines alone part them: `str.splitlines` also splits at U+2028 and the like, which the names
+    in a summary may hold.
+    """
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def relay(lines: Iterable[str], log: Logger) -> None:
     """Writes a job's lines to the task log, all but the summary, which is for `conclude`."""
     for line in lines:
         if line.strip() and not line.startswith(SUMMARY_PREFIX):
-            log.info("%s", line)
+            log.info("%s", printable(line))
 
 
 def outcome(
@@ -41,10 +51,10 @@ def outcome(
         if line.startswith(SUMMARY_PREFIX):
             summary = json.loads(line.removeprefix(SUMMARY_PREFIX))
             summary.pop("spec", None)
-    tail = [] if summary else list(lines[-TAIL_LINES:])
+    tail = [] if summary else [printable(line) for line in lines[-TAIL_LINES:]]
     return {
         "status": status,
-        "message": message,
+        "message": printable(message),
         "exit_code": exit_code,
         "summary": summary,
         "tail": tail,

@@ -4,42 +4,67 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
+from importlib.metadata import version
 from typing import Any
 
 from paliflow.configs.base import Spec
-from paliflow.configs.summary import SPEC_VARIABLE
+from paliflow.configs.summary import VERSION_VARIABLE
 from paliflow.operators.outcome import TAIL_LINES, Logger, outcome, relay
 
 GRACE_S = 3.0
 """Between SIGTERM and SIGKILL; Airflow itself kills a task 5 s after it asked it to end."""
 
 
-def start(job: str, spec: Spec, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+INHERITED = (
+    *("HOME", "USER", "LOGNAME", "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV"),
+    *("PYTHON*", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    *("GOOGLE_*", "CLOUDSDK_*", "GCE_METADATA_*", "STORAGE_EMULATOR_HOST"),
+    *("JAX_*", "XLA_*", "PJRT_*", "LIBTPU_*", "TPU_*", "CUDA_*", "NVIDIA_*", "NCCL_*"),
+    *("RAY_*", "OMP_*"),
+)
+"""Patterns of the worker's variables that a job gets; Airflow's own hold its secrets."""
+
+
+def start(
+    job: str, spec: Spec, environment: Mapping[str, str], pass_env: Iterable[str] = ()
+) -> subprocess.Popen[str]:
     """Starts `python -m paliflow.jobs JOB` as the leader of a process group.
 
     Args:
         job: its name.
-        spec: what it does.
-        environment: variables besides this process's own.
+        spec: what it does; what of it was given goes to the job's standard input.
+        environment: variables besides those of this process that it inherits.
+        pass_env: patterns of those besides `INHERITED`.
     """
-    return subprocess.Popen(
-        [sys.executable, "-m", "paliflow.jobs", job],
-        env={
-            **os.environ,
-            **environment,
-            SPEC_VARIABLE: spec.model_dump_json(),
-            "PYTHONUNBUFFERED": "1",
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
+    patterns = (*INHERITED, *pass_env)
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    own = {VERSION_VARIABLE: version("paliflow"), "PYTHONUNBUFFERED": "1"}
+    # A variable or an argument would hold 128 KiB at most, and a pipe would have to be fed.
+    with tempfile.TemporaryFile() as file:
+        file.write(spec.given().encode())
+        file.seek(0)
+        return subprocess.Popen(
+            [sys.executable, "-m", "paliflow.jobs", job, "-"],
+            env={**inherited, **environment, **own},
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
 
 
 def follow(process: subprocess.Popen[str], log: Logger) -> dict[str, Any]:

@@ -57,6 +57,12 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "true, false, or the path of a certificate bundle.",
                         "schema": {"type": ["string", "null"], "default": "true"},
                     },
+                    "allow_insecure": {
+                        "label": "Allow insecure",
+                        "description": "true: send token and headers over plain http to another "
+                        "host. Only where the network is trusted.",
+                        "schema": {"type": ["string", "null"], "default": "false"},
+                    },
                 },
             }
         ],

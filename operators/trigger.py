@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from paliflow.operators.hook import TERMINAL, RayJobError, RayJobHook
-from paliflow.operators.outcome import outcome, relay
+from paliflow.operators.outcome import lines_of, outcome, relay
 
 MAX_FAILURES = 30
 """Polls that may fail in a row before the job is given up as lost."""
@@ -74,14 +74,14 @@ class RayJobTrigger(BaseTrigger):
                     log_due = time.monotonic() + len(text) / LOG_BYTES_PER_S
                     complete = len(text) if ended else text.rfind("\n") + 1
                     if complete > seen:
-                        relay(text[seen:complete].splitlines(), self.log)
+                        relay(lines_of(text[seen:complete]), self.log)
                         seen = complete
                         await self._remember(seen)
                 if ended:
                     # Ray appends the log to its message; it has been relayed.
                     message = job["message"].partition(", last available logs")[0]
                     exit_code = job["driver_exit_code"]
-                    return outcome(job["status"], message, exit_code, text.splitlines())
+                    return outcome(job["status"], message, exit_code, lines_of(text))
                 failures = 0
             except RayJobError as error:
                 failures += 1

@@ -9,6 +9,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from paliflow.configs.base import printable
 from paliflow.jobs.progress import LINE_EVERY_S
 from paliflow.jobs.training.log import Values, read_progress
 
@@ -107,4 +108,4 @@ def described(now: Values) -> str:
 
 def _validated(figures: dict[str, Any]) -> str:
     said = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "step")
-    return f"step {figures['step']} validated: {said}"
+    return f"step {figures['step']} validated: {printable(said)}"

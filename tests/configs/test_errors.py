@@ -1,11 +1,14 @@
 """What is wrong in a nested field is said once, by its path and with its own model's fields."""
 
+import unicodedata
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paliflow.configs import FineTuneSpec
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
 
 GOOD: dict[str, Any] = {"output": "/out", "run_id": "r", "train": [{"path": "/in.jsonl"}]}
 
@@ -29,3 +32,23 @@ GOOD: dict[str, Any] = {"output": "/out", "run_id": "r", "train": [{"path": "/in
 def test_an_error_inside_a_field(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=rf"^FineTuneSpec: {message}$"):
         FineTuneSpec.parse(GOOD | wrong)
+
+
+@given(st.text())
+def test_printable_text_is_one_line_that_commands_no_terminal(text: str) -> None:
+    said = printable(text)
+    assert len(said.splitlines()) <= 1
+    assert not {unicodedata.category(char) for char in said} & {"Cc", "Cs", "Zl", "Zp"}
+    assert not any(unicodedata.bidirectional(char) in _TURNS for char in said)
+    assert printable(said) == said
+    said.encode()
+
+
+_TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def test_printable_text_keeps_every_script_and_escapes_the_rest() -> None:
+    scripts = "caf\u00e9 \u65e5\u672c\u8a9e\u3000\u0639\u0631\u0628\u064a \U0001f600"
+    for text in (scripts, "[red]a[/red] \\n"):
+        assert printable(text) == text
+    assert printable("a\nb\x1b[2J\u202e\udce9") == r"a\nb\x1b[2J\u202e\udce9"

@@ -1,23 +1,111 @@
-"""The DAGs that the manual shows are DAGs."""
+"""What the manual shows is what it says: DAGs parse, specs are specs, Python runs."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
-import paliflow.dags
+import pytest
+from airflow.sdk import DAG
 
-MANUAL = Path(str(paliflow.dags.__file__)).parent.parent / "docs" / "airflow.md"
+import paliflow.dags
+from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs.base import Spec
+from paliflow.configs.load import load_spec
+from paliflow.jobs import commands
+from paliflow.jobs.plan import Item
+from paliflow.tests.jobs.outputs import finish
+
+ROOT = Path(str(paliflow.dags.__file__)).parent.parent
 HEAD = """
 from datetime import timedelta
 from airflow.sdk import DAG
-from paliflow.operators import EvaluateOperator, FineTuneOperator, PromoteOperator
+from paliflow.configs import AnnotateSpec
+from paliflow.operators import (
+    AnnotateOperator, EvaluateOperator, ExtractFramesOperator, FineTuneOperator, PromoteOperator
+)
 """
+REST: dict[type[Spec], dict[str, Any]] = {
+    AnnotateSpec: {"input": "in", "output": "out", "run_id": "r", "prompts": "ocr"},
+    ExtractSpec: {"input": "in", "output": "out", "run_id": "r", "video": "{}"},
+    FineTuneSpec: {"output": "out", "run_id": "r", "train": "[{'path': 'in.jsonl'}]"},
+    EvaluateSpec: {"output": "out", "run_id": "r", "sets": "{'a': {'path': 'in.jsonl'}}"},
+    PromoteSpec: {"registry": "r", "name": "n", "checkpoint": "c"},
+}
+"""What a block that shows a part of a spec leaves out."""
+
+
+def blocks(language: str) -> list[Any]:
+    """The blocks of the README and the manual in a language, under their page and line."""
+    found = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text()
+        for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(pytest.param(match[1], id=f"{page.name}:{line}"))
+    return found
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_that_the_manual_shows_runs(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = AnnotateSpec(
+        input="in", output=str(tmp_path / "annotations"), run_id="r", prompts=("ocr",)
+    )
+    finish(spec, [Item("missing.jpg")])
+    with DAG("manual"):
+        exec(HEAD + block, {})
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_yaml_that_the_manual_shows_is_a_spec(block: str, tmp_path: Path) -> None:
+    names = re.findall(r"^(\w+):", block, re.MULTILINE)
+    choices = [block] if len(set(names)) == len(names) else block.strip().split("\n")
+    for number, choice in enumerate(choices):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(choice)
+        parsed_by_any(path)
+
+
+def parsed_by_any(path: Path) -> Spec:
+    """The spec in a file, of the first kind that has all its fields."""
+    given = set(re.findall(r"^(\w+):", path.read_text(), re.MULTILINE))
+    kind = next(kind for kind in REST if given <= set(kind.model_fields))
+    rest = REST[kind]
+    if kind is PromoteSpec:
+        rest = {} if "candidate" in given else rest
+    return load_spec(kind, path, [f"{k}={v}" for k, v in rest.items() if k not in given])
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        (commands.plan, AnnotateSpec),
+        (commands.extract, ExtractSpec),
+        (commands.finetune, FineTuneSpec),
+        (commands.evaluate, EvaluateSpec),
+        (commands.promote, PromoteSpec),
+    ],
+)
+def test_a_commands_help_shows_a_whole_spec(command: Any, kind: type[Spec], tmp_path: Path) -> None:
+    shown = re.sub(r"^    ", "", command.__doc__.partition("\b\n")[2], flags=re.MULTILINE)
+    path = tmp_path / "spec.yaml"
+    path.write_text(shown.partition("\n\n")[0])
+    load_spec(kind, path)
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_json_that_the_manual_shows_is_labelled_examples(block: str) -> None:
+    for line in block.splitlines():
+        assert set(json.loads(line)) == {"image", "prefix", "suffix"}
 
 
 def test_the_weekly_dag_and_its_approval_parse() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", MANUAL.read_text(), re.DOTALL)
-    (weekly,) = (block for block in blocks if "with DAG(" in block)
-    (approval,) = (block for block in blocks if "ApprovalOperator(" in block)
+    shown_blocks = [parameters.values[0] for parameters in blocks("python")]
+    (weekly,) = (block for block in shown_blocks if 'with DAG("weekly"' in block)
+    (approval,) = (block for block in shown_blocks if "ApprovalOperator(" in block)
     shown: dict[str, Any] = {}
     exec(HEAD + weekly, shown)
     tasks = shown["tuned"].dag.task_dict

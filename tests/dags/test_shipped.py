@@ -4,12 +4,16 @@ import json
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.definitions.param import DagParam
+from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 import paliflow.dags
+from paliflow.operators.fields import rendered_later
 from paliflow.tests.operators import dag_run
 
 FOLDER = Path(str(paliflow.dags.__file__)).parent
@@ -28,9 +32,37 @@ def test_every_shipped_dag_is_imported_without_a_deprecation_warning() -> None:
     assert {Path(dag.fileloc).stem for dag in bag.dags.values()} == modules
 
 
-def test_annotate_images_turns_the_sample_into_parquet(tmp_path: Path) -> None:
+CHOSEN = {
+    "annotate_images": {"input", "prompts"},
+    "annotate_videos": {"input", "prompts", "fps"},
+    "finetune_weekly": {"epochs", "learning_rate", "dtype"},
+}
+"""What whoever triggers a shipped DAG may choose; of others nothing."""
+
+
+def test_who_triggers_a_shipped_dag_chooses_no_judge_no_model_and_no_place() -> None:
+    for name, dag in shipped().dags.items():
+        assert set(dag.params) == CHOSEN.get(name, set())
+        for task in dag.tasks:
+            rendered = templates(vars(task).get("spec", {}))
+            assert all(isinstance(value, DagParam | PlainXComArg) for value in rendered)
+
+
+def templates(value: Any) -> list[Any]:
+    """The values inside another that Airflow renders when the task runs."""
+    if isinstance(value, dict):
+        return [found for inner in value.values() for found in templates(inner)]
+    if isinstance(value, list | tuple):
+        return [found for inner in value for found in templates(inner)]
+    return [value] if rendered_later(value) else []
+
+
+def test_annotate_images_turns_the_sample_into_parquet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     dag = shipped().dags["annotate_images"]
-    run = dag_run.run(dag, output=str(tmp_path))
+    run = dag_run.run(dag)
     (task,) = run.get_task_instances()
     assert task.state == "success"
 
@@ -42,7 +74,7 @@ def test_annotate_images_turns_the_sample_into_parquet(tmp_path: Path) -> None:
     assert summary["inputs"] == len(scenes | broken)
     assert summary["errors"] == len(broken) * len(prompts)
 
-    assert sorted(rows(tmp_path)) == sorted(
+    assert sorted(rows(tmp_path / "paliflow-output")) == sorted(
         (image, prompt, "error" if image in broken else "ok")
         for image in scenes | broken
         for prompt in prompts

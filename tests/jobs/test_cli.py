@@ -1,21 +1,37 @@
 """The command line and `python -m paliflow.jobs`: what they print and how they exit."""
 
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from paliflow.configs import AnnotateSpec, RunSummary, Sampling
-from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
-from paliflow.jobs.cli import _annotate, main
+from paliflow.configs import (
+    AnnotateSpec,
+    Comparison,
+    EvaluateSummary,
+    PromoteSummary,
+    RunSummary,
+    Sampling,
+)
+from paliflow.configs.base import ClusterError, SpecError
+from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX, VERSION_VARIABLE
+from paliflow.jobs import evaluate, promote
+from paliflow.jobs.cli import _annotate, main, user_errors
+from paliflow.jobs.driver import Done, Fleet
 from paliflow.jobs.plan import Item
+from paliflow.jobs.progress import Progress
+from paliflow.jobs.training.watch import _validated
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import write_mixed
 from paliflow.tests.jobs.outputs import commit_parts, finish
+from paliflow.tests.summaries import made_up
 
 
 def execute(
@@ -201,11 +217,53 @@ def test_what_data_says_cannot_command_the_terminal(
     make_spec: SpecFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = make_spec(input="x", prompts=["caption [red]\x1b[2Jen\x07"])
-    finish(spec, [Item("missing/\x1b]0;title\x07.jpg")])
+    finish(spec, [Item("missing/\x1b]0;title\x07\u202e\u2028.jpg")])
     assert call("show", spec.output, monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
     assert "[red]" in shown
-    assert not {"\x1b", "\x07"} & set(shown)
+    assert not COMMANDS & set(shown)
+
+
+COMMANDS = set("\x1b\x07\x9b\u202e\u2028\x85")
+HOSTILE = "[red]a[/]\x1b]0;t\x07\x9b2J\u202e\u2028\x85b"
+
+
+@pytest.mark.parametrize("kind", [SpecError, ClusterError, RuntimeError])
+def test_what_an_error_repeats_cannot_command_the_terminal(
+    kind: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped, user_errors():
+        raise kind(f"image {HOSTILE} is broken")
+    assert stopped.value.code == (2 if kind is SpecError else 1)
+    said = capsys.readouterr().err
+    assert r"[red]a[/]\x1b]0;t\x07" in said
+    assert not COMMANDS & set(said)
+
+
+def test_names_of_figures_and_models_cannot_command_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console(force_terminal=False, width=300)
+    figure = f"{HOSTILE}/exact_match"
+    summary = made_up(
+        "/out/run_id=a", EvaluateSummary, spec={}, checkpoint=HOSTILE, examples=2, errors=0,
+        examples_sha256="e" * 64, figures={figure: 0.5},
+    )  # fmt: skip
+    evaluate._show(summary, console)
+    comparison = Comparison(
+        metric=figure, candidate=0.5, incumbent=0.25, low=0.125, wanted=0.0, examples=2
+    )
+    promotion = PromoteSummary(
+        promoted=True, reason=HOSTILE, comparisons=(comparison,), registry="/r", name="n",
+        alias="production", version=1, checkpoint=HOSTILE, checkpoint_sha256="c" * 64,
+    )  # fmt: skip
+    promote._show(promotion, console)
+    print(_validated({"step": 1, figure: 0.5}))
+    with Progress(1, 0, Console(force_terminal=False)) as progress:
+        progress.add(Done(notes=((HOSTILE, HOSTILE),)), Fleet(1, 0))
+    said = capsys.readouterr().out
+    assert said.count("[red]a[/]") >= 6
+    assert not COMMANDS & set(said)
 
 
 def test_relative_paths_a_table_and_the_place_of_the_rows(
@@ -279,6 +337,30 @@ def test_a_cluster_that_is_not_there_is_named_at_once(images: Path, tmp_path: Pa
     )
     assert result.returncode == 1
     assert "ray_address='127.0.0.1:1'" in result.stderr
+
+
+@pytest.mark.parametrize("travels", ["variable", "standard input", "package"])
+def test_an_unknown_field_names_both_versions_however_the_spec_travels(
+    travels: str, tmp_path: Path
+) -> None:
+    spec = json.dumps({"registry": "r", "name": "n", "checkpoint": "c", "newer_field": 1})
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "spec.json").write_text(spec)
+    arguments = {"variable": [], "standard input": ["-"], "package": ["sent/spec.json"]}[travels]
+    result = subprocess.run(
+        [sys.executable, "-m", "paliflow.jobs", "promote", *arguments],
+        env=os.environ
+        | {VERSION_VARIABLE: "9.8.7", "PYTHONPATH": str(tmp_path)}
+        | ({SPEC_VARIABLE: spec} if travels == "variable" else {}),
+        input=spec if travels == "standard input" else "",
+        capture_output=True,
+        text=True,
+    )
+    here = version("paliflow")
+    assert result.returncode == 2
+    assert result.stdout == f"paliflow {here}\n"
+    assert "newer_field: unknown field" in result.stderr
+    assert f"sent by paliflow 9.8.7, and this job is of paliflow {here}" in result.stderr
 
 
 def test_a_job_without_a_spec_names_the_variable(tmp_path: Path) -> None:

@@ -379,3 +379,15 @@ def test_a_second_run_of_only_new_inputs_does_what_changed(
     nothing = annotate(monday.model_copy(update={"run_id": "wednesday"}))
     assert (nothing.inputs, nothing.rows, nothing.shards) == (0, 0, 0)
     assert nothing.checkpoint_sha256 == summary.checkpoint_sha256
+
+
+def test_a_compilation_cache_that_others_can_write_to_is_refused(
+    tmp_path: Path, make_spec: SpecFactory
+) -> None:
+    cache = tmp_path / "programs"
+    cache.mkdir()
+    cache.chmod(0o777)
+    spec = make_spec(input=__file__, compilation_cache=str(cache))
+    plan = write_plan(spec.location, items(spec), spec.model_dump(mode="json"))
+    with pytest.raises(SpecError, match=r"compilation_cache=.*other users can write to"):
+        Annotator(spec, spec.location, plan).load()

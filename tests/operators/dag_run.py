@@ -23,7 +23,7 @@ def run(dag: DAG, run_after: datetime | None = None, **conf: Any) -> Any:
 
 def make_known(dag: DAG) -> None:
     """Puts a DAG among those that Airflow knows, whatever file it came from."""
-    _database()
+    initialize()
     folder = Path(os.environ["AIRFLOW_HOME"], "dags")
     folder.mkdir(exist_ok=True)
     bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
@@ -52,6 +52,7 @@ def asset_events(dag_id: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 @functools.cache
-def _database() -> None:
+def initialize() -> None:
+    """Makes the test session's database, once."""
     initdb()
     DagBundlesManager().sync_bundles_to_db()

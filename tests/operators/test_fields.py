@@ -19,6 +19,7 @@ from paliflow.operators import (
     PromoteOperator,
 )
 from paliflow.operators.job import asset_uri
+from paliflow.operators.links import browsable
 from paliflow.operators.run import default_run_id
 
 GOOD: dict[str, Any] = {"input": "in", "output": "/out", "prompts": ["caption en"]}
@@ -52,9 +53,11 @@ OPERATORS: list[Any] = [
         ({"sampling": {"temprature": 1}}, "sampling.temprature"),
         ({"dtype": "float16", "seed": "x"}, "seed='x'.*dtype='float16'"),
         ({"runtime_env": {"pip": ["x"]}}, "runtime_env.*ray_conn_id"),
+        ({"pass_env": ["A"], "ray_conn_id": "r"}, "pass_env=.*runtime_env's env_vars"),
+        ({"pass_env": "AWS_*"}, "pass_env='AWS_.*a list"),
         ({"prompts": []}, "AnnotateSpec: .*give prompts, or the prompt_column"),
         ({"max_error_fraction": 10}, "max_error_fraction=10"),
-        ({"thumbnail": 0, "metadata_columns": "a"}, "metadata_columns='a'.*thumbnail=0"),
+        ({"thumbnail": 0, "metadata_columns": 5}, "metadata_columns=5.*thumbnail=0"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_field(wrong: dict[str, Any], names: str) -> None:
@@ -186,3 +189,34 @@ def test_an_output_folder_is_one_asset_however_it_is_written() -> None:
     assert asset_uri("gs://bucket/out/") == asset_uri("gs://bucket/out") == "gs://bucket/out"
     assert asset_uri("/data/out/") == "file:///data/out"
     assert asset_uri("~/out").startswith("file:///")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_templates_mean_what_they_give_rendered_natively_or_not(native: bool) -> None:
+    params: Any = {"prompts": ["ocr", "detect digit"], "day": "20261122", "video": {"fps": 2}}
+    with DAG("text", render_template_as_native_obj=native):
+        task = AnnotateOperator(
+            task_id="annotate",
+            input="in",
+            output="out",
+            prompts="{{ params.prompts }}",
+            metadata_columns="{{ params.prompts[:1] }}",
+            run_id="{{ params.day }}",
+            video="{{ params.video }}",
+        )
+    task.render_template_fields({"params": params})
+    spec = AnnotateSpec.parse(task.spec)
+    assert spec.prompts == ("ocr", "detect digit")
+    assert spec.metadata_columns == ("ocr",)
+    assert spec.run_id == "20261122"
+    assert spec.video
+    assert spec.video.fps == 2
+
+
+def test_a_link_to_an_output_is_a_path_or_the_consoles_and_never_code() -> None:
+    assert browsable("/data/run_id=a") == "/data/run_id=a"
+    assert browsable("javascript:alert(1)/run_id=a").startswith("/")
+    assert (
+        browsable("gs://b/run_id=a")
+        == "https://console.cloud.google.com/storage/browser/b/run_id=a"
+    )

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,26 @@ def test_another_identity_is_refused_and_not_dropped(
     google(**connection)
     with pytest.raises(AirflowFailException, match=f"'google'.*{names}"):
         gcp.cluster_environment("google")
+
+
+def test_a_key_that_a_killed_worker_left_is_gone_at_the_next_start(
+    google: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    google(keyfile_dict=KEY)
+    if not (worker := os.fork()):
+        with gcp.local_environment("google"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(worker, 0)
+    assert len(keys_in(tmp_path)) == 1
+    with gcp.local_environment("google") as first, gcp.local_environment("google") as second:
+        held = {each["GOOGLE_APPLICATION_CREDENTIALS"] for each in (first, second)}
+        assert keys_in(tmp_path) == held
+        assert len(held) == 2
+        with gcp.local_environment(None):
+            assert keys_in(tmp_path) >= held
+    assert keys_in(tmp_path) == set()
+
+
+def keys_in(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("gcp-*.json") if path.stat().st_size}

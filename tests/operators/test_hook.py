@@ -1,5 +1,6 @@
 """How a connection becomes an address, headers and trust."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -7,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow import models
+from airflow.cli.cli_parser import get_parser
 from airflow.sdk import Connection
+from airflow.utils.session import create_session
 
 from paliflow.operators import RayJobHook
-from paliflow.operators.hook import base_url
+from paliflow.operators.hook import RayJobError, base_url
+from paliflow.tests.operators import dag_run
 from paliflow.tests.servers import running, tls_server, write_certificate
 
 
@@ -95,3 +100,62 @@ def test_headers_and_verify_mean_what_the_form_says(
     works, said = RayJobHook("tls").test_connection()
     assert message in said
     assert works == ("answers" in message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ({"host": "head", "password": "t"}, False),
+        ({"host": "http://10.1.2.3/ray", "password": "t"}, False),
+        ({"host": "http://me:secret@head"}, False),
+        ({"host": "head", "extra": {"headers": HEADERS}}, False),
+        ({"host": "localhost.example", "password": "t"}, False),
+        ({"host": "head", "password": "t", "extra": {"allow_insecure": "false"}}, False),
+        ({"host": "head", "password": "t", "extra": {"allow_insecure": True}}, True),
+        ({"host": "head", "password": "t", "extra": {"allow_insecure": "true"}}, True),
+        ({"host": "head", "password": "t", "schema": "https"}, True),
+        ({"host": "127.0.0.9", "password": "t"}, True),
+        ({"host": "http://[::1]", "password": "t"}, True),
+        ({"password": "t"}, True),
+        ({"host": "head"}, True),
+    ],
+)
+def test_a_token_crosses_the_network_in_the_clear_only_where_that_is_allowed(
+    fields: dict[str, Any], sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY", json.dumps({"conn_type": "ray", **fields}))
+
+    async def opened() -> None:
+        async with RayJobHook("ray"):
+            pass
+
+    if sent:
+        asyncio.run(opened())
+        return
+    with pytest.raises(RayJobError, match=r"'ray': its token .* allow_insecure to true") as refused:
+        asyncio.run(opened())
+    assert "secret" not in str(refused.value)
+
+
+def test_an_unclear_permission_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {"conn_type": "ray", "host": "h", "password": "t"}
+    connection["extra"] = json.dumps({"allow_insecure": "maybe"})
+    monkeypatch.setenv("AIRFLOW_CONN_RAY", json.dumps(connection))
+    assert "allow_insecure='maybe': true or false" in RayJobHook("ray").test_connection()[1]
+
+
+def test_airflows_command_line_tests_a_stored_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # the command sets it for good
+    dag_run.initialize()
+    extra = json.dumps({"verify": False, "headers": HEADERS})
+    stored = models.Connection(
+        conn_id="stored", conn_type="ray", host="127.0.0.1", schema="https", port=port, extra=extra
+    )
+    with create_session() as session:
+        session.add(stored)
+    arguments = get_parser().parse_args(["connections", "test", "stored"])
+    arguments.func(arguments)
+    assert "Connection success" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -50,6 +51,12 @@ def test_a_job_is_followed_to_its_exit_code(ray: str) -> None:
     event = wait(trigger_for(ray, job))
     assert (event["status"], event["exit_code"]) == ("FAILED", 2)
     assert event["tail"][-2:] == ["first", "last"]
+
+
+def test_a_line_separator_in_a_name_does_not_end_the_summary(ray: str) -> None:
+    code = 'print("paliflow-summary: {\\"location\\": \\"a" + chr(8232) + "b\\"}")'
+    event = wait(trigger_for(ray, submit(ray, f"python -c {shlex.quote(code)}")))
+    assert event["summary"] == {"location": "a\u2028b"}
 
 
 def test_a_killed_trigger_stops_the_job(ray: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from paliflow.configs.summary import SUMMARY_PREFIX
-from paliflow.operators.outcome import TAIL_LINES, conclude, outcome, relay
+from paliflow.operators.outcome import TAIL_LINES, conclude, lines_of, outcome, relay
 
 SUMMARY = SUMMARY_PREFIX + '{"rows": 4, "spec": {"prompts": ["ocr"]}}'
 
@@ -29,12 +29,29 @@ def test_only_exit_code_2_is_not_retried(exit_code: int | None, final: bool) -> 
     assert isinstance(failure.value, AirflowFailException) == final
 
 
+class Log:
+    lines: tuple[object, ...] = ()
+
+    def info(self, message: str, /, *args: object) -> None:
+        self.lines += args
+
+
 def test_the_summary_line_and_blank_lines_are_not_relayed() -> None:
-    class Log:
-        lines: tuple[object, ...] = ()
-
-        def info(self, message: str, /, *args: object) -> None:
-            self.lines += args
-
     relay(["one", "", SUMMARY, "two"], log := Log())
     assert log.lines == ("one", "two")
+
+
+def test_a_name_with_a_line_separator_does_not_break_the_summary() -> None:
+    name = "a\u2028b\u2029\x85c"
+    text = f'working\n{SUMMARY_PREFIX}{{"location": "{name}"}}\n'
+    assert conclude(outcome("SUCCEEDED", "", 0, lines_of(text))) == {"location": name}
+
+
+def test_what_a_job_prints_cannot_command_who_reads_the_log() -> None:
+    line = "broken: \x1b[2J\x9b31m\u202egpj.exe\u2028[airflow] success"
+    with pytest.raises(AirflowException) as failure:
+        conclude(outcome("FAILED", line, 1, [line]))
+    assert not set("\x1b\x9b\u202e\u2028") & set(str(failure.value))
+    assert "\\x1b[2J" in str(failure.value)
+    relay([line], log := Log())
+    assert not set("\x1b\x9b\u202e\u2028") & set(str(log.lines[0]))

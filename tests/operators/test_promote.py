@@ -109,3 +109,12 @@ def test_a_refusal_is_no_failure() -> None:
     printed = outcome("SUCCEEDED", "", 0, [SUMMARY_PREFIX + summary.model_dump_json()])
     nothing: Any = {}  # no event: not even what it would be written to is needed
     assert task.execute_complete(nothing, printed) == summary.model_dump(mode="json")
+
+
+def test_a_spec_of_megabytes_reaches_a_job_on_a_cluster(ray: str, tmp_path: Path) -> None:
+    guards = {f"old/{'x' * 100_000}{number}$HOME": 0.5 for number in range(80)}
+    dag = promotion("long_spec", tmp_path, ray_conn_id=ray, deferrable=False, guards=guards)
+    (task,) = dag_run.run(dag).get_task_instances()
+    assert (task.state, task.xcom_pull(task_ids="promote")["promoted"]) == ("success", True)
+    (job,) = jobs_of("long_spec", ray)
+    assert len(str(job)) < 10_000

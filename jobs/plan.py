@@ -41,6 +41,9 @@ class Item(NamedTuple):
     """Of a video's samples or clips, those from `first` to before `last`; None is no bound."""
     frames: tuple[str, ...] | None = None
     """The images that a video was taken apart into, in order."""
+    roots: tuple[str, ...] | None = None
+    """Where its file may lie, links resolved: see `storage.within`. None is anywhere, of what the
+    spec itself names; then comes the folder of the file that names it, and `allowed_roots`."""
 
 
 class Plan(Spec):
@@ -141,7 +144,7 @@ def to_table(items: Sequence[Item]) -> pa.Table:
 def to_items(table: pa.Table | pa.RecordBatch) -> list[Item]:
     """The inverse of `to_table`."""
     columns = table.to_pydict()
-    for name in ("prompts", "frames"):
+    for name in ("prompts", "frames", "roots"):
         if name in columns:
             columns[name] = [own if own is None else tuple(own) for own in columns[name]]
     rows = zip(*columns.values(), strict=True)  # older plans lack columns

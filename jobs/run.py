@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from paliflow.jobs.identity import require_same
 from paliflow.jobs.incremental import only_new
 from paliflow.jobs.limits import ErrorLimits
 from paliflow.jobs.paths import with_absolute_paths
-from paliflow.jobs.plan import Plan, read_plan, write_plan
+from paliflow.jobs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
 from paliflow.jobs.report import REPORT, write_report
 from paliflow.jobs.runs import read_summary, seal
@@ -34,13 +34,19 @@ from paliflow.jobs.video.cutting import pieces
 Digest = Callable[[Resolved], str]
 
 
-def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = None) -> RunSummary:
+def annotate(
+    spec: AnnotateSpec,
+    console: Console,
+    ray_address: str | None = None,
+    list_items: Callable[[AnnotateSpec], Iterator[Item]] = items,
+) -> RunSummary:
     """Does what a run lacks and seals it with its manifest; Ray starts only if something lacks.
 
     Args:
         spec: relative paths in it are relative to this process's folder.
         console: where progress goes.
         ray_address: as in `connected`.
+        list_items: what the spec's input stands for.
 
     Raises:
         SpecError: the user must change something: the input, the checkpoint, a prompt, a run id
@@ -56,7 +62,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return _finish(summary, spec)
     digest = cache(digest_of)  # reads all of the weights
-    plan = read_plan(run) or _plan(run, spec, digest)
+    plan = read_plan(run) or _plan(run, spec, digest, list_items)
     require_same(plan.spec, spec)
     already = do_missing(Annotator, spec, run, plan, spec, console, ray_address)
     if summary := read_summary(run):  # another driver was here, and may have compacted the parts
@@ -130,9 +136,14 @@ def do_missing(
     return already
 
 
-def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:
+def _plan(
+    run: str,
+    spec: AnnotateSpec,
+    digest: Digest,
+    list_items: Callable[[AnnotateSpec], Iterator[Item]],
+) -> Plan:
     resolved = resolve(spec)
-    found = items(spec)
+    found = list_items(spec)
     if spec.only_new:
         found = only_new(found, spec, digest(resolved))
     if spec.video:

@@ -2,6 +2,7 @@
 
 import glob
 import posixpath
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
+from paliflow.jobs.admission import Admission, roots_of
 from paliflow.jobs.manifests import manifest_items
 from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import TABLE_SUFFIXES
@@ -42,9 +44,12 @@ def items(spec: AnnotateSpec) -> Iterator[Item]:
     Rows of manifests and samples of tars have columns, which templates, `prompt_column`,
     `id_column` and `metadata_columns` name; elsewhere a prompt's braces are literal.
 
+    What a folder's or a glob's files are linked to, and what a manifest's rows name, is read if
+    it lies below the same folder, or the manifest's, or one of `allowed_roots`.
+
     Raises:
         SpecError: there is no such input, or nothing in it, or no such column, or a manifest is
-            broken.
+            broken, or much of it lies outside.
         OSError: the storage fails in a way that may pass.
     """
     found = _listed(spec)
@@ -60,21 +65,34 @@ def _listed(spec: AnnotateSpec) -> Iterator[Item]:
         readers = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
         readers[".tar"] = partial(tar_items, suffixes=suffixes)
         read = readers.get(_suffix(uri))
+        root: str | None = None
         if storage.is_file(uri):
             files = iter([storage.Entry(uri, storage.version(uri))])
         elif _is_glob(uri):
             files = storage.match(uri)
+            root = posixpath.dirname(re.split(r"[*?[]", uri)[0]) or "/"
         else:
+            root = uri
             read = None
             files = (f for f in storage.list_files(uri) if _suffix(f.uri) in suffixes)
         if uri.lower().endswith(_COMPRESSED_TARS):
             raise ValueError("a compressed tar cannot be read from its middle; make it a .tar")
         if not read:
             _refuse_columns(spec)
+        # Links are local.
+        roots = None if root is None or "://" in uri else roots_of(root, spec.allowed_roots)
+        admission = Admission(spec.max_error_fraction)
         for file in files:
             where = file.uri
+            if read:
+                storage.within(file.uri, roots)
             for found in read(file, spec) if read else [Item(file.uri, version=file.version)]:
+                if found.roots is None:
+                    found = found._replace(roots=roots)
+                admission.admits(found.archive or found.uri, found.roots)
                 yield found
+        where = spec.input
+        admission.judge()
     except SpecError as error:
         raise SpecError(f"input={where!r}, {error}") from None
     except (OSError, ValueError) as error:

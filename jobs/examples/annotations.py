@@ -12,9 +12,8 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs import storage
 from paliflow.jobs.columns import require
-from paliflow.jobs.examples.example import Example, make_example
+from paliflow.jobs.examples.example import Example, lasting_uri, make_example
 from paliflow.jobs.plan import Item, read_plan, read_shard
-from paliflow.jobs.reading import lasting_uri
 from paliflow.jobs.runs import list_runs, read_summary, row_files
 
 _ROWS_AT_ONCE = 8192
@@ -58,6 +57,12 @@ def annotation_examples(uri: str, source: ExampleSource, folder: str) -> Iterato
                     row.get(suffix), folder,
                 )  # fmt: skip
     require(named, sorted(seen))
+
+
+def names_images_itself(source: ExampleSource) -> bool:
+    """Whether the images are those that the rows are of, which Paliflow has written and read
+    itself, and not what a column of the user's says."""
+    return _column(source, "image_column") == _OWN["image_column"]
 
 
 def _column(source: ExampleSource, field: str) -> str:

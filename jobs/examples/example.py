@@ -1,8 +1,12 @@
 """One labelled example, or the reason why a row is none."""
 
+import re
 from typing import Any, NamedTuple
 
+from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import resolve
+
+_BYTES = re.compile(r"(.+)#bytes=([0-9]{1,18})-([0-9]{1,18})")
 
 
 class Example(NamedTuple):
@@ -11,10 +15,28 @@ class Example(NamedTuple):
     id: str
     """Unique within its source, and the same whenever that is read."""
     images: tuple[str, ...]
-    """Absolute URIs."""
+    """Absolute URIs, or from `lasting_uri`."""
     prefix: str
     suffixes: tuple[str, ...]
     """One or more right answers."""
+
+
+def lasting_uri(item: Item) -> str:
+    """Where an input is, for whoever has no plan: of a tar's member its bytes in the tar."""
+    if item.archive is None or item.offset is None or item.size is None:
+        return item.uri
+    return f"{item.archive}#bytes={item.offset}-{item.offset + item.size - 1}"
+
+
+def image_item(image: str, roots: tuple[str, ...] | None) -> Item:
+    """How to read an example's image; the inverse of `lasting_uri` where the roots are anywhere.
+
+    Nobody but Paliflow says where in a file an image is: a digest of any byte would tell it.
+    """
+    if roots is None and (found := _BYTES.fullmatch(image)):
+        first, last = int(found[2]), int(found[3])
+        return Item(image, archive=found[1], offset=first, size=last - first + 1)
+    return Item(image, roots=roots)
 
 
 def make_example(name: str, images: Any, prefix: Any, suffixes: Any, folder: str) -> Example | str:

@@ -20,7 +20,7 @@ from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import EXAMPLES
 from paliflow.jobs import storage
 from paliflow.jobs.examples.example import Example
-from paliflow.jobs.examples.sources import read_examples
+from paliflow.jobs.examples.sources import image_roots, read_examples
 from paliflow.jobs.limits import ErrorLimits
 from paliflow.jobs.runs import spread
 from paliflow.jobs.sink import REASONS
@@ -39,6 +39,8 @@ class PlannedSource(Spec):
     """Rows that are no examples."""
     reasons: dict[str, int]
     """Why not, and how many: the most common."""
+    roots: tuple[str, ...] | None = None
+    """See `image_roots`."""
 
 
 class ExamplePlan(Spec):
@@ -184,7 +186,7 @@ def _example(row: Mapping[str, Any]) -> Example:
 def _write_source(
     file: BinaryIO, name: str, source: ExampleSource, spec: ModelSpec, limits: ErrorLimits
 ) -> PlannedSource:
-    rows = read_examples(source, spec.https_hosts)
+    rows = read_examples(source, spec.https_hosts, spec.allowed_roots, spec.max_error_fraction)
     examples, reasons = 0, Counter[str]()
     with pq.ParquetWriter(pa.PythonFile(file, mode="w"), EXAMPLES, compression="zstd") as out:
         while chunk := list(islice(rows, _ROWS_AT_ONCE)):
@@ -205,6 +207,7 @@ def _write_source(
         weight=source.weight,
         errors=reasons.total(),
         reasons=common,
+        roots=image_roots(source, spec.allowed_roots),
     )
 
 

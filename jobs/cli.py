@@ -15,9 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling, VideoSpec
-from paliflow.configs.base import ClusterError, SpecError
+from paliflow.configs.base import ClusterError, SpecError, brief
 from paliflow.jobs.commands import evaluate, extract, finetune, plan, promote
 from paliflow.jobs.registry_commands import registry
+
+_MESSAGE = 10_000
+"""Characters of an error on stderr."""
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -34,7 +37,8 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (SpecError, ClusterError) as error:
-        print("paliflow: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        said = brief(" ".join(str(error).split()), _MESSAGE)
+        print(f"paliflow: {said}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, SpecError) else 1)
 
 

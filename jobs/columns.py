@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, brief
 from paliflow.jobs.plan import Item
 
 Record = Mapping[str, Any]
@@ -58,7 +58,8 @@ def require(named: Mapping[str, str], present: Collection[str]) -> None:
     for column, field in named.items():
         if column not in present:
             raise SpecError(
-                f"{field}: no such column as {column!r}; there are {', '.join(present) or 'none'}"
+                f"{field}: no such column as {column!r}; there are "
+                f"{brief(', '.join(present)) or 'none'}"
             )
 
 

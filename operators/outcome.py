@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from paliflow.configs.base import brief
 from paliflow.configs.summary import SUMMARY_PREFIX
 
 USER_ERROR = 2
 """The exit code of a job that no retry can help: a wrong spec, no inputs, a bad checkpoint."""
 TAIL_LINES = 30
+LINE_CHARACTERS = 2000
+"""Of a line in the task's log, and in an error."""
+_REASONS = 20
 
 
 class Logger(Protocol):
@@ -21,7 +26,7 @@ def relay(lines: Iterable[str], log: Logger) -> None:
     """Writes a job's lines to the task log, all but the summary, which is for `conclude`."""
     for line in lines:
         if line.strip() and not line.startswith(SUMMARY_PREFIX):
-            log.info("%s", line)
+            log.info("%s", brief(line, LINE_CHARACTERS))
 
 
 def outcome(
@@ -33,18 +38,22 @@ def outcome(
         status: Ray's, or why there is none.
         message: what there is to add.
         exit_code: None if the job never ran or was lost.
-        lines: its output; the summary among them is parsed and loses its spec. It is not
-            validated, because a cluster may run a newer Paliflow.
+        lines: its output; the summary among them is parsed and loses its spec, and its reasons
+            for errors are cut to what an XCom can hold. It is not validated, because a cluster
+            may run a newer Paliflow.
     """
     summary = None
     for line in lines:
         if line.startswith(SUMMARY_PREFIX):
             summary = json.loads(line.removeprefix(SUMMARY_PREFIX))
             summary.pop("spec", None)
-    tail = [] if summary else list(lines[-TAIL_LINES:])
+            if reasons := summary.get("error_reasons"):
+                common = islice(reasons.items(), _REASONS)
+                summary["error_reasons"] = {brief(reason): count for reason, count in common}
+    tail = [] if summary else [brief(line, LINE_CHARACTERS) for line in lines[-TAIL_LINES:]]
     return {
         "status": status,
-        "message": message,
+        "message": brief(message, LINE_CHARACTERS),
         "exit_code": exit_code,
         "summary": summary,
         "tail": tail,

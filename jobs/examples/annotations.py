@@ -14,7 +14,7 @@ from paliflow.jobs import storage
 from paliflow.jobs.columns import require
 from paliflow.jobs.examples.example import Example, lasting_uri, make_example
 from paliflow.jobs.plan import Item, read_plan, read_shard
-from paliflow.jobs.runs import list_runs, read_summary, row_files
+from paliflow.jobs.runs import finished_runs, read_summary, row_files
 
 _ROWS_AT_ONCE = 8192
 _OWN = {"image_column": "source_uri", "prefix_column": "prompt", "suffix_column": "text"}
@@ -73,7 +73,7 @@ def _column(source: ExampleSource, field: str) -> str:
 
 def _finished(uri: str) -> list[RunSummary]:
     summary = read_summary(uri)
-    runs = [summary] if summary else [run.summary for run in list_runs(uri) if run.summary]
+    runs = [summary] if summary else finished_runs(uri)
     if not runs:
         raise SpecError("there is no such file, and no finished run of annotations")
     return runs

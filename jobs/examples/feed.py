@@ -11,6 +11,7 @@ import grain
 import numpy as np
 from numpy.typing import NDArray
 
+from paliflow.configs.base import brief
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, training_name
@@ -203,7 +204,7 @@ def _assemble(
             texts[place] = _encode(pair, tokenizer, length)
             images[place] = pixels[0] if spec.video else pixels
         except ValueError as error:
-            failures.append(str(error))
+            failures.append(brief(str(error)))
     fields = map(np.concatenate, zip(*texts, strict=True))
     return Fed(Batch(images[:, 0] if frames == 1 else images, *fields), tuple(failures))
 

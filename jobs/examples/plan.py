@@ -22,6 +22,7 @@ from paliflow.jobs import storage
 from paliflow.jobs.examples.example import Example
 from paliflow.jobs.examples.sources import image_roots, read_examples
 from paliflow.jobs.limits import ErrorLimits
+from paliflow.jobs.plan import read_spec
 from paliflow.jobs.runs import spread
 from paliflow.jobs.sink import REASONS
 
@@ -125,13 +126,13 @@ def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: ModelSp
         return plan
     for number in range(len(files)):
         storage.delete(_file_uri(run, plan, number))
-    return ExamplePlan.parse(storage.read_bytes(_plan_uri(run)).decode())
+    return read_spec(_plan_uri(run), ExamplePlan)
 
 
 def read_plan(run: str) -> ExamplePlan | None:
     """A run's plan, None while there is none."""
     try:
-        return ExamplePlan.parse(storage.read_bytes(_plan_uri(run)).decode())
+        return read_spec(_plan_uri(run), ExamplePlan)
     except FileNotFoundError:
         return None
 

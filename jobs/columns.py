@@ -15,6 +15,9 @@ from paliflow.configs.base import SpecError, brief
 from paliflow.jobs.plan import Item
 
 Record = Mapping[str, Any]
+CELL = 2**16
+"""Characters, or bytes, of a text in a row: a path, a prompt, an id."""
+_DEEP = 64
 
 
 def named_columns(spec: AnnotateSpec) -> dict[str, str]:
@@ -67,12 +70,17 @@ def text(record: Record, column: str) -> str:
     """A column's value as text: null is empty, what JSON has no string for is written as JSON.
 
     Raises:
-        ValueError: the value is bytes, or of a type that JSON has no words for.
+        ValueError: the value is bytes, or of a type that JSON has no words for, or too long.
     """
     value = _value(record, column)
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(said) > CELL:
+        raise ValueError(
+            f"column {column!r} holds a text of {len(said)} characters; a cell holds {CELL} at most"
+        )
+    return said
 
 
 def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
@@ -90,10 +98,13 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     prompts = tuple(dict.fromkeys(prompt for prompt in asked if prompt.strip())) or ("",)
     id_column = spec.id_column or (spec.video and spec.video.group_column)
     carried = {column: _value(record, column) for column in spec.metadata_columns}
+    metadata = json.dumps(carried, ensure_ascii=False) if carried else None
+    if metadata and len(metadata) > len(carried) * CELL:
+        raise ValueError(f"metadata_columns hold {len(metadata)} characters; each may hold {CELL}")
     return item._replace(
         prompts=None if prompts == spec.prompts else prompts,
         id=text(record, id_column) or None if id_column else item.id,
-        metadata=json.dumps(carried, ensure_ascii=False) if carried else None,
+        metadata=metadata,
     )
 
 
@@ -141,8 +152,10 @@ def _value(record: Record, column: str) -> Any:
         raise ValueError(f"column {column!r} holds {error}") from None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """In JSON's types."""
+    if depth > _DEEP:
+        raise TypeError(f"values that are nested more than {_DEEP} deep")
     match value:
         case None | bool() | int():
             return value
@@ -156,7 +169,7 @@ def _plain(value: Any) -> Any:
         case Decimal() | UUID() | timedelta():
             return str(value)
         case Mapping():
-            return {str(_plain(key)): _plain(inner) for key, inner in value.items()}
+            return {str(_plain(key)): _plain(own, depth + 1) for key, own in value.items()}
         case list() | tuple():
-            return [_plain(inner) for inner in value]
+            return [_plain(inner, depth + 1) for inner in value]
     raise TypeError(f"{type(value).__name__}, which JSON cannot")

@@ -9,9 +9,11 @@ from itertools import groupby
 from typing import Any, BinaryIO
 
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import brief
 from paliflow.jobs import storage
-from paliflow.jobs.columns import describe, json_record, named_columns, require
+from paliflow.jobs.columns import CELL, describe, json_record, named_columns, require
 from paliflow.jobs.plan import Item
+from paliflow.jobs.tables import RECORD
 
 _READ_AHEAD = 2**23
 """Bytes a request: members of 100 kB are read over faster than they are jumped over."""
@@ -68,7 +70,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
             while member := tar.next():
-                if tar.offset <= end or member.size < 0:
+                if tar.offset <= end or member.size < 0 or len(member.name) > CELL:
                     raise tarfile.ReadError("the headers do not go forward")
                 end = tar.offset
                 tar.members.clear()  # type: ignore[attr-defined] # would hold every header
@@ -91,6 +93,8 @@ def _key(name: str) -> str:
 
 def _record(file: BinaryIO, member: tarfile.TarInfo) -> dict[str, Any]:
     """A member's JSON object; empty if the tar breaks off within it."""
+    if member.size > RECORD:
+        raise ValueError(f"{brief(member.name)!r} has more than {RECORD} bytes")
     file.seek(member.offset_data)
     content = file.read(member.size)
-    return json_record(content, f"{member.name!r}") if len(content) == member.size else {}
+    return json_record(content, repr(brief(member.name))) if len(content) == member.size else {}

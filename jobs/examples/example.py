@@ -3,6 +3,7 @@
 import re
 from typing import Any, NamedTuple
 
+from paliflow.jobs.columns import CELL
 from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import resolve
 
@@ -56,6 +57,8 @@ def make_example(name: str, images: Any, prefix: Any, suffixes: Any, folder: str
         return "no image"
     if not isinstance(prefix, str | None):
         return "the prefix is not text"
+    if any(len(each) > CELL for each in (*paths, *(answers or ()), prefix or "")):
+        return f"a text of more than {CELL} characters"
     if not prefix or prefix.isspace():
         return "no prefix"
     if answers is None:

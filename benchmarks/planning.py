@@ -45,6 +45,7 @@ def plan(folder: Path) -> None:
         input=str(folder / "manifest.parquet"),
         output=str(folder),
         prompts=("answer en {question}",),
+        allowed_roots=("gs://bucket/images",),
         run_id="scale",
     )
     write_plan(str(folder / "run"), items(spec), spec.model_dump(mode="json"))

@@ -11,6 +11,11 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+_SHOWN = 20
+"""As many of a spec's errors are said."""
+_SIGNED_URI = re.compile(r"\b(?!gs:)\w+://")
+_QUERY_ENDS = re.compile(r"[\s'\"]")
+
 
 class SpecError(ValueError):
     """A spec that cannot run; the message names each field, its value and what is wrong."""
@@ -62,6 +67,8 @@ class Spec(BaseModel):
             )
         except ValidationError as error:
             lines = [explain(cls, detail) for detail in causes(error)]
+            if error.error_count() > _SHOWN:
+                lines.append(f"... ({error.error_count()} errors)")
             raise SpecError(f"{cls.__name__}: " + "; ".join(lines)) from None
 
     def given(self) -> str:
@@ -84,13 +91,32 @@ def printable(text: str) -> str:
 def redacted(text: str) -> str:
     """The text, its URIs without users, passwords and queries, where signatures travel."""
     text = re.sub(r"(\w://)[^\s/?#]*@", r"\1", text)
-    return re.sub(r"\b(?!gs:)(\w+://[^?]*)\?[^\s'\"]*", r"\1", text)
+    kept: list[str] = []
+    secret = False
+    # One pass: a pattern that looks for the end of each URI takes the square of the text's length.
+    for number, piece in enumerate(text.split("?")):
+        if secret:
+            end = _QUERY_ENDS.search(piece)
+            piece = piece[end.start() :] if end else ""
+            secret = not end
+        elif number:
+            kept.append("?")
+        kept.append(piece)
+        secret = secret or bool(_SIGNED_URI.search(piece))
+    return "".join(kept)
+
+
+def brief(text: str, limit: int = 500) -> str:
+    """The text if it is short, else its beginning and how long it was."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}... ({len(text)} characters)"
 
 
 def causes(error: ValidationError) -> list[Any]:
     """Pydantic's errors, without those that follow from one inside: whose items are all wrong is
     too short besides."""
-    details = error.errors(include_url=False)
+    details = error.errors(include_url=False)[:_SHOWN]
     paths = [detail["loc"] for detail in details]
     return [
         detail
@@ -115,7 +141,7 @@ def explain(spec: type[BaseModel], detail: Any) -> str:
         return f"{field}: required and missing"
     if not path:
         return str(detail["msg"])
-    return f"{field}={redacted(repr(detail['input']))}: {detail['msg']}"
+    return f"{field}={brief(redacted(repr(detail['input'])))}: {detail['msg']}"
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from paliflow.configs.base import Spec
+from paliflow.configs.base import Spec, redacted
 from paliflow.configs.resources import Accelerators
 from paliflow.configs.video import VideoSpec
 
@@ -30,6 +30,17 @@ def _checkpoint(value: str) -> str:
     return value
 
 
+def _root(value: str) -> str:
+    if redacted(value) != value:
+        raise ValueError("a user, password or signature in it would be written to the output")
+    if value.startswith("https://"):
+        raise ValueError("the hosts of https:// are allowed by https_hosts")
+    _, slashes, place = value.rpartition("://")
+    if slashes and not {"", ".", ".."}.isdisjoint(place.rstrip("/").split("/")):
+        raise ValueError("a URI names its bucket, and has no empty part, `.` or `..`")
+    return value
+
+
 def _plain_run_id(value: str) -> str:
     if not RUN_ID.fullmatch(value):
         raise ValueError("letters, digits and . _ + - only, starting with a letter or digit")
@@ -40,6 +51,10 @@ Stored = Annotated[str, Field(min_length=1), AfterValidator(_local_or_gs)]
 """A local path or a `gs://` URI."""
 Checkpoint = Annotated[str, Field(min_length=1), AfterValidator(_checkpoint)]
 """As `Stored`, or `registry://name@alias`."""
+
+
+Root = Annotated[str, Field(min_length=1), AfterValidator(_root)]
+"""A local folder, or a bucket and prefix."""
 
 
 class RunSpec(Spec):
@@ -70,6 +85,9 @@ class InputsSpec(RunSpec):
     """The inputs are videos, of which these frames or clips are looked at; images if not given."""
     https_hosts: tuple[str, ...] = ()
     """The hosts that `https://` images may come from; none if not given."""
+    allowed_roots: tuple[Root, ...] = ()
+    """Where else than below its own folder what a manifest names may lie, and what links in a
+    folder lead to: local folders, `gs://bucket/prefix`. A remote manifest names no local file."""
     max_pixels: PositiveInt = 100_000_000
     """An image that announces more pixels is an error, undecoded."""
     read_timeout: PositiveFloat = 60.0

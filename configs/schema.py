@@ -77,6 +77,7 @@ PLAN = pa.schema(
         ("first", pa.int64()),
         ("last", pa.int64()),
         ("frames", pa.list_(pa.string())),
+        ("roots", pa.list_(pa.string())),
     ]
 )
 """The inputs of a run in order: see `jobs.plan.Item`."""

@@ -16,10 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from paliflow.configs import AnnotateSpec, RunSummary, Sampling, VideoSpec
-from paliflow.configs.base import ClusterError, SpecError, printable
+from paliflow.configs.base import ClusterError, SpecError, brief, printable
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.commands import evaluate, extract, finetune, plan, promote
 from paliflow.jobs.registry_commands import registry
+
+_MESSAGE = 10_000
+"""Characters of an error on stderr."""
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -37,7 +40,7 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (SpecError, ClusterError) as error:
-        said = printable(" ".join(str(error).split()))
+        said = printable(brief(" ".join(str(error).split()), _MESSAGE))
         print(f"paliflow: {said}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, SpecError) else 1)
     except Exception:
@@ -53,7 +56,7 @@ def _paliflow() -> None:
 
 _PANELS = {
     "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
-    "only_new max_pixels read_timeout",
+    "allowed_roots only_new max_pixels read_timeout",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id thumbnail compact report row_group_size compression_level",

@@ -11,11 +11,14 @@ from typing import Any
 from uuid import UUID
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, brief
 from paliflow.configs.prompts import say_stripped, stripped
 from paliflow.jobs.plan import Item
 
 Record = Mapping[str, Any]
+CELL = 2**16
+"""Characters, or bytes, of a text in a row: a path, a prompt, an id."""
+_DEEP = 64
 
 
 def named_columns(spec: AnnotateSpec) -> dict[str, str]:
@@ -61,7 +64,8 @@ def require(named: Mapping[str, str], present: Collection[str]) -> None:
     for column, field in named.items():
         if column not in present:
             raise SpecError(
-                f"{field}: no such column as {column!r}; there are {', '.join(present) or 'none'}"
+                f"{field}: no such column as {column!r}; there are "
+                f"{brief(', '.join(present)) or 'none'}"
             )
 
 
@@ -69,12 +73,17 @@ def text(record: Record, column: str) -> str:
     """A column's value as text: null is empty, what JSON has no string for is written as JSON.
 
     Raises:
-        ValueError: the value is bytes, or of a type that JSON has no words for.
+        ValueError: the value is bytes, or of a type that JSON has no words for, or too long.
     """
     value = _value(record, column)
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(said) > CELL:
+        raise ValueError(
+            f"column {column!r} holds a text of {len(said)} characters; a cell holds {CELL} at most"
+        )
+    return said
 
 
 def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
@@ -96,10 +105,13 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     prompts = tuple(dict.fromkeys(filter(None, bare))) or ("",)
     id_column = spec.id_column or (spec.video and spec.video.group_column)
     carried = {column: _value(record, column) for column in spec.metadata_columns}
+    metadata = json.dumps(carried, ensure_ascii=False) if carried else None
+    if metadata and len(metadata) > len(carried) * CELL:
+        raise ValueError(f"metadata_columns hold {len(metadata)} characters; each may hold {CELL}")
     return item._replace(
         prompts=None if prompts == spec.prompts else prompts,
         id=text(record, id_column) or None if id_column else item.id,
-        metadata=json.dumps(carried, ensure_ascii=False) if carried else None,
+        metadata=metadata,
     )
 
 
@@ -147,8 +159,10 @@ def _value(record: Record, column: str) -> Any:
         raise ValueError(f"column {column!r} holds {error}") from None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """In JSON's types."""
+    if depth > _DEEP:
+        raise TypeError(f"values that are nested more than {_DEEP} deep")
     match value:
         case None | bool() | int():
             return value
@@ -162,7 +176,7 @@ def _plain(value: Any) -> Any:
         case Decimal() | UUID() | timedelta():
             return str(value)
         case Mapping():
-            return {str(_plain(key)): _plain(inner) for key, inner in value.items()}
+            return {str(_plain(key)): _plain(own, depth + 1) for key, own in value.items()}
         case list() | tuple():
-            return [_plain(inner) for inner in value]
+            return [_plain(inner, depth + 1) for inner in value]
     raise TypeError(f"{type(value).__name__}, which JSON cannot")

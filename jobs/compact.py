@@ -15,8 +15,10 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.base import SpecError
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 from paliflow.jobs.runs import row_files, seal
@@ -27,6 +29,7 @@ _READERS = 8
 _FOLDER = "_compact"
 """Readers of Parquet folders skip names that start with an underscore."""
 _DECISION = "decision.json"
+_NAMES = TypeAdapter(list[str])
 _LEFTOVER = re.compile(rf"part-\d+\.parquet|{_FOLDER}/(?!{re.escape(_DECISION)}).*")
 
 
@@ -110,11 +113,13 @@ def pieces(footer: pq.FileMetaData) -> list[Piece]:
 
 def _decided(run: str) -> list[str] | None:
     """The names in `_compact/` that make up the compacted run, if that is decided."""
+    uri = f"{run}/{_FOLDER}/{_DECISION}"
     try:
-        names: list[str] = json.loads(storage.read_bytes(f"{run}/{_FOLDER}/{_DECISION}"))
-        return names
+        return _NAMES.validate_json(storage.read_bytes(uri))
     except FileNotFoundError:
         return None
+    except ValidationError:
+        raise SpecError(f"{uri} is broken; delete {run}/{_FOLDER}/ and try again") from None
 
 
 def _decide(summary: RunSummary) -> list[str]:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -22,10 +23,11 @@ from paliflow.configs.examples import Metric
 from paliflow.configs.run import AskSpec
 from paliflow.configs.summary import cut_said
 from paliflow.jobs import storage
+from paliflow.jobs.examples.example import image_item
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.paths import require_folder, with_absolute_paths
-from paliflow.jobs.plan import read_plan
+from paliflow.jobs.plan import Item, read_plan
 from paliflow.jobs.restarting import settle
 from paliflow.jobs.run import annotate
 from paliflow.jobs.runs import read_summary, row_files, seal
@@ -85,7 +87,8 @@ def evaluate(
     require_same(plan.spec, spec)
     metrics = _metrics(spec, plan)
     questions, digest = _write_questions(run, plan)
-    answers = annotate(_asking(spec, questions), console, ray_address)
+    asked = partial(_questions, run, plan)
+    answers = annotate(_asking(spec, questions), console, ray_address, asked)
     figures = _write_scores(spec, plan, metrics, answers)
     summary = EvaluateSummary(
         run_id=spec.run_id,
@@ -145,6 +148,14 @@ def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
                     out.write_table(pa.table(columns, schema=_QUESTIONS))
         storage.commit_if_absent(uri, file)
     return uri, digest.hexdigest()
+
+
+def _questions(run: str, plan: ExamplePlan, *_: object) -> Iterator[Item]:
+    """All examples to annotate, each with where its image may lie: what its manifest says again."""
+    for source in plan.sources:
+        for example in open_examples(run, plan, source.name):
+            item = image_item(example.images[0], source.roots)
+            yield item._replace(prompts=(example.prefix,), id=f"{source.name}/{example.id}")
 
 
 def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from paliflow.configs import ExtractSpec
+from paliflow.configs.base import brief
 from paliflow.configs.schema import FRAMES
 from paliflow.jobs import storage
 from paliflow.jobs.driver import Beat, Done
@@ -170,5 +171,5 @@ def _row(source: Input, image: str | None) -> dict[str, Any]:
         "id": item.id,
         "metadata": item.metadata,
         "status": "error" if source.error else "ok",
-        "error": source.error,
+        "error": source.error and brief(source.error),
     }

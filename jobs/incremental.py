@@ -19,7 +19,7 @@ from paliflow.configs.schema import ANNOTATIONS, PLAN
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item, to_items, to_table
 from paliflow.jobs.reading import read_content
-from paliflow.jobs.runs import list_runs, row_files
+from paliflow.jobs.runs import finished_runs, row_files
 
 _HISTORY = pa.schema(
     [
@@ -81,11 +81,9 @@ def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) 
     """
     asked_of = spec.model_dump(mode="json")["video"]
     earlier = [
-        run.summary.model_copy(update={"location": run.location})  # outputs may have moved
-        for run in list_runs(spec.output)
-        if run.summary
-        and run.summary.checkpoint_sha256 == checkpoint_sha256
-        and run.summary.spec.get("video") == asked_of
+        run
+        for run in finished_runs(spec.output)
+        if run.checkpoint_sha256 == checkpoint_sha256 and run.spec.get("video") == asked_of
     ]
     if not earlier:
         yield from items

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from paliflow.configs import AnnotateSpec
 from paliflow.jobs import storage
+from paliflow.jobs.admission import roots_of
 from paliflow.jobs.columns import describe, named_columns, text
 from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import Columns, resolve, table_rows
@@ -20,7 +21,8 @@ def manifest_items(manifest: storage.Entry, spec: AnnotateSpec) -> Iterator[Item
     image = spec.image_column
     named = named_columns(spec) | {image: f"image_column={image!r}"}
     folder = posixpath.dirname(manifest.uri)
+    roots = roots_of(folder, spec.allowed_roots)
     for row in table_rows(manifest.uri, Columns(named, image)):
         if isinstance(row, ValueError):
             raise row
-        yield describe(Item(resolve(text(row, image), folder)), row, spec)
+        yield describe(Item(resolve(text(row, image), folder), roots=roots), row, spec)

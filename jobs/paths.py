@@ -11,6 +11,7 @@ from paliflow.jobs import storage
 
 _FIELDS = {
     "input", "output", "checkpoint", "compilation_cache", "registry", "tokenizer", "mask_decoder",
+    "allowed_roots",
 }  # fmt: skip
 _S = TypeVar("_S", bound=RunSpec)
 
@@ -23,10 +24,11 @@ def with_absolute_paths(spec: _S) -> _S:
     """
     paths = spec.model_dump(include=_FIELDS, exclude_none=True)
     for field, path in paths.items():
-        if path.startswith("registry://"):
-            continue
         try:
-            paths[field] = storage.absolute(path)
+            if field == "allowed_roots":
+                paths[field] = tuple(map(storage.absolute, path))
+            elif not path.startswith("registry://"):
+                paths[field] = storage.absolute(path)
         except ValueError as error:
             raise SpecError(f"{field}: {error}") from None
     return spec.model_copy(update=paths)

@@ -6,18 +6,19 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from paliflow.configs.base import Spec
+from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import PLAN
 from paliflow.jobs import storage
 from paliflow.jobs.checkpoints import Resolved, checkpoint_of
 
+_S = TypeVar("_S", bound=Spec)
 _SHARDS_A_FILE = 256
 """Whoever reads a shard reads its file's footer, which grows with the file's row groups."""
 
@@ -43,6 +44,9 @@ class Item(NamedTuple):
     """Of a video's samples or clips, those from `first` to before `last`; None is no bound."""
     frames: tuple[str, ...] | None = None
     """The images that a video was taken apart into, in order."""
+    roots: tuple[str, ...] | None = None
+    """Where its file may lie, links resolved: see `storage.within`. None is anywhere, of what the
+    spec itself names; then comes the folder of the file that names it, and `allowed_roots`."""
 
 
 class Plan(Spec):
@@ -122,13 +126,27 @@ def write_plan(
         return plan
     for number in range(0, shards, _SHARDS_A_FILE):
         storage.delete(_file_uri(run, folder, number))
-    return Plan.parse(storage.read_bytes(_plan_uri(run)).decode())
+    return read_spec(_plan_uri(run), Plan)
+
+
+def read_spec(uri: str, kind: type[_S]) -> _S:
+    """What a run has written of itself as JSON.
+
+    Raises:
+        SpecError: it is broken, or of a newer version; the message names the file.
+        FileNotFoundError: it is not there.
+    """
+    content = storage.read_bytes(uri)
+    try:
+        return kind.parse(content.decode())
+    except (SpecError, UnicodeDecodeError) as error:
+        raise SpecError(f"{uri} is broken, or of a newer Paliflow: {error}") from None
 
 
 def read_plan(run: str) -> Plan | None:
     """A run's plan, None while there is none."""
     try:
-        return Plan.parse(storage.read_bytes(_plan_uri(run)).decode())
+        return read_spec(_plan_uri(run), Plan)
     except FileNotFoundError:
         return None
 
@@ -151,7 +169,7 @@ def to_table(items: Sequence[Item]) -> pa.Table:
 def to_items(table: pa.Table | pa.RecordBatch) -> list[Item]:
     """The inverse of `to_table`."""
     columns = table.to_pydict()
-    for name in ("prompts", "frames"):
+    for name in ("prompts", "frames", "roots"):
         if name in columns:
             columns[name] = [own if own is None else tuple(own) for own in columns[name]]
     rows = zip(*columns.values(), strict=True)  # older plans lack columns

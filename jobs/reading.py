@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import io
-import re
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,6 @@ MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
 
 NO_IMAGE = "the manifest names no image in this row"
-_BYTES = re.compile(r"(.+)#bytes=(\d+)-(\d+)")
 
 
 class Moment(NamedTuple):
@@ -41,7 +39,7 @@ class Input(NamedTuple):
 
     item: Item
     sha256: str | None = None
-    """Of the bytes; None if they could not be read."""
+    """Of the bytes; None if they are no image, of which nothing is told."""
     width: int | None = None
     height: int | None = None
     """Pixels, upright; None if it could not be decoded."""
@@ -73,11 +71,12 @@ def read_input(
         data = read_content(item, https_hosts)
     except (OSError, ValueError) as error:
         return Input(item, error=unreadable(error))
-    read = Input(item, hashlib.sha256(data).hexdigest())
     decoded = decode(data, max_pixels)
     if isinstance(decoded, str):
-        return read._replace(error=decoded)
-    return read._replace(
+        return Input(item, error=decoded)
+    return Input(
+        item,
+        hashlib.sha256(data).hexdigest(),
         width=decoded.width,
         height=decoded.height,
         pixels=preprocess(decoded.image, size),
@@ -114,30 +113,24 @@ def unreadable(error: OSError | ValueError) -> str:
 
 
 def read_content(item: Item, https_hosts: tuple[str, ...]) -> bytes:
-    """The bytes of one input: a file, a place in an archive, or a URI from `lasting_uri`.
+    """The bytes of one input: a file, or a place in an archive.
 
     Raises:
-        OSError: it cannot be read, is too large, or at a host that is not listed.
+        OSError: it cannot be read, is too large, at a host that is not listed, or outside of the
+            item's roots.
         ValueError: its URI is of no kind that can be read.
     """
-    if item.archive is None and (found := _BYTES.fullmatch(item.uri)):
-        first, last = int(found[2]), int(found[3])
-        item = item._replace(archive=found[1], offset=first, size=last - first + 1)
     uri = item.archive or item.uri
     storage.check_host(uri, https_hosts)
+    uri = storage.within(uri, item.roots)
+    if item.archive is None and "#bytes=" in uri:
+        raise ValueError("#bytes= is for Paliflow's own plans; give the tar as input")
     if item.archive is None:
         return storage.read_bytes(uri, limit=MAX_BYTES)
     data = storage.read_bytes(uri, item.offset or 0, item.size, limit=MAX_BYTES)
     if len(data) != item.size:
         raise OSError(errno.EIO, "the archive ends before it")
     return data
-
-
-def lasting_uri(item: Item) -> str:
-    """Where an input is, for whoever has no plan: of a tar's member its bytes in the tar."""
-    if item.archive is None or item.offset is None or item.size is None:
-        return item.uri
-    return f"{item.archive}#bytes={item.offset}-{item.offset + item.size - 1}"
 
 
 def jpeg(image: Image.Image, side: int) -> bytes:

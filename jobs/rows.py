@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from paliflow.configs.base import brief
 from paliflow.configs.prompts import task_of
 from paliflow.jobs.reading import Input
 from paliflow.model import Detection
@@ -10,7 +11,7 @@ from paliflow.model import Detection
 
 def error_row(source: Input, prompt: str, error: str) -> dict[str, Any]:
     """The row of a prompt that could not be asked."""
-    return {**_question(source, prompt), "status": "error", "error": error}
+    return {**_question(source, prompt), "status": "error", "error": brief(error)}
 
 
 def answer_row(

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
@@ -33,7 +33,7 @@ from paliflow.jobs.incremental import only_new
 from paliflow.jobs.limits import ErrorLimits
 from paliflow.jobs.listing import told
 from paliflow.jobs.paths import require_folder, with_absolute_paths
-from paliflow.jobs.plan import Plan, read_plan, write_plan
+from paliflow.jobs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.progress import Progress
 from paliflow.jobs.report import REPORT, write_report
 from paliflow.jobs.restarting import settle
@@ -47,13 +47,19 @@ _PATIENCE_S = 10.0
 """Starting takes some seconds; whoever waits for longer is told what for."""
 
 
-def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = None) -> RunSummary:
+def annotate(
+    spec: AnnotateSpec,
+    console: Console,
+    ray_address: str | None = None,
+    list_items: Callable[[AnnotateSpec, Counter[str]], Iterator[Item]] = items,
+) -> RunSummary:
     """Does what a run lacks and seals it with its manifest; Ray starts only if something lacks.
 
     Args:
         spec: relative paths in it are relative to this process's folder.
         console: where progress goes.
         ray_address: as in `connected`.
+        list_items: what the spec's input stands for.
 
     Raises:
         SpecError: the user must change something: the input, the checkpoint, a prompt, a run id
@@ -70,7 +76,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         return _finish(summary, spec)
     require_folder(spec)
     digest = cache(digest_of)  # reads all of the weights
-    plan = read_plan(run) or _plan(run, spec, digest)
+    plan = read_plan(run) or _plan(run, spec, digest, list_items)
     require_same(plan.spec, spec)
     already = do_missing(Annotator, spec, run, plan, spec, console, ray_address)
     if summary := read_summary(run):  # another driver was here, and may have compacted the parts
@@ -152,10 +158,15 @@ def do_missing(
     return already
 
 
-def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:
+def _plan(
+    run: str,
+    spec: AnnotateSpec,
+    digest: Digest,
+    list_items: Callable[[AnnotateSpec, Counter[str]], Iterator[Item]],
+) -> Plan:
     resolved = resolve(spec)
     passed_over: Counter[str] = Counter()
-    found = items(spec, passed_over)
+    found = list_items(spec, passed_over)
     if spec.only_new:
         found = only_new(found, spec, digest(resolved))
     if spec.video:

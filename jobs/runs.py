@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, TypeVar, overload
 import pyarrow.parquet as pq
 
 from paliflow.configs import RunSummary
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, brief
 from paliflow.configs.summary import Summary
 from paliflow.jobs import storage
-from paliflow.jobs.plan import Plan, read_plan
+from paliflow.jobs.plan import Plan, read_plan, read_spec
 from paliflow.jobs.sink import Part, part_uri, present_parts, read_part
 
 MANIFEST = "_manifest.json"
@@ -43,6 +43,8 @@ class Run(NamedTuple):
     """The part with the highest number."""
     superseded_by: str | None = None
     """The id of the run that was started over in its place; then it has no rows any more."""
+    broken: str | None = None
+    """What is wrong with its manifest, its plan or its parts."""
 
     @property
     def run_id(self) -> str:
@@ -52,6 +54,8 @@ class Run(NamedTuple):
 
 def list_runs(output: str) -> list[Run]:
     """The annotation runs of an output, in the order of their ids; others' are passed over.
+
+    One whose files are broken is among them, `broken`, so that it hides no other.
 
     Raises:
         SpecError: `output` is a URI of a storage that holds no outputs.
@@ -63,6 +67,19 @@ def list_runs(output: str) -> list[Run]:
             found.add(posixpath.join(folder, entry.uri.removeprefix(f"{folder}/").split("/")[0]))
     with ThreadPoolExecutor(16) as pool:
         return [run for run in pool.map(_look_among_others, sorted(found)) if run]
+
+
+def finished_runs(output: str) -> list[RunSummary]:
+    """The finished annotation runs of an output, in the order of their ids, where they are now.
+
+    Raises:
+        SpecError: one of them is broken, so that nobody knows what it has answered.
+    """
+    runs = list_runs(output)
+    for run in runs:
+        if run.broken:
+            raise SpecError(f"{run.broken}; move {run.location} away, or delete it")
+    return [run.summary for run in runs if run.summary]
 
 
 def find_run(output: str, run_id: str | None = None) -> RunSummary:
@@ -84,13 +101,15 @@ def find_run(output: str, run_id: str | None = None) -> RunSummary:
     if run_id or "/run_id=" in location:
         run = _look_at(location)
         raise SpecError(f"{location}: the run is {state(run)}; annotate with its run_id goes on")
-    if finished := [run.summary for run in list_runs(folder) if run.summary]:
+    if finished := finished_runs(folder):
         return max(finished, key=lambda summary: summary.finished)
     raise SpecError(f"{folder}: no finished run there; `paliflow runs` lists those begun")
 
 
 def state(run: Run) -> str:
     """How far a run is, in words."""
+    if run.broken:
+        return f"broken: {brief(run.broken)}"
     if run.summary:
         return "finished"
     if run.superseded_by:
@@ -113,12 +132,13 @@ def read_summary(location: str, kind: type[Summary] = RunSummary) -> Summary | N
         kind: what the run was.
     """
     try:
-        content = storage.read_bytes(f"{location}/{MANIFEST}").decode()
+        summary = read_spec(f"{location}/{MANIFEST}", kind)
     except FileNotFoundError:
         return None
-    if _successor(content):
-        return None
-    summary = kind.parse(content)
+    except SpecError:
+        if superseded_by(location):
+            return None
+        raise
     return summary.model_copy(update={"location": location})
 
 
@@ -181,10 +201,8 @@ def spread(items: Sequence[_T], count: int) -> list[_T]:
 def _look_among_others(location: str) -> Run | None:
     try:
         run = _look_at(location)
-    except SpecError:
-        if _is_another_jobs(location):
-            return None
-        raise
+    except SpecError as error:
+        return None if _is_another_jobs(location) else Run(location, None, broken=str(error))
     if run.superseded_by and _is_another_jobs(location):
         return None
     return None if run.plan and _is_not_asking(run.plan.spec) else run
@@ -196,15 +214,15 @@ def _is_another_jobs(location: str) -> bool:
         with contextlib.suppress(FileNotFoundError):
             try:
                 spec = json.loads(storage.read_bytes(f"{location}/{name}"))["spec"]
-            except (ValueError, LookupError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 return False
             return _is_not_asking(spec)
     return False
 
 
-def _is_not_asking(spec: dict[str, Any]) -> bool:
+def _is_not_asking(spec: Any) -> bool:
     """Whether a spec is an evaluation's, a fine-tuning's or an extraction's."""
-    return not {"sets", "train", "longest_side"}.isdisjoint(spec)
+    return isinstance(spec, dict) and not {"sets", "train", "longest_side"}.isdisjoint(spec)
 
 
 def _look_at(location: str) -> Run:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import SpecError
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 
@@ -90,20 +91,25 @@ def read_part(run: str, shard: int) -> Part:
 
     Raises:
         FileNotFoundError: the part is not there.
+        SpecError: it is no part of a run, or broken.
     """
-    with storage.open_binary(part_uri(run, shard)) as file:
-        footer = pq.read_metadata(file)
-    said = footer.metadata
-    return Part(
-        footer.num_rows,
-        int(said[b"paliflow.inputs"]),
-        int(said[b"paliflow.failed"]),
-        int(said[b"paliflow.errors"]),
-        json.loads(said[b"paliflow.reasons"]),
-        int(said.get(b"paliflow.cut", 0)),  # older versions did not count them
-        said[b"paliflow.checkpoint_sha256"].decode(),
-        datetime.fromisoformat(said[b"paliflow.committed"].decode()),
-    )
+    uri = part_uri(run, shard)
+    try:
+        with storage.open_binary(uri) as file:
+            footer = pq.read_metadata(file)
+        said = footer.metadata
+        return Part(
+            footer.num_rows,
+            int(said[b"paliflow.inputs"]),
+            int(said[b"paliflow.failed"]),
+            int(said[b"paliflow.errors"]),
+            json.loads(said[b"paliflow.reasons"]),
+            int(said.get(b"paliflow.cut", 0)),  # older versions did not count them
+            said[b"paliflow.checkpoint_sha256"].decode(),
+            datetime.fromisoformat(said[b"paliflow.committed"].decode()),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise SpecError(f"{uri} is no part of a run, or broken: {error}") from None
 
 
 def read_parts(run: str, shards: Sequence[int]) -> Iterator[Part]:

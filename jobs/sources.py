@@ -1,6 +1,8 @@
 """What a spec's `input` stands for: its items, streamed in a fixed order."""
 
 import glob
+import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -9,6 +11,7 @@ from pathlib import Path
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
+from paliflow.jobs.admission import Admission, roots_of
 from paliflow.jobs.listing import Choice, matched, told
 from paliflow.jobs.manifests import manifest_items
 from paliflow.jobs.plan import Item
@@ -53,9 +56,12 @@ def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterat
     Rows of manifests and samples of tars have columns, which templates, `prompt_column`,
     `id_column` and `metadata_columns` name; elsewhere a prompt's braces are literal.
 
+    What a folder's or a glob's files are linked to, and what a manifest's rows name, is read if
+    it lies below the same folder, or the manifest's, or one of `allowed_roots`.
+
     Raises:
         SpecError: there is no such input, or nothing in it, or no such column, or a manifest is
-            broken.
+            broken, or much of it lies outside.
         OSError: the storage fails in a way that may pass.
     """
     found = _listed(spec, Counter() if passed_over is None else passed_over)
@@ -72,11 +78,14 @@ def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
         readers = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
         readers[".tar"] = partial(tar_items, choice=choice)
         read = readers.get(ending := suffix(uri))
+        root: str | None = None
         if storage.is_file(uri):
             files = iter([storage.Entry(uri, storage.version(uri))])
         elif _is_glob(uri):
             files = matched(uri, passed_over)
+            root = posixpath.dirname(re.split(r"[*?[]", uri)[0]) or "/"
         else:
+            root = uri
             read = None
             files = choice.files(storage.list_files(uri), uri)
         if uri.lower().endswith(_COMPRESSED_TARS):
@@ -86,10 +95,20 @@ def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
             raise ValueError(f"{ending} is neither an image nor a manifest, which end in {known}")
         if not read:
             _refuse_columns(spec)
+        # Links are local.
+        roots = None if root is None or "://" in uri else roots_of(root, spec.allowed_roots)
+        admission = Admission(spec.max_error_fraction)
         for file in files:
             where = file.uri
+            if read:
+                storage.within(file.uri, roots)
             for found in read(file, spec) if read else [Item(file.uri, version=file.version)]:
+                if found.roots is None:
+                    found = found._replace(roots=roots)
+                admission.admits(found.archive or found.uri, found.roots)
                 yield found
+        where = spec.input
+        admission.judge()
     except SpecError as error:
         raise SpecError(f"input={where!r}, {error}") from None
     except (OSError, ValueError) as error:

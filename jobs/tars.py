@@ -10,11 +10,13 @@ from itertools import groupby
 from typing import Any, BinaryIO
 
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import brief
 from paliflow.jobs import storage
-from paliflow.jobs.columns import describe, json_record, named_columns, require
+from paliflow.jobs.columns import CELL, describe, json_record, named_columns, require
 from paliflow.jobs.disguises import require_itself
 from paliflow.jobs.listing import Choice
 from paliflow.jobs.plan import Item
+from paliflow.jobs.tables import RECORD
 from paliflow.model.images import HEAD_BYTES
 
 _READ_AHEAD = 2**23
@@ -74,7 +76,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
             while member := tar.next():
-                if tar.offset <= end or member.size < 0:
+                if tar.offset <= end or member.size < 0 or len(member.name) > CELL:
                     raise tarfile.ReadError("the headers do not go forward")
                 end = tar.offset
                 tar.members.clear()  # type: ignore[attr-defined] # would hold every header
@@ -102,6 +104,8 @@ def _key(name: str) -> str:
 
 def _record(file: BinaryIO, member: tarfile.TarInfo) -> dict[str, Any]:
     """A member's JSON object; empty if the tar breaks off within it."""
+    if member.size > RECORD:
+        raise ValueError(f"{brief(member.name)!r} has more than {RECORD} bytes")
     file.seek(member.offset_data)
     content = file.read(member.size)
-    return json_record(content, f"{member.name!r}") if len(content) == member.size else {}
+    return json_record(content, repr(brief(member.name))) if len(content) == member.size else {}

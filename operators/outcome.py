@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from paliflow.configs.base import printable
+from paliflow.configs.base import brief, printable
 from paliflow.configs.summary import SUMMARY_PREFIX
 
 USER_ERROR = 2
 """The exit code of a job that no retry can help: a wrong spec, no inputs, a bad checkpoint."""
 TAIL_LINES = 30
+LINE_CHARACTERS = 2000
+"""Of a line in the task's log, and in an error."""
+_REASONS = 20
 
 
 class Logger(Protocol):
@@ -31,7 +35,7 @@ def relay(lines: Iterable[str], log: Logger) -> None:
     """Writes a job's lines to the task log, all but the summary, which is for `conclude`."""
     for line in lines:
         if line.strip() and not line.startswith(SUMMARY_PREFIX):
-            log.info("%s", printable(line))
+            log.info("%s", _shortened(line))
 
 
 def outcome(
@@ -43,22 +47,30 @@ def outcome(
         status: Ray's, or why there is none.
         message: what there is to add.
         exit_code: None if the job never ran or was lost.
-        lines: its output; the summary among them is parsed and loses its spec. It is not
-            validated, because a cluster may run a newer Paliflow.
+        lines: its output; the summary among them is parsed and loses its spec, and its reasons
+            for errors are cut to what an XCom can hold. It is not validated, because a cluster
+            may run a newer Paliflow.
     """
     summary = None
     for line in lines:
         if line.startswith(SUMMARY_PREFIX):
             summary = json.loads(line.removeprefix(SUMMARY_PREFIX))
             summary.pop("spec", None)
-    tail = [] if summary else [printable(line) for line in lines[-TAIL_LINES:]]
+            if reasons := summary.get("error_reasons"):
+                common = islice(reasons.items(), _REASONS)
+                summary["error_reasons"] = {brief(reason): count for reason, count in common}
+    tail = [_shortened(line) for line in lines[-TAIL_LINES:]] if not summary else []
     return {
         "status": status,
-        "message": printable(message),
+        "message": _shortened(message),
         "exit_code": exit_code,
         "summary": summary,
         "tail": tail,
     }
+
+
+def _shortened(line: str) -> str:
+    return printable(brief(line, LINE_CHARACTERS))
 
 
 def conclude(ended: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs import storage
 from paliflow.jobs.columns import require
-from paliflow.jobs.examples.example import Example, make_example
+from paliflow.jobs.examples.example import Example, lasting_uri, make_example
 from paliflow.jobs.plan import Item, read_plan, read_shard
-from paliflow.jobs.reading import lasting_uri
-from paliflow.jobs.runs import list_runs, read_summary, row_files
+from paliflow.jobs.runs import finished_runs, read_summary, row_files
 
 _ROWS_AT_ONCE = 8192
 _OWN = {"image_column": "source_uri", "prefix_column": "prompt", "suffix_column": "text"}
@@ -60,6 +59,12 @@ def annotation_examples(uri: str, source: ExampleSource, folder: str) -> Iterato
     require(named, sorted(seen))
 
 
+def names_images_itself(source: ExampleSource) -> bool:
+    """Whether the images are those that the rows are of, which Paliflow has written and read
+    itself, and not what a column of the user's says."""
+    return _column(source, "image_column") == _OWN["image_column"]
+
+
 def _column(source: ExampleSource, field: str) -> str:
     """What the source names, where it is not what the field means in labelled files."""
     name: str = getattr(source, field)
@@ -68,7 +73,7 @@ def _column(source: ExampleSource, field: str) -> str:
 
 def _finished(uri: str) -> list[RunSummary]:
     summary = read_summary(uri)
-    runs = [summary] if summary else [run.summary for run in list_runs(uri) if run.summary]
+    runs = [summary] if summary else finished_runs(uri)
     if not runs:
         raise SpecError("there is no such file, and no finished run of annotations")
     return runs

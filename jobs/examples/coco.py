@@ -37,7 +37,7 @@ def coco_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Exam
         ValueError: it is no COCO JSON.
     """
     images, annotations, names = _read(uri)
-    make = _captioned if any("caption" in each for each in annotations) else _detected
+    make = _detected if any("bbox" in each for each in annotations) else _captioned
     of_image = defaultdict(list)
     for annotation in annotations:
         of_image[_key(annotation, "image_id")].append(annotation)
@@ -74,13 +74,22 @@ def _read(uri: str) -> tuple[list[_Record], list[_Record], _Names]:
     images, annotations, categories = found
     if not any("caption" in each or "bbox" in each for each in annotations):
         raise ValueError("it is COCO's JSON neither of captions nor of boxes")
-    names = {_key(each, "id"): str(each.get("name") or "").strip() for each in categories}
+    names = {_key(each, "id"): _name(each.get("name")) for each in categories}
     return images, annotations, names
 
 
 def _key(record: _Record, field: str) -> str:
-    """An id, which may be a number or text."""
-    return str(record.get(field))
+    """An id, which may be a number or text; empty where it is neither."""
+    value = record.get(field)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+
+
+def _name(value: object) -> str:
+    """A category's name; empty if a prompt and its answer cannot hold it."""
+    name = value.strip() if isinstance(value, str) else ""
+    return name if name.isprintable() and not set(name) & set("<>;") else ""
 
 
 def _captioned(
@@ -95,8 +104,12 @@ def _captioned(
 def _detected(
     image: _Record, own: list[_Record], names: _Names, prefix: str | None, folder: str
 ) -> Example | str | None:
-    """None where all are crowds."""
-    if not (counted := [annotation for annotation in own if not annotation.get("iscrowd")]):
+    """None where all are crowds.
+
+    Raises:
+        ValueError: one cannot be written.
+    """
+    if not (counted := [annotation for annotation in own if not _is_crowd(annotation)]):
         return None
     size: Any = image.get("width"), image.get("height")
     if not all(_is_number(side) and side > 0 for side in size):
@@ -113,6 +126,19 @@ def _detected(
     return make_example(_key(image, "id"), image.get("file_name"), asked, answer, folder)
 
 
+def _is_crowd(annotation: _Record) -> bool:
+    """
+    Raises:
+        ValueError: it says neither that it is nor that it is not.
+    """
+    said = annotation.get("iscrowd")
+    if isinstance(said, str):
+        said = {"": 0, "0": 0, "false": 0, "1": 1, "true": 1}.get(said.strip().lower(), said)
+    if said not in (None, 0, 1):
+        raise ValueError("iscrowd is neither 0 nor 1")
+    return bool(said)
+
+
 def _is_number(value: object) -> bool:
     """And one that can be calculated with: JSON knows NaN, and integers of any length."""
     return isinstance(value, int | float) and abs(value) < _HUGE
@@ -124,7 +150,7 @@ def _detection(annotation: _Record, names: _Names) -> Detection:
         ValueError: it cannot be written.
     """
     label = names.get(_key(annotation, "category_id"), "")
-    if not label or set(label) & set("<>;"):
+    if not label:
         raise ValueError("a box of no category whose name can be written")
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):

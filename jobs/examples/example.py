@@ -1,9 +1,14 @@
 """One labelled example, or the reason why a row is none."""
 
+import re
 from typing import Any, NamedTuple
 
 from paliflow.configs.prompts import misspelt_task, say_stripped, stripped
+from paliflow.jobs.columns import CELL
+from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import resolve
+
+_BYTES = re.compile(r"(.+)#bytes=([0-9]{1,18})-([0-9]{1,18})")
 
 
 class Example(NamedTuple):
@@ -12,10 +17,28 @@ class Example(NamedTuple):
     id: str
     """Unique within its source, and the same whenever that is read."""
     images: tuple[str, ...]
-    """Absolute URIs."""
+    """Absolute URIs, or from `lasting_uri`."""
     prefix: str
     suffixes: tuple[str, ...]
     """One or more right answers."""
+
+
+def lasting_uri(item: Item) -> str:
+    """Where an input is, for whoever has no plan: of a tar's member its bytes in the tar."""
+    if item.archive is None or item.offset is None or item.size is None:
+        return item.uri
+    return f"{item.archive}#bytes={item.offset}-{item.offset + item.size - 1}"
+
+
+def image_item(image: str, roots: tuple[str, ...] | None) -> Item:
+    """How to read an example's image; the inverse of `lasting_uri` where the roots are anywhere.
+
+    Nobody but Paliflow says where in a file an image is: a digest of any byte would tell it.
+    """
+    if roots is None and (found := _BYTES.fullmatch(image)):
+        first, last = int(found[2]), int(found[3])
+        return Item(image, archive=found[1], offset=first, size=last - first + 1)
+    return Item(image, roots=roots)
 
 
 def make_example(name: str, images: Any, prefix: Any, suffixes: Any, folder: str) -> Example | str:
@@ -35,6 +58,8 @@ def make_example(name: str, images: Any, prefix: Any, suffixes: Any, folder: str
         return "no image"
     if not isinstance(prefix, str | None):
         return "the prefix is not text"
+    if any(len(each) > CELL for each in (*paths, *(answers or ()), prefix or "")):
+        return f"a text of more than {CELL} characters"
     if not prefix or not (asked := stripped(prefix)):
         return "no prefix"
     if asked != prefix:

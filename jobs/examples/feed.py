@@ -11,8 +11,9 @@ import grain
 import numpy as np
 from numpy.typing import NDArray
 
+from paliflow.configs.base import brief
 from paliflow.configs.finetune import FineTuneSpec
-from paliflow.jobs.examples.example import Example
+from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, training_name
 from paliflow.jobs.plan import Item
 from paliflow.jobs.readahead import ReadAhead
@@ -37,6 +38,8 @@ class Fed(NamedTuple):
 class _Pair(NamedTuple):
     example: Example
     suffix: str
+    roots: tuple[str, ...] | None
+    """Where the example's images may lie."""
 
 
 class _Draw(NamedTuple):
@@ -80,6 +83,7 @@ def training_feed(
     """
     names = [training_name(number) for number in range(len(spec.train))]
     sources = [open_examples(run, plan, name) for name in names]
+    roots = [plan.source(name).roots for name in names]
     draws = _draws([len(source) for source in sources], [s.weight for s in spec.train], spec.seed)
     own = _part(spec.batch_size, process_index, process_count)
 
@@ -89,7 +93,8 @@ def training_feed(
                 draw = draws[step * spec.batch_size + place]
                 example = sources[draw.source][draw.row]
                 turn = draw.epoch + zlib.crc32(example.id.encode())
-                yield _Pair(example, example.suffixes[turn % len(example.suffixes)])
+                suffix = example.suffixes[turn % len(example.suffixes)]
+                yield _Pair(example, suffix, roots[draw.source])
 
     yield from _feed(pairs(), len(own), spec, tokenizer, image_size)
 
@@ -112,14 +117,14 @@ def validation_feed(
     Args:
         name: the source's in the plan.
     """
-    examples = open_examples(run, plan, name)
+    examples, roots = open_examples(run, plan, name), plan.source(name).roots
     own = _part(spec.batch_size, process_index, process_count)
 
     def pairs() -> Iterator[_Pair | None]:
         for start in range(0, len(examples), spec.batch_size):
             for index in range(start + own.start, start + own.stop):
                 example = examples[index] if index < len(examples) else None
-                yield example and _Pair(example, example.suffixes[0])
+                yield example and _Pair(example, example.suffixes[0], roots)
 
     yield from _feed(pairs(), len(own), spec, tokenizer, image_size)
 
@@ -157,7 +162,7 @@ def _feed(
     count = spec.images_per_example
     pairs, following = tee(pairs)
     items = (
-        Item(image)
+        image_item(image, pair.roots)
         for pair in following
         if pair and len(pair.example.images) == count
         for image in pair.example.images
@@ -199,7 +204,7 @@ def _assemble(
             texts[place] = _encode(pair, tokenizer, length)
             images[place] = pixels[0] if spec.video else pixels
         except ValueError as error:
-            failures.append(str(error))
+            failures.append(brief(str(error)))
     fields = map(np.concatenate, zip(*texts, strict=True))
     return Fed(Batch(images[:, 0] if frames == 1 else images, *fields), tuple(failures))
 

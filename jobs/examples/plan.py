@@ -20,8 +20,9 @@ from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import EXAMPLES
 from paliflow.jobs import storage
 from paliflow.jobs.examples.example import Example
-from paliflow.jobs.examples.sources import read_examples
+from paliflow.jobs.examples.sources import image_roots, read_examples
 from paliflow.jobs.limits import ErrorLimits
+from paliflow.jobs.plan import read_spec
 from paliflow.jobs.runs import spread
 from paliflow.jobs.sink import REASONS
 
@@ -39,6 +40,8 @@ class PlannedSource(Spec):
     """Rows that are no examples."""
     reasons: dict[str, int]
     """Why not, and how many: the most common."""
+    roots: tuple[str, ...] | None = None
+    """See `image_roots`."""
 
 
 class ExamplePlan(Spec):
@@ -123,13 +126,13 @@ def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: ModelSp
         return plan
     for number in range(len(files)):
         storage.delete(_file_uri(run, plan, number))
-    return ExamplePlan.parse(storage.read_bytes(_plan_uri(run)).decode())
+    return read_spec(_plan_uri(run), ExamplePlan)
 
 
 def read_plan(run: str) -> ExamplePlan | None:
     """A run's plan, None while there is none."""
     try:
-        return ExamplePlan.parse(storage.read_bytes(_plan_uri(run)).decode())
+        return read_spec(_plan_uri(run), ExamplePlan)
     except FileNotFoundError:
         return None
 
@@ -184,7 +187,7 @@ def _example(row: Mapping[str, Any]) -> Example:
 def _write_source(
     file: BinaryIO, name: str, source: ExampleSource, spec: ModelSpec, limits: ErrorLimits
 ) -> PlannedSource:
-    rows = read_examples(source, spec.https_hosts)
+    rows = read_examples(source, spec.https_hosts, spec.allowed_roots, spec.max_error_fraction)
     examples, reasons = 0, Counter[str]()
     with pq.ParquetWriter(pa.PythonFile(file, mode="w"), EXAMPLES, compression="zstd") as out:
         while chunk := list(islice(rows, _ROWS_AT_ONCE)):
@@ -205,6 +208,7 @@ def _write_source(
         weight=source.weight,
         errors=reasons.total(),
         reasons=common,
+        roots=image_roots(source, spec.allowed_roots),
     )
 
 

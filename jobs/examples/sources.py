@@ -6,15 +6,41 @@ from collections.abc import Callable, Iterator, Mapping
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs import storage
-from paliflow.jobs.examples.annotations import annotation_examples
+from paliflow.jobs.admission import Admission, roots_of
+from paliflow.jobs.examples.annotations import annotation_examples, names_images_itself
 from paliflow.jobs.examples.coco import coco_examples
 from paliflow.jobs.examples.example import Example, make_example
 from paliflow.jobs.tables import TABLE_SUFFIXES, Columns, suffix, table_rows
 
-__all__ = ["Example", "read_examples"]
+__all__ = ["Example", "image_roots", "read_examples"]
+
+_OUTSIDE = "an image outside of the file's folder, of images and of allowed_roots"
 
 
-def read_examples(source: ExampleSource, https_hosts: tuple[str, ...]) -> Iterator[Example | str]:
+def image_roots(source: ExampleSource, allowed_roots: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Where the images of a source may lie: below its folder, `images`, and `allowed_roots`.
+
+    Returns:
+        None for what Paliflow's own annotations are of: those were inputs of a run, and whoever
+        can write to an output is trusted like its author.
+
+    Raises:
+        ValueError: a URI of an unknown kind.
+    """
+    uri = storage.absolute(source.path)
+    is_file = suffix(uri) in _READERS
+    if not is_file and names_images_itself(source):
+        return None
+    folder = posixpath.dirname(uri) if is_file else uri
+    return roots_of(folder, allowed_roots, *_images(source))
+
+
+def read_examples(
+    source: ExampleSource,
+    https_hosts: tuple[str, ...],
+    allowed_roots: tuple[str, ...] = (),
+    max_error_fraction: float = 0.1,
+) -> Iterator[Example | str]:
     """The examples of a source; a row that is none is a reason that names no file.
 
     - a table (`TABLE_SUFFIXES`): one example a row, in the order of the rows; the id is the row's
@@ -27,23 +53,36 @@ def read_examples(source: ExampleSource, https_hosts: tuple[str, ...]) -> Iterat
     Args:
         source: what to read.
         https_hosts: the hosts that an `https://` source may be at.
+        allowed_roots: where else its images may lie; see `image_roots`.
+        max_error_fraction: if more of them lie elsewhere, that is an error at once.
 
     Raises:
         SpecError: there is no such source, it is of no kind that is known, or is broken, or has
-            no such column.
+            no such column, or many of its images lie elsewhere.
         OSError: the storage fails in a way that may pass.
     """
     try:
         uri = storage.absolute(source.path)
         storage.check_host(uri, https_hosts)
-        folder = storage.absolute(source.images) if source.images else posixpath.dirname(uri)
-        yield from _reader(uri, source)(uri, source, folder)
+        folder = next(iter(_images(source)), posixpath.dirname(uri))
+        roots, admission = image_roots(source, allowed_roots), Admission(max_error_fraction)
+        for found in _reader(uri, source)(uri, source, folder):
+            if isinstance(found, Example):
+                admitted = [admission.admits(image, roots) for image in found.images]
+                yield found if all(admitted) else _OUTSIDE
+            else:
+                yield found
+        admission.judge()
     except SpecError as error:
         raise SpecError(f"path={source.path!r}, {error}") from None
     except (OSError, ValueError) as error:
         if storage.may_pass(error):
             raise
         raise SpecError(f"path={source.path!r}: {error}") from error
+
+
+def _images(source: ExampleSource) -> list[str]:
+    return [storage.absolute(source.images)] if source.images else []
 
 
 _Reader = Callable[[str, ExampleSource, str], Iterator[Example | str]]

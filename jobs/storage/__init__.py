@@ -10,15 +10,18 @@ from typing import BinaryIO, Protocol
 from paliflow.configs.base import redacted
 from paliflow.jobs.storage import gs, local, remote
 from paliflow.jobs.storage.entry import Entry
+from paliflow.jobs.storage.roots import OutsideError, lies_below, within
 
 __all__ = [
     "Entry",
+    "OutsideError",
     "absolute",
     "check_host",
     "commit_if_absent",
     "copy_if_absent",
     "delete",
     "is_file",
+    "lies_below",
     "list_files",
     "match",
     "may_pass",
@@ -27,6 +30,7 @@ __all__ = [
     "read_bytes",
     "replace",
     "version",
+    "within",
 ]
 
 # Every failure leaves this package as an OSError (FileNotFoundError, PermissionError or plain)

@@ -161,8 +161,13 @@ def _entry(path: str) -> Entry:
     return Entry(os.fsencode(path).decode(errors="backslashreplace"), version(path))
 
 
+def real_path(uri: str) -> str:
+    """Where a file is, all links resolved; one that is not there may still be a path."""
+    return os.fsdecode(os.path.realpath(_path(uri)))
+
+
 def _path(uri: str) -> str | bytes:
-    """Undoes what `_entry` does to a name that is not UTF-8."""
+    """Undoes what `_entry` does to a name that is not UTF-8, of which no byte is a dot or slash."""
     if "\\x" not in uri or os.path.lexists(uri):
         return uri
-    return re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), os.fsencode(uri))
+    return re.sub(rb"\\x([89a-f][0-9a-f])", lambda m: bytes([int(m[1], 16)]), os.fsencode(uri))

@@ -163,7 +163,7 @@ def opened(item: Item, spec: ModelSpec) -> Iterator[Video | Stills | Animation]:
     if item.frames is not None:
         assert spec.video.frame_rate
         rate = exact(spec.video.frame_rate)
-        yield Stills(item.frames, rate, spec.max_pixels, spec.https_hosts)
+        yield Stills(item.frames, rate, spec.max_pixels, spec.https_hosts, item.roots)
         return
     uri = item.archive or item.uri
     storage.check_host(uri, spec.https_hosts)
@@ -171,6 +171,7 @@ def opened(item: Item, spec: ModelSpec) -> Iterator[Video | Stills | Animation]:
         animation = Animation(read_content(item, spec.https_hosts))
         yield _checked(animation, spec)
         return
+    uri = storage.within(uri, item.roots)
     if "://" not in uri and item.archive is None:
         size = Path(uri).stat().st_size
         with open_video(uri, size) as video:

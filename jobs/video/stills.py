@@ -30,8 +30,8 @@ def taken_apart(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
     """
     grouped = video.group_column is not None
     seen: set[str] = set()
-    for key, group in groupby(
-        images, lambda item: item.id if grouped else posixpath.dirname(item.uri)
+    for (key, _), group in groupby(
+        images, lambda item: (item.id if grouped else posixpath.dirname(item.uri), item.roots)
     ):
         frames = list(group)
         if key in seen:
@@ -78,9 +78,14 @@ class Stills:
     tabled = True
 
     def __init__(
-        self, uris: Sequence[str], rate: Fraction, max_pixels: int, https_hosts: tuple[str, ...]
+        self,
+        uris: Sequence[str],
+        rate: Fraction,
+        max_pixels: int,
+        https_hosts: tuple[str, ...],
+        roots: tuple[str, ...] | None = None,
     ) -> None:
-        self._uris, self._rate = uris, rate
+        self._uris, self._rate, self._roots = uris, rate, roots
         self._max_pixels, self._https_hosts = max_pixels, https_hosts
         self.damages: list[Damage] = []
         """What `frames` has come over so far."""
@@ -107,7 +112,7 @@ class Stills:
             if (goal.time or 0) > time or (goal.frame or 0) > index:
                 continue
             try:
-                content = read_content(Item(uri), self._https_hosts)
+                content = read_content(Item(uri, roots=self._roots), self._https_hosts)
                 decoded = decode(content, self._max_pixels)
             except (OSError, ValueError) as error:
                 decoded = unreadable(error)
@@ -124,9 +129,9 @@ class Stills:
 
 
 def _by_number(uri: str) -> list[tuple[int, str]]:
-    """Sorts frame2 before frame10."""
-    pieces = re.split(r"(\d+)", posixpath.basename(uri))
-    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]
+    """Sorts frame2 before frame10, and numbers of any length."""
+    pieces = re.split(r"0*([0-9]+)", posixpath.basename(uri))
+    return [(len(piece) if n % 2 else -1, piece) for n, piece in enumerate(pieces)]
 
 
 class Animation:

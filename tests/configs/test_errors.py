@@ -1,5 +1,7 @@
 """What is wrong in a nested field is said once, by its path and with its own model's fields."""
 
+import re
+import time
 import unicodedata
 from typing import Any
 
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paliflow.configs import FineTuneSpec
-from paliflow.configs.base import SpecError, printable
+from paliflow.configs.base import SpecError, printable, redacted
 
 GOOD: dict[str, Any] = {"output": "/out", "run_id": "r", "train": [{"path": "/in.jsonl"}]}
 
@@ -52,3 +54,30 @@ def test_printable_text_keeps_every_script_and_escapes_the_rest() -> None:
     for text in (scripts, "[red]a[/red] \\n"):
         assert printable(text) == text
     assert printable("a\nb\x1b[2J\u202e\udce9") == r"a\nb\x1b[2J\u202e\udce9"
+
+
+def test_an_error_takes_little_room_whatever_the_value() -> None:
+    with pytest.raises(SpecError, match=r"output=.*characters") as refused:
+        FineTuneSpec.parse(GOOD | {"output": ["x" * 10**6]})
+    assert len(str(refused.value)) < 1000
+    started = time.monotonic()
+    with pytest.raises(SpecError, match=r"\(2000\d errors\)") as refused:
+        FineTuneSpec.parse(GOOD | {"train": [{"path": 7}] * 20_000})
+    assert len(str(refused.value)) < 5000
+    assert time.monotonic() - started < 5  # each compared with each would take minutes
+
+
+@pytest.mark.parametrize("text", ["x://" * 100_000, "x://?" * 100_000, "?" * 10**6, "a" * 10**6])
+def test_redacting_takes_no_longer_than_the_text_is_long(text: str) -> None:
+    started = time.monotonic()
+    redacted(text)
+    assert time.monotonic() - started < 5  # the square would take a minute
+
+
+_PIECES = ["s3://", "gs://", "https://", "?", "a", " ", "'", '"', "@", "/", "gs:", "\n", "#"]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=14).map("".join))
+def test_redacting_takes_out_users_and_queries(text: str) -> None:
+    plain = re.sub(r"(\w://)[^\s/?#]*@", r"\1", text)
+    assert redacted(text) == re.sub(r"\b(?!gs:)(\w+://[^?]*)\?[^\s'\"]*", r"\1", plain)

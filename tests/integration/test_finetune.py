@@ -1,6 +1,7 @@
 """Fine-tune, evaluate both, ask, promote: by Airflow's real parts and a real Ray cluster."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ SCENES = sorted(SAMPLE.glob("scene_*"))
 def write_examples(folder: Path) -> None:
     """All scenes say `1`, which is not what the model in use reads; or, wrongly labelled, `2`."""
     folder.mkdir()
+    for scene in SCENES:
+        shutil.copy(scene, folder)
     half = len(SCENES) // 2
     for name, scenes, suffix in (
         ("right", SCENES[:half], "1"),
         ("wrong", SCENES[:half], "2"),
         ("held_out", SCENES[half:], "1"),
     ):
-        rows = [{"image": str(scene), "prefix": "ocr", "suffix": suffix} for scene in scenes]
+        rows = [{"image": scene.name, "prefix": "ocr", "suffix": suffix} for scene in scenes]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

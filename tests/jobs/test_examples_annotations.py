@@ -9,6 +9,7 @@ import pytest
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.compact import compact
+from paliflow.jobs.examples.example import image_item
 from paliflow.jobs.examples.sources import Example, read_examples
 from paliflow.jobs.plan import Item
 from paliflow.jobs.reading import read_content
@@ -90,7 +91,7 @@ def test_a_member_of_a_tar_is_found_again_without_its_plan(
     for example, number in zip(examples, (0, 0, 2, 2, 3, 3), strict=True):
         assert example.suffixes[0].endswith(f" of shard.tar#{number}.png")
         (image,) = example.images
-        assert read_content(Item(image), ()) == Path(photos[number].uri).read_bytes()
+        assert read_content(image_item(image, None), ()) == Path(photos[number].uri).read_bytes()
 
 
 def test_a_score_is_the_mean_probability_of_a_token(

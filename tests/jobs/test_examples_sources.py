@@ -13,8 +13,8 @@ from paliflow.jobs.examples.sources import Example, read_examples
 from paliflow.tests.jobs.files import write_rows
 
 
-def found(path: object, **fields: Any) -> list[Example | str]:
-    return list(read_examples(ExampleSource.parse({"path": str(path)} | fields), ()))
+def found(path: object, *roots: str, **fields: Any) -> list[Example | str]:
+    return list(read_examples(ExampleSource.parse({"path": str(path)} | fields), (), roots))
 
 
 ROWS = [
@@ -28,7 +28,7 @@ ROWS = [
 def test_rows_are_examples_in_their_order(tmp_path: Path, suffix: str) -> None:
     path = write_rows(tmp_path / f"train{suffix}", ROWS)
     images = [f"{tmp_path}/a.jpg", "/abs/b.jpg", "gs://shop/c.jpg"]
-    assert found(path) == [
+    assert found(path, "/abs", "gs://shop") == [
         Example(str(n), (images[n],), row["prefix"], (row["suffix"],)) for n, row in enumerate(ROWS)
     ]
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_read_at_all_is_refused(tmp_path: Path) -> None:
     for name, fields, message in refused:
         with pytest.raises(SpecError, match=f"path='{tmp_path / name}'.*{message}"):
             found(tmp_path / name, **fields)
-    assert len(found(path)) == 3
+    assert len(found(path, "/abs", "gs://shop")) == 3
     with pytest.raises(SpecError, match="https_hosts"):
         found("https://example.org/train.jsonl")
 

@@ -85,14 +85,13 @@ def test_an_image_on_its_side_has_its_upright_size(tmp_path: Path) -> None:
         (bomb(50_000), "too many pixels: "),
     ],
 )
-def test_a_broken_file_has_a_digest_and_a_reason(
+def test_of_a_broken_file_nothing_is_told_but_the_reason(
     tmp_path: Path, content: bytes, error: str
 ) -> None:
     result = read(tmp_path / "image", content)
     assert result.error is not None
     assert result.error.startswith(error)
-    assert result.sha256 == hashlib.sha256(content).hexdigest()
-    assert (result.pixels, result.width, result.height) == (None, None, None)
+    assert result == Input(result.item, error=result.error)
 
 
 def test_max_pixels_is_the_limit(tmp_path: Path) -> None:

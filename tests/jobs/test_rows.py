@@ -1,8 +1,11 @@
-"""Rows: the task that a prompt names."""
+"""Rows: the task that a prompt names, and errors that take little room."""
 
 import pytest
 
 from paliflow.configs.prompts import task_of
+from paliflow.jobs.plan import Item
+from paliflow.jobs.reading import Input
+from paliflow.jobs.rows import error_row
 
 
 @pytest.mark.parametrize(
@@ -23,3 +26,10 @@ from paliflow.configs.prompts import task_of
 )
 def test_the_first_word_of_a_prompt_names_its_task(prompt: str, task: str) -> None:
     assert task_of(prompt) == task
+
+
+def test_an_error_is_short_whatever_it_quotes() -> None:
+    source = Input(Item("a.jpg"))
+    assert error_row(source, "ocr", "not found")["error"] == "not found"
+    error = error_row(source, "ocr", "prompt: " + "x" * 10**6)["error"]
+    assert error == "prompt: " + "x" * 492 + "... (1000008 characters)"

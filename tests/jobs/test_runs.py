@@ -5,13 +5,26 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from paliflow.configs.base import SpecError
+from paliflow.configs.examples import ExampleSource
 from paliflow.jobs import storage
 from paliflow.jobs.compact import compact
+from paliflow.jobs.examples.sources import read_examples
+from paliflow.jobs.incremental import only_new
 from paliflow.jobs.plan import Item
-from paliflow.jobs.runs import find_run, list_runs, read_summary, row_files, sample_rows, state
+from paliflow.jobs.runs import (
+    find_run,
+    finished_runs,
+    list_runs,
+    read_summary,
+    row_files,
+    sample_rows,
+    state,
+)
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.evaluations import evaluated, right
 from paliflow.tests.jobs.outputs import commit_parts, finish
@@ -38,8 +51,59 @@ def test_runs_of_other_jobs_are_passed_over_but_what_is_broken_is_not(
     planned.write_text('{"spec": {"train": []}, "folder": "x", "sources": []}')
     assert [run.run_id for run in list_runs(str(output))] == ["b"]
     planned.write_text("{}")
-    with pytest.raises(SpecError, match="Plan"):
-        list_runs(str(output))
+    assert [(run.run_id, bool(run.broken)) for run in list_runs(str(output))] == [
+        ("b", False),
+        ("d", True),
+    ]
+    with pytest.raises(SpecError, match=r"plan\.json is broken.*Plan.*move .*run_id=d away"):
+        finished_runs(str(output))
+
+
+BROKEN = [b"{}", b"[]", b"null", b'{"spec": 5}', b"not JSON", b"\xff", b"", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_broken_neighbour_is_listed_and_named_and_hides_no_other_run(
+    make_spec: SpecFactory, tmp_path: Path, content: bytes
+) -> None:
+    output = tmp_path / "output"
+    finish(make_spec(input="missing", run_id="b"), ITEMS)
+    broken = output / "run_id=a" / "_manifest.json"
+    broken.parent.mkdir()
+    broken.write_bytes(content)
+    worse, good = list_runs(str(output))
+    assert state(worse).startswith(f"broken: {broken} is broken, or of a newer Paliflow: ")
+    assert state(good) == "finished"
+    spec = make_spec(input="missing", only_new=True)
+    for use in (
+        lambda: find_run(str(output)),
+        lambda: find_run(str(output), "a"),
+        lambda: list(only_new(ITEMS, spec, "sha")),
+        lambda: list(read_examples(ExampleSource(path=str(output)), ())),
+    ):
+        with pytest.raises(SpecError, match=str(broken)):
+            use()
+    broken.unlink()
+    finish(make_spec(input="missing", run_id="a"), ITEMS)
+    (output / "run_id=a" / "_compact").mkdir()
+    (decision := output / "run_id=a" / "_compact" / "decision.json").write_bytes(content)
+    if content != b"[]":
+        with pytest.raises(SpecError, match=str(decision)):
+            compact(find_run(str(output), "a"))
+
+
+def test_a_broken_part_of_an_unfinished_neighbour_is_named(
+    make_spec: SpecFactory, tmp_path: Path
+) -> None:
+    spec = make_spec(input="missing")
+    commit_parts(spec, ITEMS, [0])
+    part = Path(spec.location, "part-00000.parquet")
+    table = pa.table({"a": [1]})
+    for content in (b"PAR1", b"", table):
+        part.unlink()
+        pq.write_table(content, part) if content is table else part.write_bytes(content)
+        (run,) = list_runs(spec.output)
+        assert state(run).startswith(f"broken: {part} is no part of a run")
 
 
 def test_runs_are_listed_with_how_far_they_are(output: str, make_spec: SpecFactory) -> None:

@@ -29,8 +29,8 @@ def found(source: object, **fields: Any) -> list[Item]:
     return list(items(AnnotateSpec.parse({"prompts": ["caption en"]} | given)))
 
 
-def uris(source: object, column: str = "image") -> list[str]:
-    return [item.uri for item in found(source, image_column=column)]
+def uris(source: object, column: str = "image", **fields: Any) -> list[str]:
+    return [item.uri for item in found(source, image_column=column, **fields)]
 
 
 def test_an_image_file_is_itself(tmp_path: Path) -> None:
@@ -49,10 +49,12 @@ def test_files_come_with_the_version_that_their_storage_gives(tmp_path: Path) ->
     for name in ["a.jpg", "b.jpg"]:
         (tmp_path / name).write_bytes(name.encode())
     expected = [
-        Item(f"{tmp_path}/{n}.jpg", version=storage.version(f"{tmp_path}/{n}.jpg")) for n in "ab"
+        Item(f"{tmp_path}/{n}.jpg", version=storage.version(f"{tmp_path}/{n}.jpg"), roots=roots)
+        for n in "ab"
+        for roots in [(str(tmp_path),)]
     ]
     assert found(tmp_path) == found(tmp_path / "*.jpg") == expected
-    assert found(tmp_path / "a.jpg") == expected[:1]
+    assert found(tmp_path / "a.jpg") == [expected[0]._replace(roots=None)]
     assert expected[0].version
 
 
@@ -89,7 +91,7 @@ def test_a_manifest_names_one_image_a_row_relative_to_itself(tmp_path: Path, suf
     manifest = tmp_path / "lists" / f"manifest{suffix}"
     manifest.parent.mkdir()
     write_manifest(manifest, PATHS)
-    assert uris(manifest, "photo") == [
+    assert uris(manifest, "photo", allowed_roots=["/", "gs://bucket"]) == [
         f"{tmp_path}/lists/x/a.jpg",
         "/data/b.jpg",
         "gs://bucket/c.jpg",
@@ -255,10 +257,11 @@ def test_columns_of_what_has_none_are_refused(tmp_path: Path, fields: dict[str, 
 def test_what_a_later_line_lacks_is_null(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"image": "a.jpg", "n": 1}\n\n{"n": 2}\n{"image": "b.jpg"}')
     rows = found(tmp_path / "m.jsonl", metadata_columns=["n"], prompts=["count {n}"])
+    roots = (str(tmp_path),)
     assert rows == [
-        Item(f"{tmp_path}/a.jpg", prompts=("count 1",), metadata='{"n": 1}'),
-        Item("", prompts=("count 2",), metadata='{"n": 2}'),
-        Item(f"{tmp_path}/b.jpg", prompts=("",), metadata='{"n": null}'),
+        Item(f"{tmp_path}/a.jpg", prompts=("count 1",), metadata='{"n": 1}', roots=roots),
+        Item("", prompts=("count 2",), metadata='{"n": 2}', roots=roots),
+        Item(f"{tmp_path}/b.jpg", prompts=("",), metadata='{"n": null}', roots=roots),
     ]
 
 
@@ -311,7 +314,11 @@ def test_a_bucket_is_listed_globbed_and_holds_manifests(gcs: None) -> None:
     assert uris(f"{root}/") == [f"{root}/a.jpg", f"{root}/b.jpg", f"{root}/sub/c.jpg"]
     assert uris(f"{root}/*.jpg") == [f"{root}/a.jpg", f"{root}/b.jpg"]
     assert uris(f"{root}/a.jpg") == [f"{root}/a.jpg"]
-    assert uris(f"{root}/lists/m.jsonl") == [f"{root}/sub/c.jpg", "gs://other/d.jpg"]
+    roots = ["gs://images/sources", "gs://other"]
+    assert uris(f"{root}/lists/m.jsonl", allowed_roots=roots) == [
+        f"{root}/sub/c.jpg",
+        "gs://other/d.jpg",
+    ]
     with pytest.raises(SpecError, match="no images"):
         uris("gs://images/nowhere")
     with pytest.raises(SpecError, match="nobucket"):
@@ -325,6 +332,6 @@ def test_every_row_of_every_kind_of_manifest_gives_the_same_uris(names: list[str
         for suffix in (".parquet", ".csv", ".jsonl"):
             manifest = Path(folder, f"m{suffix}")
             write_manifest(manifest, [*names, "last.jpg"])
-            found.append(uris(manifest, "photo"))
+            found.append(uris(manifest, "photo", allowed_roots=["/"]))
         assert found[0] == found[1] == found[2]
         assert len(found[0]) == len(names) + 1

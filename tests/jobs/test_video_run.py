@@ -148,8 +148,11 @@ def test_clips_are_evaluated_and_learnt_from(cluster: str, films: Path, tmp_path
     source = {"path": str(write_rows(tmp_path / "labels.jsonl", labels))}
     video = {"every_frames": 40, "clip": {"frames": 4}}
     common = {"output": str(tmp_path / "out"), "run_id": "test", "video": video}
+    roots = {"allowed_roots": [str(films)]}
     asked = EvaluateSpec.parse(
-        common | {"sets": {"held_out": source}, "max_error_fraction": 1.0, "max_new_tokens": 6}
+        common
+        | roots
+        | {"sets": {"held_out": source}, "max_error_fraction": 1.0, "max_new_tokens": 6}
     )
     summary = evaluate(asked, Console())
     assert summary.examples_sha256
@@ -158,7 +161,9 @@ def test_clips_are_evaluated_and_learnt_from(cluster: str, films: Path, tmp_path
     assert [row["status"] for row in predictions] == ["ok", "ok", "ok"]
 
     spec = FineTuneSpec.parse(
-        common | {"train": [source], "batch_size": 3, "duration": {"steps": 1}, "max_tokens": 32}
+        common
+        | roots
+        | {"train": [source], "batch_size": 3, "duration": {"steps": 1}, "max_tokens": 32}
     )
     tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
     plan = write_examples(spec.location + "-tune", sources_of(spec), spec)

@@ -1,10 +1,19 @@
 """What a job's exit code and last lines become."""
 
+import json
+
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from paliflow.configs.summary import SUMMARY_PREFIX
-from paliflow.operators.outcome import TAIL_LINES, conclude, lines_of, outcome, relay
+from paliflow.operators.outcome import (
+    LINE_CHARACTERS,
+    TAIL_LINES,
+    conclude,
+    lines_of,
+    outcome,
+    relay,
+)
 
 SUMMARY = SUMMARY_PREFIX + '{"rows": 4, "spec": {"prompts": ["ocr"]}}'
 
@@ -55,3 +64,23 @@ def test_what_a_job_prints_cannot_command_who_reads_the_log() -> None:
     assert "\\x1b[2J" in str(failure.value)
     relay([line], log := Log())
     assert not set("\x1b\x9b\u202e\u2028") & set(str(log.lines[0]))
+
+
+def test_what_a_job_prints_takes_little_room_in_logs_and_xcoms() -> None:
+    long = "x" * 10**6
+
+    class Log:
+        lines: tuple[object, ...] = ()
+
+        def info(self, message: str, /, *args: object) -> None:
+            self.lines += args
+
+    relay([long], log := Log())
+    assert len(str(log.lines[0])) < LINE_CHARACTERS + 50
+    failed = outcome("FAILED", long, 1, [long] * 100)
+    assert len(json.dumps(failed)) < (TAIL_LINES + 2) * (LINE_CHARACTERS + 50)
+    reasons = {f"{number}{long}": 1 for number in range(30)}
+    summary = SUMMARY_PREFIX + json.dumps({"rows": 4, "error_reasons": reasons})
+    kept = conclude(outcome("SUCCEEDED", "", 0, [summary]))
+    assert (kept["rows"], len(kept["error_reasons"])) == (4, 20)
+    assert len(json.dumps(kept)) < 20_000

@@ -39,6 +39,11 @@ class Spec(BaseModel):
             raise SpecError(f"{cls.__name__}: " + "; ".join(lines)) from None
 
 
+def printable(text: str) -> str:
+    """The text with a replacement for each character that a terminal or a log would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def redacted(text: str) -> str:
     """The text, its URIs without users, passwords and queries, where signatures travel."""
     text = re.sub(r"(\w://)[^\s/?#]*@", r"\1", text)

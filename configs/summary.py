@@ -1,9 +1,9 @@
 """Summaries: what `_manifest.json` holds and what a job reports when it ends."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from paliflow.configs.base import Spec
 
@@ -11,6 +11,17 @@ SPEC_VARIABLE = "PALIFLOW_SPEC"
 """The environment variable that carries a spec, as JSON, to `python -m paliflow.jobs`."""
 SUMMARY_PREFIX = "paliflow-summary: "
 """What precedes the summary's JSON on the last line that `python -m paliflow.jobs` prints."""
+
+
+def _without_null(figures: Any) -> Any:
+    """JSON has no NaN: one that was written as null is no figure."""
+    if not isinstance(figures, dict):
+        return figures
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+Figures = Annotated[dict[str, float], BeforeValidator(_without_null)]
+"""Figures by name, `<set>/<metric>`."""
 
 
 class Summary(Spec):
@@ -89,7 +100,7 @@ class FineTuneSummary(ModelSummary):
     """Why examples were skipped, and how many."""
     loss: float
     """Mean over the last twentieth of the steps, in nats."""
-    figures: dict[str, float] = Field(default_factory=dict)
+    figures: Figures = Field(default_factory=dict)
     """The validation figures of the model, e.g. `held_out/loss`."""
     examples_per_second: float
     """Of the job that finished the run, start-up left out."""
@@ -104,8 +115,7 @@ class EvaluateSummary(ModelSummary):
     error_reasons: dict[str, int] = Field(default_factory=dict)
     examples_sha256: str
     """Of all that was asked and is right: two evaluations compare only if theirs agree."""
-    figures: dict[str, float]
-    """`<set>/<metric>`."""
+    figures: Figures
 
 
 class Comparison(Spec):

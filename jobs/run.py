@@ -15,7 +15,7 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.run import RunSpec
 from paliflow.jobs import storage
 from paliflow.jobs.annotator import Annotator
-from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
+from paliflow.jobs.checkpoints import Resolved, digests_of, resolve, tokenizer_of
 from paliflow.jobs.cluster import actor_options, connected, require_room, room
 from paliflow.jobs.compact import compact
 from paliflow.jobs.driver import Done, Fleet, drive
@@ -31,7 +31,7 @@ from paliflow.jobs.sink import REASONS, present_parts, read_parts
 from paliflow.jobs.sources import items
 from paliflow.jobs.video.cutting import pieces
 
-Digest = Callable[[Resolved], str]
+Digests = Callable[[Resolved], tuple[str, ...]]
 
 
 def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = None) -> RunSummary:
@@ -55,8 +55,12 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         require_same(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {run}", flush=True)
         return _finish(summary, spec)
-    digest = cache(digest_of)  # reads all of the weights
-    plan = read_plan(run) or _plan(run, spec, digest)
+
+    @cache
+    def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
+        return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
+
+    plan = read_plan(run) or _plan(run, spec, digests)
     require_same(plan.spec, spec)
     already = do_missing(Annotator, spec, run, plan, spec, console, ray_address)
     if summary := read_summary(run):  # another driver was here, and may have compacted the parts
@@ -67,7 +71,7 @@ def annotate(spec: AnnotateSpec, console: Console, ray_address: str | None = Non
         location=run,
         spec=spec.model_dump(mode="json"),
         inputs=plan.inputs,
-        **_counts(run, plan, spec, digest),
+        **_counts(run, plan, spec, digests),
         shards=plan.shards,
         checkpoint=plan.pinned(spec).checkpoint,
         started=started,
@@ -130,17 +134,17 @@ def do_missing(
     return already
 
 
-def _plan(run: str, spec: AnnotateSpec, digest: Digest) -> Plan:
+def _plan(run: str, spec: AnnotateSpec, digests: Digests) -> Plan:
     resolved = resolve(spec)
     found = items(spec)
     if spec.only_new:
-        found = only_new(found, spec, digest(resolved))
+        found = only_new(found, spec, digests(resolved))
     if spec.video:
         found = pieces(found, spec)
     return write_plan(run, found, spec.model_dump(mode="json"), resolved)
 
 
-def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[str, Any]:
+def _counts(run: str, plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]:
     """What the parts say they hold, if that is what the plan wants.
 
     Raises:
@@ -175,7 +179,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         "ok": rows - errors,
         "errors": errors,
         "error_reasons": dict(reasons.most_common(REASONS)),
-        "checkpoint_sha256": checkpoints.pop() if checkpoints else digest(plan.pinned(spec)),
+        "checkpoint_sha256": checkpoints.pop() if checkpoints else digests(plan.pinned(spec))[0],
     }
 
 

@@ -74,7 +74,7 @@ def measure(output: str, candidates: int) -> None:
     spec = AnnotateSpec(input="x", output=output, run_id="now", prompts=(PROMPT,))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock = time.perf_counter()
-    left = sum(1 for _ in only_new(_candidates(candidates), spec, CHECKPOINT))
+    left = sum(1 for _ in only_new(_candidates(candidates), spec, [CHECKPOINT]))
     seconds = time.perf_counter() - clock
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(

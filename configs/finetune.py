@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from paliflow.configs.base import Spec
 from paliflow.configs.examples import EvaluationSet, ExampleSource, SetName
 from paliflow.configs.resources import Accelerators
-from paliflow.configs.run import ModelSpec
+from paliflow.configs.run import BatchSize, ModelSpec, Tokens
 
 
 class Duration(Spec):
@@ -74,21 +74,21 @@ class FineTuneSpec(ModelSpec):
     """Patterns of parameter paths that stay as they are, e.g. `img/.*`."""
     lora: Lora | None = None
     """Train low-rank adapters instead of the weights."""
-    batch_size: PositiveInt = 32
+    batch_size: BatchSize = 32
     """Examples an optimizer step, over all workers."""
     accumulate: PositiveInt = 1
     """Parts that a batch is cut into, one after another: less memory, the same step."""
     remat: bool | None = None
     """Recompute each layer in the backward pass instead of keeping its activations: less memory
     for a third more time. If not given, on accelerators and not on CPUs, where it costs more."""
-    max_tokens: PositiveInt = 128
+    max_tokens: Tokens = 128
     """Tokens of prefix and suffix together; a longer example is an error, never cut."""
     images_per_example: PositiveInt = 1
     """Images of every example, concatenated in the order of its list; with `video`, its paths are
     of videos, each one clip."""
     image_size: PositiveInt | None = None
     """Pixels of the square input, if not the checkpoint's."""
-    max_new_tokens: PositiveInt = 64
+    max_new_tokens: Tokens = 64
     """Tokens generated at most where a validation metric needs answers."""
     validate_every: Duration = Duration(percent=20)
     """Between two looks at the validation sets."""

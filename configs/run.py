@@ -47,6 +47,9 @@ def _plain_run_id(value: str) -> str:
     return value
 
 
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+Tokens = Annotated[int, Field(ge=1, le=8192)]
+"""Of a text: Gemma knows no more positions."""
 Stored = Annotated[str, Field(min_length=1), AfterValidator(_local_or_gs)]
 """A local path or a `gs://` URI."""
 Checkpoint = Annotated[str, Field(min_length=1), AfterValidator(_checkpoint)]
@@ -181,13 +184,14 @@ class AskSpec(ModelSpec, FleetSpec):
     can write to is refused."""
     mask_decoder: Stored | None = None
     """The mask decoder's weights (`vae-oid.npz`); without it `segment` gives boxes only."""
-    max_new_tokens: PositiveInt = 64
+    max_new_tokens: Tokens = 64
     """Tokens generated at most; an answer cut by this has `finished` false."""
-    max_prompt_tokens: PositiveInt = 512
+    max_prompt_tokens: Tokens = 512
     """A prompt with more tokens is refused before anything runs."""
-    batch_size: PositiveInt | None = None
+    batch_size: BatchSize | None = None
     """Images a device batch. If not given, as many as the chips' memory is reckoned to hold, and
-    16 on a CPU. Halved where the memory runs out."""
+    16 on a CPU. Refused where it is reckoned to take more than there is; halved where the memory
+    runs out all the same."""
     accelerators_per_actor: Accelerators = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`. An actor that finds other
     devices than these refuses to load."""

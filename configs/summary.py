@@ -1,9 +1,9 @@
 """Summaries: what `_manifest.json` holds and what a job reports when it ends."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from paliflow.configs.base import Spec
 
@@ -18,6 +18,17 @@ SUMMARY_PREFIX = "paliflow-summary: "
 def cut_said(cut: int) -> str:
     """What the line that sums a run up says of answers that were cut."""
     return f", {cut} cut by max_new_tokens" if cut else ""
+
+
+def _without_null(figures: Any) -> Any:
+    """JSON has no NaN: one that was written as null is no figure."""
+    if not isinstance(figures, dict):
+        return figures
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+Figures = Annotated[dict[str, float], BeforeValidator(_without_null)]
+"""Figures by name, `<set>/<metric>`."""
 
 
 class Summary(Spec):
@@ -104,7 +115,7 @@ class FineTuneSummary(ModelSummary):
     """Why examples were skipped, and how many."""
     loss: float
     """Mean over the last twentieth of the steps, in nats."""
-    figures: dict[str, float] = Field(default_factory=dict)
+    figures: Figures = Field(default_factory=dict)
     """The validation figures of the model, e.g. `held_out/loss`."""
     examples_per_second: float
     """Of the job that finished the run, start-up left out."""
@@ -121,8 +132,7 @@ class EvaluateSummary(ModelSummary):
     """Answers that ended at `max_new_tokens`."""
     examples_sha256: str
     """Of all that was asked and is right: two evaluations compare only if theirs agree."""
-    figures: dict[str, float]
-    """`<set>/<metric>`."""
+    figures: Figures
 
 
 class Comparison(Spec):

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
@@ -13,11 +13,10 @@ from typing import Any
 import jax
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.base import SpecError
 from paliflow.configs.folders import require_closed
 from paliflow.jobs.accelerators import require_accelerators
 from paliflow.jobs.asking import Asked, Asker
-from paliflow.jobs.checkpoints import require_digest, tokenizer_of
+from paliflow.jobs.checkpoints import loading, opened, tokenizer_of
 from paliflow.jobs.cluster import share_cores
 from paliflow.jobs.driver import Beat, Done
 from paliflow.jobs.plan import Item, Plan, read_shard
@@ -26,13 +25,7 @@ from paliflow.jobs.reader import at_once, reader
 from paliflow.jobs.reading import Input
 from paliflow.jobs.sink import commit_part
 from paliflow.jobs.tracks import link
-from paliflow.model import (
-    MaskDecoder,
-    PaliGemma,
-    Tokenizer,
-    checkpoint_sha256,
-    local_copy,
-)
+from paliflow.model import MaskDecoder, PaliGemma
 
 _BATCHES_AHEAD = 2
 
@@ -68,31 +61,25 @@ class Annotator:
         share_cores(spec)
         require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
         if spec.compilation_cache:
-            with _loading("compilation_cache", spec.compilation_cache):
+            with loading("compilation_cache", spec.compilation_cache):
                 if not spec.compilation_cache.startswith("gs://"):
                     require_closed(Path(spec.compilation_cache))
             jax.config.update("jax_compilation_cache_dir", spec.compilation_cache)
-        checkpoint = pinned.checkpoint
-        tokenizer_uri = tokenizer_of(spec, checkpoint)
-        with _loading("tokenizer", tokenizer_uri), local_copy(tokenizer_uri) as path:
-            tokenizer = Tokenizer.from_file(path)
         overrides = spec.model_dump(include={"query_pre_attn_scalar"}, exclude_none=True)
-        with _loading("checkpoint", checkpoint), local_copy(checkpoint) as path:
-            sha256 = checkpoint_sha256(path)
-            require_digest(pinned, sha256)
+        with opened(pinned, tokenizer_of(spec, pinned.checkpoint)) as files:
             model = PaliGemma.from_checkpoint(
-                path, dtype=spec.dtype, model_parallel=spec.model_parallel, **overrides
+                files.path, dtype=spec.dtype, model_parallel=spec.model_parallel, **overrides
             )
         mask_decoder = None
         if spec.mask_decoder:
-            with _loading("mask_decoder", spec.mask_decoder):
+            with loading("mask_decoder", spec.mask_decoder):
                 mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
-        with _loading("max_prompt_tokens", spec.max_prompt_tokens):
-            self._asker = Asker(model, tokenizer, mask_decoder, spec)
+        with loading("max_prompt_tokens", spec.max_prompt_tokens):
+            self._asker = Asker(model, files.tokenizer, mask_decoder, spec)
         self._image_size = model.config.image_size
         self._about = {
             "spec": spec.model_dump_json(),
-            "checkpoint_sha256": sha256,
+            "checkpoint_sha256": files.sha256,
             "version": version("paliflow"),
         }
         self._loaded_s = time.monotonic() - self._started
@@ -192,11 +179,3 @@ class Annotator:
             for own in rows:
                 link(own, spec.video.track)
         return rows, busy_s
-
-
-@contextmanager
-def _loading(field: str, value: object) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, PermissionError, ValueError) as error:
-        raise SpecError(f"{field}={value!r}: {error}") from error

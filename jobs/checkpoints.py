@@ -1,14 +1,27 @@
 """Where a spec's weights and tokenizer are, and what `registry://` stands for."""
 
 import posixpath
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.run import ModelSpec
 from paliflow.jobs import registry, storage
-from paliflow.model import BUNDLED_CHECKPOINT, checkpoint_sha256, local_copy
+from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer, checkpoint_sha256, local_copy
 from paliflow.model.checkpoint import read_checkpoint
+from paliflow.model.files import checkpoint_digests
 from paliflow.model.weights import infer_config
+
+_LASTING = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+"""Of the errors of files, those that another try meets again."""
 
 
 class Resolved(NamedTuple):
@@ -48,41 +61,106 @@ def tokenizer_of(spec: ModelSpec, checkpoint: str) -> str:
         spec: may name it.
         checkpoint: what the spec's resolved to; else the tokenizer lies beside it.
     """
+    return spec.tokenizer or _beside(checkpoint)
+
+
+def _beside(checkpoint: str) -> str:
     folder = posixpath.dirname(checkpoint) if checkpoint.endswith(".npz") else checkpoint
-    return spec.tokenizer or posixpath.join(folder, "tokenizer.model")
+    return posixpath.join(folder, "tokenizer.model")
 
 
-def digest_of(resolved: Resolved) -> str:
-    """The digest of weights; reads all of them if no registry says."""
+def digest_of(resolved: Resolved, tokenizer: str | None = None) -> str:
+    """The digest of weights with their tokenizer; reads all of them if no registry says."""
+    return digests_of(resolved, tokenizer)[0]
+
+
+def digests_of(resolved: Resolved, tokenizer: str | None = None) -> tuple[str, ...]:
+    """As `digest_of`, and the digest that runs of older versions have, without the tokenizer."""
     if resolved.sha256:
-        return resolved.sha256
-    with local_copy(resolved.checkpoint) as path:
-        return checkpoint_sha256(path)
+        return (resolved.sha256,)
+    with ExitStack() as stack:
+        return _open(stack, resolved.checkpoint, tokenizer)[2]
 
 
-def require_digest(resolved: Resolved, sha256: str) -> None:
-    """
+class Opened(NamedTuple):
+    """A checkpoint and its tokenizer on this machine, which fit each other."""
+
+    path: Path
+    tokenizer: Tokenizer
+    sha256: str
+    """What the registry says, or `digests[0]`."""
+    digests: tuple[str, ...]
+    """As `digests_of`."""
+
+
+@contextmanager
+def opened(resolved: Resolved, tokenizer: str) -> Iterator[Opened]:
+    """A checkpoint and its tokenizer as local files, for as long as they are read.
+
     Raises:
-        SpecError: weights that were read are not those that were registered.
+        SpecError: one is missing or malformed, they do not fit each other, or they are not what
+            was registered.
     """
-    if resolved.sha256 not in (None, sha256):
-        raise SpecError(
-            f"checkpoint={resolved.checkpoint!r}: its digest is {sha256}, but the registry says "
-            f"{resolved.sha256}: the file was changed since; register it again, as a new version"
-        )
+    checkpoint = resolved.checkpoint
+    with ExitStack() as stack:
+        path, local, digests = _open(stack, checkpoint, tokenizer)
+        assert local
+        if resolved.sha256 not in (None, *digests):
+            raise SpecError(
+                f"checkpoint={checkpoint!r}: its digest is {digests[0]}, but the registry says "
+                f"{resolved.sha256}: the file was changed since, or its tokenizer; register it "
+                "again, as a new version"
+            )
+        with loading("tokenizer", tokenizer):
+            read = Tokenizer.from_file(local)
+        with loading("checkpoint", checkpoint):
+            leaves, described = read_checkpoint(path)
+            shapes = {name: leaf.shape for name, leaf in leaves.items()}
+            config = infer_config(shapes, **described)
+        with loading("tokenizer", tokenizer):
+            read.require_fit(config.text)
+        with loading("checkpoint", checkpoint):
+            yield Opened(path, read, resolved.sha256 or digests[0], digests)
+
+
+def _open(
+    stack: ExitStack, checkpoint: str, tokenizer: str | None
+) -> tuple[Path, Path | None, tuple[str, ...]]:
+    """Both as local files, and their digests."""
+    local = None
+    if tokenizer:
+        with loading("tokenizer", tokenizer):
+            local = stack.enter_context(local_copy(tokenizer))
+    with loading("checkpoint", checkpoint):
+        path = stack.enter_context(local_copy(checkpoint))
+        inside = tokenizer and tokenizer.startswith(f"{checkpoint}/")
+        return path, local, checkpoint_digests(path, None if inside else local)
+
+
+@contextmanager
+def loading(field: str, value: object) -> Iterator[None]:
+    """Turns what a bad file of a spec's field raises into a `SpecError` that names it."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except (*_LASTING, ValueError, TypeError) as error:
+        raise SpecError(f"{field}={value!r}: {error}") from error
 
 
 def weights_of(checkpoint: str) -> registry.Weights:
-    """A checkpoint as a registry knows it; reads all of it.
+    """A checkpoint as a registry knows it, with the tokenizer beside it; reads all of it.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is none, or the tokenizer is another's.
     """
-    try:
+    with loading("checkpoint", checkpoint):
         where = storage.absolute(checkpoint)
+        tokenizer = _beside(where)
+        if storage.is_file(tokenizer):
+            with opened(Resolved(where, None), tokenizer) as files:
+                return registry.Weights(where, files.sha256)
         with local_copy(where) as path:
             leaves, described = read_checkpoint(path)
             infer_config({name: leaf.shape for name, leaf in leaves.items()}, **described)
             return registry.Weights(where, checkpoint_sha256(path))
-    except (FileNotFoundError, PermissionError, ValueError) as error:
-        raise SpecError(f"checkpoint={checkpoint!r}: {error}") from error

@@ -4,6 +4,7 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -62,7 +63,7 @@ def parts_of(evaluation: Evaluation, figures: Iterable[str]) -> dict[str, Score]
     """What each figure is made of, example by example of its set.
 
     Raises:
-        SpecError: the evaluation has no such figure.
+        SpecError: the evaluation has no such figure, or it is no number.
     """
     names = {figure: figure.partition("/") for figure in figures}
     for figure in names:
@@ -74,10 +75,13 @@ def parts_of(evaluation: Evaluation, figures: Iterable[str]) -> dict[str, Score]
     metrics = sorted({metric for _, _, metric in names.values()})
     with storage.open_binary(posixpath.join(evaluation.location, PREDICTIONS)) as file:
         table = pq.read_table(file, columns=["set", *metrics])
-    return {
+    parts = {
         figure: _score(table.filter(pc.field("set") == name)[metric])
         for figure, (name, _, metric) in names.items()
     }
+    if odd := [figure for figure, score in parts.items() if not np.isfinite(score).all()]:
+        raise SpecError(f"{', '.join(odd)} of {evaluation.location}: no number; evaluate it again")
+    return parts
 
 
 def _score(column: pa.ChunkedArray) -> Score:

@@ -11,6 +11,7 @@ from paliflow.configs.base import SpecError, printable
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.configs.summary import FineTuneSummary
 from paliflow.jobs import storage
+from paliflow.jobs.checkpoints import Resolved, digest_of
 from paliflow.jobs.cluster import connected
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, sources_of, write_examples
 from paliflow.jobs.identity import require_same
@@ -25,7 +26,7 @@ from paliflow.jobs.training.log import read_log
 from paliflow.jobs.training.start import begin, steps_of
 from paliflow.jobs.training.watch import Watch
 from paliflow.jobs.training.worker import Job, Outcome
-from paliflow.model import checkpoint_sha256, local_copy
+from paliflow.model import local_copy
 
 _PACKAGES = "paliflow", "ray", "jax", "flax", "optax", "orbax-checkpoint", "grain", "pyarrow"
 
@@ -98,8 +99,7 @@ def _summary(job: Job, outcome: Outcome, started: datetime, seconds: float) -> F
         storage.overwrite(f"{model_folder(spec)}/tokenizer.model", file)
     card = model_card(job, outcome, looks.get(0, {}), figures, versions)
     storage.overwrite(f"{model_folder(spec)}/README.md", io.BytesIO(card.encode()))
-    with local_copy(model_uri(spec)) as path:
-        digest = checkpoint_sha256(path)
+    digest = digest_of(Resolved(model_uri(spec), None), f"{model_folder(spec)}/tokenizer.model")
     return FineTuneSummary(
         run_id=spec.run_id,
         location=run,

@@ -1,10 +1,12 @@
 """How many rows an actor's devices take at a time, reckoned from their memory."""
 
+import os
 from dataclasses import replace
 
 import jax
 
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import SpecError
 from paliflow.model import PaliGemma, PaliGemmaConfig
 from paliflow.model.cost import Memory, Shape, largest_batch, memory
 
@@ -42,6 +44,7 @@ def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> t
 
     Raises:
         ValueError: not even one row fits.
+        SpecError: not as many rows fit as the spec says.
     """
     copies = model.mesh.shape["data"]
     shape = replace(shape_of(spec, prompt_tokens), data_parallel=copies)
@@ -55,4 +58,17 @@ def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> t
                 f"a prompt of {prompt_tokens} tokens takes {need.total / 2**30:.1f} GiB of each "
                 f"chip, which has {limit / 2**30:.1f}; lower it or raise model_parallel"
             )
-    return width, memory(model.config, shape, width)
+    need = memory(model.config, shape, width)
+    there = limit or host_memory()
+    if need.total > there:
+        raise SpecError(
+            f"batch_size={width} with max_new_tokens={spec.max_new_tokens} and prompts of "
+            f"{prompt_tokens} tokens takes {need.total / 2**30:.1f} GiB of each device, which has "
+            f"{there / 2**30:.1f}; lower them"
+        )
+    return width, need
+
+
+def host_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

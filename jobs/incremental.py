@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, groupby, islice
@@ -66,7 +66,9 @@ class _Answer(NamedTuple):
     """Both of the content that was asked about."""
 
 
-def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) -> Iterator[Item]:
+def only_new(
+    items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: Collection[str]
+) -> Iterator[Item]:
     """The items, in order, that earlier runs of the output have not answered; with what is left.
 
     A prompt about an item is answered if a finished run with the same checkpoint has a row of
@@ -77,13 +79,13 @@ def only_new(items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: str) 
     Args:
         items: streamed to a temporary file.
         spec: says where the output is, what is asked, and of which hosts.
-        checkpoint_sha256: of the weights that would answer now.
+        checkpoint_sha256: digests of the weights that would answer now, as `digests_of`.
     """
     asked_of = spec.model_dump(mode="json")["video"]
     earlier = [
         run
         for run in finished_runs(spec.output)
-        if run.checkpoint_sha256 == checkpoint_sha256 and run.spec.get("video") == asked_of
+        if run.checkpoint_sha256 in checkpoint_sha256 and run.spec.get("video") == asked_of
     ]
     if not earlier:
         yield from items

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.run import REGISTERED
+from paliflow.configs.summary import Figures
 from paliflow.jobs import storage
 
 _ATTEMPTS = 100
@@ -21,20 +22,23 @@ class Weights(NamedTuple):
     checkpoint: str
     """An absolute path or URI."""
     sha256: str
-    """As `checkpoint_sha256` digests them."""
+    """As `checkpoint_sha256` digests them, with their tokenizer."""
 
 
 class Version(Spec):
     """Weights under a number that is theirs for ever."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     number: int
     """From 1."""
     checkpoint: str
     sha256: str
+    """Of older versions of Paliflow that of an .npz alone, without its tokenizer."""
     registered: datetime
     source: str | None = None
     """The evaluation that they were registered for, by its location."""
-    figures: dict[str, float] = Field(default_factory=dict)
+    figures: Figures = Field(default_factory=dict)
     """That evaluation's."""
 
 
@@ -122,6 +126,9 @@ def update(registry: str, name: str, change: Change) -> Model:
 
     Returns:
         The model as it is now.
+
+    Raises:
+        SpecError: what would be written could not be read again.
     """
     uri = _uri(registry)
     own: tuple[Move, ...] = ()
@@ -136,8 +143,12 @@ def update(registry: str, name: str, change: Change) -> Model:
             return model
         own = changed.history[len(model.history) :]
         after = Registry(models={**now.models, name: changed})
-        content = io.BytesIO(after.model_dump_json(indent=2).encode())
-        if storage.replace(uri, content, seen):
+        try:
+            content = after.model_dump_json(indent=2)
+            Registry.parse(content)
+        except ValueError as error:
+            raise SpecError(f"{uri} is left as it is: {error}") from error
+        if storage.replace(uri, io.BytesIO(content.encode()), seen):
             return changed
     raise RuntimeError(f"{uri}: somebody else was faster {_ATTEMPTS} times")
 
@@ -148,17 +159,22 @@ def with_version(
     source: str | None = None,
     figures: dict[str, float] | None = None,
 ) -> tuple[Model, int]:
-    """The model with these weights among its versions, and their number; once, however often."""
+    """The model with these weights among its versions, and their number; once, however often.
+
+    Raises:
+        SpecError: a figure is no finite number.
+    """
     for known in model.versions:
         if (known.checkpoint, known.sha256) == weights:
             return model, known.number
-    version = Version(
-        number=len(model.versions) + 1,
-        checkpoint=weights.checkpoint,
-        sha256=weights.sha256,
-        registered=datetime.now(UTC),
-        source=source,
-        figures=figures or {},
+    version = Version.parse(
+        {
+            **weights._asdict(),
+            "number": len(model.versions) + 1,
+            "registered": datetime.now(UTC),
+            "source": source,
+            "figures": figures or {},
+        }
     )
     return model.model_copy(update={"versions": (*model.versions, version)}), version.number
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
 from paliflow.configs.run import REGISTERED
 
 registry = typer.Typer(no_args_is_help=True)
@@ -35,20 +35,23 @@ def show(
 
     models = read(folder).models
     if not (shown := {known: models[known] for known in models if name in (None, known)}):
-        there = ", ".join(models) or "none"
+        there = ", ".join(map(printable, models)) or "none"
         raise SpecError(f"{folder}: no model {name!r} there; there are {there}")
     console = Console()
     for known, model in shown.items():
-        versions = Table("version", "aliases", "registered", "checkpoint", title=known, box=None)
+        columns = "version", "aliases", "registered", "checkpoint"
+        versions = Table(*columns, title=_text(known), box=None)
         for version in reversed(model.versions):
             own = [alias for alias, number in model.aliases.items() if number == version.number]
             when = f"{version.registered.astimezone():%Y-%m-%d %H:%M}"
-            versions.add_row(str(version.number), " ".join(own), when, Text(version.checkpoint))
+            versions.add_row(
+                str(version.number), _text(" ".join(own)), when, _text(version.checkpoint)
+            )
         history = Table("when", "alias", "from", "to", "why", box=None)
         for move in reversed(model.history):
             moved = str(move.origin or ""), f"{move.target}{' (back)' * move.back}"
             when = f"{move.when.astimezone():%Y-%m-%d %H:%M}"
-            history.add_row(when, move.alias, *moved, Text(move.why))
+            history.add_row(when, _text(move.alias), *moved, _text(move.why))
         console.print(versions, "", history, "")
 
 
@@ -92,6 +95,11 @@ def rollback(folder: Folder, alias: Alias, why: Why = "rolled back by hand") -> 
 
     move = rollback(folder, name, own, why)
     print(f"{name}@{own} is version {move.target} again; it was {move.origin}")
+
+
+def _text(text: str) -> Text:
+    """Text of a registry, which others may have written: no markup."""
+    return Text(printable(text))
 
 
 def _split(alias: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from paliflow.configs.run import RunSpec
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs import storage
 from paliflow.jobs.annotator import Annotator
-from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
+from paliflow.jobs.checkpoints import Resolved, digests_of, resolve, tokenizer_of
 from paliflow.jobs.cluster import (
     actor_options,
     awaited,
@@ -42,7 +42,7 @@ from paliflow.jobs.sink import REASONS, present_parts, read_parts
 from paliflow.jobs.sources import items
 from paliflow.jobs.video.cutting import pieces
 
-Digest = Callable[[Resolved], str]
+Digests = Callable[[Resolved], tuple[str, ...]]
 _PATIENCE_S = 10.0
 """Starting takes some seconds; whoever waits for longer is told what for."""
 
@@ -75,8 +75,12 @@ def annotate(
         print(f"run {spec.run_id} is finished already: {printable(run)}", flush=True)
         return _finish(summary, spec)
     require_folder(spec)
-    digest = cache(digest_of)  # reads all of the weights
-    plan = read_plan(run) or _plan(run, spec, digest, list_items)
+
+    @cache
+    def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
+        return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
+
+    plan = read_plan(run) or _plan(run, spec, digests, list_items)
     require_same(plan.spec, spec)
     already = do_missing(Annotator, spec, run, plan, spec, console, ray_address)
     if summary := read_summary(run):  # another driver was here, and may have compacted the parts
@@ -87,7 +91,7 @@ def annotate(
         location=run,
         spec=spec.model_dump(mode="json"),
         inputs=plan.inputs,
-        **_counts(run, plan, spec, digest),
+        **_counts(run, plan, spec, digests),
         shards=plan.shards,
         passed_over=plan.passed_over,
         checkpoint=plan.pinned(spec).checkpoint,
@@ -161,20 +165,20 @@ def do_missing(
 def _plan(
     run: str,
     spec: AnnotateSpec,
-    digest: Digest,
+    digests: Digests,
     list_items: Callable[[AnnotateSpec, Counter[str]], Iterator[Item]],
 ) -> Plan:
     resolved = resolve(spec)
     passed_over: Counter[str] = Counter()
     found = list_items(spec, passed_over)
     if spec.only_new:
-        found = only_new(found, spec, digest(resolved))
+        found = only_new(found, spec, digests(resolved))
     if spec.video:
         found = pieces(found, spec)
     return write_plan(run, found, spec.model_dump(mode="json"), resolved, passed_over)
 
 
-def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[str, Any]:
+def _counts(run: str, plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]:
     """What the parts say they hold, if that is what the plan wants.
 
     Raises:
@@ -211,7 +215,7 @@ def _counts(run: str, plan: Plan, spec: AnnotateSpec, digest: Digest) -> dict[st
         "errors": errors,
         "cut": cut,
         "error_reasons": dict(reasons.most_common(REASONS)),
-        "checkpoint_sha256": checkpoints.pop() if checkpoints else digest(plan.pinned(spec)),
+        "checkpoint_sha256": checkpoints.pop() if checkpoints else digests(plan.pinned(spec))[0],
     }
 
 

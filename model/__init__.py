@@ -7,14 +7,18 @@ from paliflow.model.detections import (
     parse_detections,
     score_detections,
 )
-from paliflow.model.files import BUNDLED_CHECKPOINT, checkpoint_sha256, local_copy
+from paliflow.model.files import (
+    BUNDLED_CHECKPOINT,
+    CheckpointError,
+    checkpoint_sha256,
+    local_copy,
+)
 from paliflow.model.generate import Generation
 from paliflow.model.images import Decoded, ImageTooLarge, decode_image, preprocess
 from paliflow.model.mask_decoder import MaskDecoder
 from paliflow.model.paligemma import PaliGemma
 from paliflow.model.sampling import Greedy, Nucleus, Sampler, Temperature, TopK
 from paliflow.model.tokenizer import Tokenizer
-from paliflow.model.weights import CheckpointError
 
 __all__ = [
     "BUNDLED_CHECKPOINT",

@@ -31,6 +31,7 @@ class TextConfig:
     the reference leaves the cap out when it trains and applies it from the second decoded token
     on, so its decoding disagrees with its own teacher forcing. Here the cap holds everywhere or
     nowhere; greedy tokens do not depend on it, log-probabilities do.
+    `bos_id`, `eos_id`, `pad_id`: the tokens that the weights were trained with.
     """
 
     vocab_size: int
@@ -44,6 +45,9 @@ class TextConfig:
     attn_logits_softcap: float | None = None
     final_logits_softcap: float | None = None
     post_norms: bool = False
+    bos_id: int = 2
+    eos_id: int = 1
+    pad_id: int = 0
 
 
 @dataclass(frozen=True)

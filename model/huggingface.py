@@ -3,17 +3,20 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import einops
 import numpy as np
 from flax import traverse_util
 from jax.typing import DTypeLike
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from paliflow.configs.base import Spec
 from paliflow.model.config import PaliGemmaConfig
-from paliflow.model.weights import Array, CheckpointError, Leaf
+from paliflow.model.files import CheckpointError, reading
+from paliflow.model.weights import Array, Leaf
 
 # Axes: W vision width, M mlp_dim, D text width, V vocabulary, N patch, p q pixel of a patch,
 # c colour, H query head, K key-value head, h head_dim.
@@ -33,6 +36,52 @@ _TEXT = "language_model.layers.{}"
 _OURS_VISION = "img/Transformer/encoderblock"
 _OURS_ATTENTION = f"{_OURS_VISION}/MultiHeadDotProductAttention_0"
 _VOCAB_SIZE, _PADDED_ROWS = 257_152, 257_216
+_CONFIG_BYTES = 1_000_000
+
+
+_SpecialId = NonNegativeInt | tuple[NonNegativeInt, ...] | None
+"""Some name several end tokens: that says nothing of which was trained."""
+
+
+class _Tower(Spec):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    num_attention_heads: PositiveInt
+    num_hidden_layers: Annotated[int, Field(ge=1, le=1000)]
+
+
+class _TextTower(_Tower):
+    num_key_value_heads: PositiveInt
+    model_type: str = "gemma"
+    query_pre_attn_scalar: PositiveFloat | None = None
+    attn_logit_softcapping: PositiveFloat | None = 50.0
+    bos_token_id: _SpecialId = None
+    eos_token_id: _SpecialId = None
+    pad_token_id: _SpecialId = None
+
+
+class _ConfigJson(Spec):
+    """What is read of config.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    vision_config: _Tower
+    text_config: _TextTower
+    bos_token_id: _SpecialId = None
+    eos_token_id: _SpecialId = None
+    pad_token_id: _SpecialId = None
+
+    @property
+    def special_ids(self) -> dict[str, Any]:
+        """The ids that it names, by their names in `TextConfig`."""
+        ids = {}
+        for said in (self.text_config, self):
+            ids |= {
+                name: value
+                for name in ("bos_id", "eos_id", "pad_id")
+                if isinstance(value := getattr(said, f"{name[:3]}_token_id"), int)
+            }
+        return ids
 
 
 def _vision_entries() -> Iterator[_Entry]:
@@ -107,24 +156,25 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Leaf], dict[str, Any]]:
     Raises:
         CheckpointError: config.json or tensors are missing or unknown.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        vision, text = config["vision_config"], config["text_config"]
-        sizes = {
-            "vh": vision["num_attention_heads"],
-            "H": text["num_attention_heads"],
-            "K": text["num_key_value_heads"],
-        }
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}/config.json is missing or lacks {error}") from None
+    with reading(folder / "config.json", "configuration"):
+        content = (folder / "config.json").read_bytes()
+        if len(content) > _CONFIG_BYTES:
+            raise ValueError(f"it has {len(content)} bytes, {_CONFIG_BYTES} are allowed")
+        config = _ConfigJson.parse(content.decode())
+    vision, text = config.vision_config, config.text_config
+    sizes = {
+        "vh": vision.num_attention_heads,
+        "H": text.num_attention_heads,
+        "K": text.num_key_value_heads,
+    }
     files, shapes = _tensors(folder)
-    post_norms = text.get("model_type") == "gemma2"
+    post_norms = text.model_type == "gemma2"
     leaves: dict[str, Leaf] = {}
     for entry in (*_vision_entries(), *_text_entries(post_norms)):
         depth = None
         if "{}" in entry.tensors[0]:
             tower = vision if entry.path.startswith("img/") else text
-            depth = tower["num_hidden_layers"]
+            depth = tower.num_hidden_layers
         leaves[entry.path] = _leaf(entry, depth, sizes, files, shapes)
     if shapes:
         raise CheckpointError(f"{folder} has unexpected tensors: {', '.join(sorted(shapes))}")
@@ -133,11 +183,11 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Leaf], dict[str, Any]]:
         leaves["llm/embedder/input_embedding"] = Leaf(
             (_VOCAB_SIZE, table.shape[1]), lambda dtype: table.read(dtype)[:_VOCAB_SIZE]
         )
-    overrides: dict[str, Any] = {}
-    if "query_pre_attn_scalar" in text:
-        overrides["query_pre_attn_scalar"] = text["query_pre_attn_scalar"]
+    overrides = config.special_ids
+    if text.query_pre_attn_scalar is not None:
+        overrides["query_pre_attn_scalar"] = text.query_pre_attn_scalar
     if post_norms:
-        overrides["attn_logits_softcap"] = text.get("attn_logit_softcapping", 50.0)
+        overrides["attn_logits_softcap"] = text.attn_logit_softcapping
     return leaves, overrides
 
 
@@ -146,7 +196,7 @@ def _tensors(folder: Path) -> tuple[dict[str, tuple[Path, str]], dict[str, tuple
     files: dict[str, tuple[Path, str]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "np") as file:
+        with reading(path, "safetensors file"), safe_open(path, "np") as file:
             for name in file.keys():  # noqa: SIM118, not a mapping
                 if not name.endswith("lm_head.weight"):
                     files[_plain_name(name)] = path, name
@@ -165,13 +215,16 @@ def _leaf(
     known = {axis: size for axis, size in sizes.items() if f"({axis} " in entry.pattern}
     names = [[t.format(layer) for t in entry.tensors] for layer in range(depth or 1)]
     if missing := [name for row in names for name in row if name not in shapes]:
-        raise CheckpointError(f"tensors are missing: {', '.join(missing[:5])} ({len(missing)})")
+        raise CheckpointError(
+            f"tensors are missing: {', '.join(missing[:5])} ({len(missing)}); download all files"
+        )
     found = {shapes.pop(name) for row in names for name in row}
     if len(found) > 1:
         raise CheckpointError(f"tensors of {entry.path} differ in shape: {sorted(found)}")
     stacked = (len(entry.tensors),) if len(entry.tensors) > 1 else ()
     try:
-        one = einops.rearrange(np.empty(found.pop(), np.bool_), entry.pattern, **known).shape
+        # A shape may be of any size: this one has no memory.
+        one = einops.rearrange(np.broadcast_to(False, found.pop()), entry.pattern, **known).shape
     except einops.EinopsError as error:
         raise CheckpointError(f"{entry.tensors[0]} does not fit {entry.path}: {error}") from None
 
@@ -202,7 +255,7 @@ def _leaf(
 
 
 def _read(path: Path, name: str) -> Array:
-    with safe_open(path, "np") as file:
+    with reading(path, "safetensors file"), safe_open(path, "np") as file:
         tensor: Array = file.get_tensor(name)
         return tensor
 
@@ -258,9 +311,9 @@ def _config_json(config: PaliGemmaConfig, dtype: DTypeLike) -> dict[str, Any]:
         "architectures": ["PaliGemmaForConditionalGeneration"],
         "model_type": "paligemma",
         "dtype": np.dtype(dtype).name,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
+        "bos_token_id": text.bos_id,
+        "eos_token_id": text.eos_id,
+        "pad_token_id": text.pad_id,
         "hidden_size": text.width,
         "projection_dim": text.width,
         "image_token_index": text.vocab_size,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from paliflow.model.files import local_copy
-from paliflow.model.weights import CheckpointError
+from paliflow.model.files import CheckpointError, local_copy, reading
+from paliflow.model.npz import read_npz
 
 _RESBLOCKS = ("decoder.2.net", "decoder.3.net")
 _UPSAMPLES = ("decoder.4", "decoder.6", "decoder.8", "decoder.10")
@@ -25,6 +25,7 @@ _CONVOLUTIONS = (
     "decoder.12",
 )
 _CODEBOOK = "_vq_vae._embedding"
+_CODES = 128
 
 
 class Rle(TypedDict):
@@ -45,13 +46,20 @@ class MaskDecoder:
         """Reads `vae-oid.npz` or a like file, local or `gs://`; computes in float32.
 
         Raises:
-            CheckpointError: arrays are missing.
+            CheckpointError: arrays are missing or misshapen.
         """
         wanted = [_CODEBOOK, *(f"{c}.{p}" for c in _CONVOLUTIONS for p in ("weight", "bias"))]
-        with local_copy(path) as local, np.load(local, allow_pickle=False) as arrays:
+        with local_copy(path) as local:
+            arrays = read_npz(local)
             if missing := [name for name in wanted if name not in arrays]:
                 raise CheckpointError(f"{path} is not a mask decoder, missing: {missing}")
-            return cls({name: jnp.asarray(arrays[name], jnp.float32) for name in wanted})
+            params = {n: jnp.asarray(arrays[n].read(np.dtype(np.float32))) for n in wanted}
+        codes = jax.ShapeDtypeStruct((1, 16), jnp.int32)
+        with reading(local, "mask decoder"):
+            made = jax.eval_shape(_decode, params, codes).shape
+            if (len(params[_CODEBOOK]), made) != (_CODES, (1, 64, 64)):
+                raise ValueError(f"{len(params[_CODEBOOK])} codes become masks of {made[1:]}")
+        return cls(params)
 
     def __call__(self, codes: ArrayLike) -> jax.Array:
         """int32 [B, 16], row by row of a 4 x 4 grid, to float32 [B, 64, 64] in about [-1, 1]."""

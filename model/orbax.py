@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from paliflow.model.weights import CheckpointError, Leaf
+from paliflow.model.files import reading, require_plausible_size
+from paliflow.model.weights import Leaf
 
 
 def write_orbax(folder: Path, params: Mapping[str, Any]) -> None:
@@ -25,12 +27,13 @@ def read_orbax(folder: Path) -> dict[str, Leaf]:
     Raises:
         CheckpointError: not an Orbax folder.
     """
-    try:
+    with reading(folder, "Orbax folder"):
         with ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.metadata(folder.absolute()).item_metadata.tree
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder} is neither safetensors nor Orbax: {error}") from None
-    shapes = {path: tuple(leaf.shape) for path, leaf in _flatten(tree).items()}
+        shapes = {path: tuple(leaf.shape) for path, leaf in _flatten(tree).items()}
+        # Chunks that are missing are filled up: a few bytes of JSON declare any size.
+        stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        require_plausible_size(sum(map(prod, shapes.values())), stored)
 
     @cache
     def restored(dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def read_orbax(folder: Path) -> dict[str, Leaf]:
             path: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
             for path, shape in shapes.items()
         }
-        with ocp.StandardCheckpointer() as checkpointer:
+        with reading(folder, "Orbax folder"), ocp.StandardCheckpointer() as checkpointer:
             target = traverse_util.unflatten_dict(wanted, sep="/")
             return _flatten(checkpointer.restore(folder.absolute(), target))
 

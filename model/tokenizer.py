@@ -8,11 +8,16 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from paliflow.model.config import TextConfig
+from paliflow.model.files import reading
+
 # Generated code, invisible to type checkers.
 _ModelProto: Any = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
 
 LOC_PIECES = tuple(f"<loc{i:04d}>" for i in range(1024))
 SEG_PIECES = tuple(f"<seg{i:03d}>" for i in range(128))
+_FILE_BYTES = 64 * 2**20
+"""PaliGemma's tokenizer has 4 MiB."""
 
 
 def add_extra_pieces(model: bytes) -> bytes:
@@ -50,8 +55,39 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Tokenizer":
-        """Reads `paligemma_tokenizer.model`, `gemma_tokenizer.model` or a like file."""
-        return cls(Path(path).read_bytes())
+        """Reads `paligemma_tokenizer.model`, `gemma_tokenizer.model` or a like file.
+
+        Raises:
+            CheckpointError: it is no sentencepiece model, or lacks what prompts need.
+        """
+        with reading(Path(path), "tokenizer (a sentencepiece model)"):
+            size = Path(path).stat().st_size
+            if size > _FILE_BYTES:
+                raise ValueError(f"it has {size} bytes, {_FILE_BYTES} are allowed")
+            return cls(Path(path).read_bytes())
+
+    def require_fit(self, text: TextConfig) -> None:
+        """
+        Raises:
+            ValueError: the weights were trained with another tokenizer.
+        """
+        locations = text.vocab_size - len(LOC_PIECES) - len(SEG_PIECES)
+        segments = locations + len(LOC_PIECES)
+        wanted = {
+            "vocabulary": (self.vocab_size, text.vocab_size),
+            LOC_PIECES[0]: (self.loc_ids[0], locations),
+            LOC_PIECES[-1]: (self.loc_ids[-1], segments - 1),
+            SEG_PIECES[0]: (self.seg_ids[0], segments),
+            SEG_PIECES[-1]: (self.seg_ids[-1], text.vocab_size - 1),
+            "<bos>": (self.bos_id, text.bos_id),
+            "<eos>": (self.eos_id, text.eos_id),
+            "<pad>": (self.pad_id, text.pad_id),
+        }
+        other = [f"{what} is {own}, not {its}" for what, (own, its) in wanted.items() if own != its]
+        if other:
+            raise ValueError(
+                f"the weights were trained with another tokenizer: {'; '.join(other)}; give theirs"
+            )
 
     def _special(self, piece: str, declared: int) -> int:
         if declared >= 0:
@@ -81,8 +117,13 @@ class Tokenizer:
         return list(self._processor.encode(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; <loc> and <seg> are written out, other control pieces are dropped."""
-        return str(self._processor.decode([int(i) for i in ids]))
+        """Text of ids; <loc> and <seg> are written out, other control pieces are dropped.
+
+        An id that is no piece's, as a table of embeddings may have, is the unknown piece.
+        """
+        unknown, pieces = self._processor.unk_id(), range(self.vocab_size)
+        known = [id_ if (id_ := int(i)) in pieces else unknown for i in ids]
+        return str(self._processor.decode(known))
 
     def offsets(self, ids: Sequence[int]) -> list[int]:
         """Where each token's text starts in `decode(ids)`, and its length at the end."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from math import prod
+from math import isqrt, prod
 from typing import Any, NamedTuple
 
 import jax
@@ -14,14 +14,11 @@ from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
+from paliflow.model.files import CheckpointError
 from paliflow.model.layout import pack, places
 from paliflow.model.network import Network
 
 Array = NDArray[Any]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is not a PaliGemma; the message lists what is wrong with it."""
 
 
 class Leaf(NamedTuple):
@@ -50,11 +47,18 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], **overrides: Any) -> Pal
         overrides: any field of `TextConfig` by name, or `image_size` in pixels.
 
     Raises:
-        CheckpointError: a parameter that the configuration is read from is missing.
+        CheckpointError: a parameter that the configuration is read from is missing or odd.
         TypeError: an override that is not one.
     """
     try:
+        if odd := next((path for path, shape in shapes.items() if min(shape, default=1) < 1), None):
+            raise ValueError(f"{odd} {shapes[odd]} is empty")
+        _, patches, position_width = shapes["img/pos_embedding"]
         patch, _, _, vision_width = shapes["img/embedding/kernel"]
+        if isqrt(patches) ** 2 != patches or position_width != vision_width:
+            raise ValueError(
+                f"img/pos_embedding {shapes['img/pos_embedding']} is no square of patches"
+            )
         depth, _, vision_heads, _ = shapes[f"{_ATTENTION}/query/kernel"]
         vision = VisionConfig(
             width=vision_width,
@@ -62,7 +66,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], **overrides: Any) -> Pal
             mlp_dim=shapes[f"{_BLOCK}/MlpBlock_0/Dense_0/kernel"][-1],
             num_heads=vision_heads,
             patch_size=patch,
-            num_patches=shapes["img/pos_embedding"][1],
+            num_patches=patches,
         )
         vocab_size, width = shapes["llm/embedder/input_embedding"]
         depth, heads, _, head_dim = shapes["llm/layers/attn/q_einsum/w"]
@@ -79,7 +83,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], **overrides: Any) -> Pal
             attn_logits_softcap=50.0 if post_norms else None,
             post_norms=post_norms,
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
             f"not a PaliGemma checkpoint, missing or odd: {error}; "
             f"it has {len(shapes)} parameters, e.g. {sorted(shapes)[:3]}"
@@ -170,7 +174,10 @@ def fitting(leaves: Mapping[str, Leaf], config: PaliGemmaConfig) -> dict[str, Le
     Raises:
         CheckpointError: parameters are missing, unexpected or misshapen; all are listed.
     """
-    expected = expected_shapes(config)
+    try:
+        expected = expected_shapes(config)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise CheckpointError(f"no PaliGemma has these shapes: {error}") from error
     position = "img/pos_embedding"
     problems = [f"- missing {p} {expected[p]}" for p in sorted(expected.keys() - leaves.keys())]
     problems += [

@@ -1,8 +1,6 @@
 """How a run starts: from which weights, by which recipe; settled once, before any worker."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -11,9 +9,9 @@ from jax.sharding import AbstractMesh
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.finetune import Duration, FineTuneSpec
 from paliflow.jobs import storage
-from paliflow.jobs.checkpoints import Resolved, require_digest, resolve, tokenizer_of
+from paliflow.jobs.checkpoints import Resolved, opened, resolve, tokenizer_of
 from paliflow.jobs.identity import require_same
-from paliflow.model import PaliGemmaConfig, Tokenizer, checkpoint_sha256, local_copy
+from paliflow.model import PaliGemmaConfig
 from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.recipe import Recipe
 from paliflow.model.train import Trainer
@@ -52,52 +50,38 @@ def begin(spec: FineTuneSpec) -> Start:
         start = Start.parse(storage.read_bytes(uri).decode())
     except FileNotFoundError:
         resolved = resolve(spec)
-        found = _look(spec, resolved, tokenizer_of(spec, resolved.checkpoint))
+        found, _ = _look(spec, resolved, tokenizer_of(spec, resolved.checkpoint))
         if storage.commit_if_absent(uri, io.BytesIO(found.model_dump_json(indent=2).encode())):
             return found
         start = Start.parse(storage.read_bytes(uri).decode())
     require_same(start.spec, spec)
-    now = _look(spec, Resolved(start.checkpoint, None), start.tokenizer)
-    if now.checkpoint_sha256 != start.checkpoint_sha256:
+    now, digests = _look(spec, Resolved(start.checkpoint, None), start.tokenizer)
+    if start.checkpoint_sha256 not in digests:
         raise SpecError(
             f"checkpoint={start.checkpoint!r}: its sha256 was {start.checkpoint_sha256} when "
             f"run_id={spec.run_id!r} began and is {now.checkpoint_sha256} now; put the weights "
-            "back, or start another run"
+            "and their tokenizer back, or start another run"
         )
     return start
 
 
-def _look(spec: FineTuneSpec, resolved: Resolved, tokenizer: str) -> Start:
-    checkpoint = resolved.checkpoint
-    with loading("tokenizer", tokenizer), local_copy(tokenizer) as path:
-        Tokenizer.from_file(path)
-    with loading("checkpoint", checkpoint), local_copy(checkpoint) as path:
-        sha256 = checkpoint_sha256(path)
-        require_digest(resolved, sha256)
-        config, _ = open_weights(path, spec)
+def _look(spec: FineTuneSpec, resolved: Resolved, tokenizer: str) -> tuple[Start, tuple[str, ...]]:
+    """What a run would start from now, and the digests that it is known by."""
+    with opened(resolved, tokenizer) as files:
+        config, _ = open_weights(files.path, spec)
     try:
         # Which parameters are trained depends on no device, and this process may have none.
         mesh: Any = AbstractMesh((1,), ("data",))
         Trainer(config, recipe_of(spec, Steps(2, 1, 1, 1)), mesh)
     except ValueError as error:
         raise SpecError(str(error)) from None
-    return Start(
+    start = Start(
         spec=spec.model_dump(mode="json"),
-        checkpoint=checkpoint,
-        checkpoint_sha256=sha256,
+        checkpoint=resolved.checkpoint,
+        checkpoint_sha256=files.sha256,
         tokenizer=tokenizer,
     )
-
-
-@contextmanager
-def loading(field: str, value: object) -> Iterator[None]:
-    """Turns what a bad file of a spec's field raises into a `SpecError` that names it."""
-    try:
-        yield
-    except SpecError:
-        raise
-    except (FileNotFoundError, PermissionError, ValueError, TypeError) as error:
-        raise SpecError(f"{field}={value!r}: {error}") from error
+    return start, files.digests
 
 
 def open_weights(path: Any, spec: FineTuneSpec) -> tuple[PaliGemmaConfig, dict[str, Leaf]]:

@@ -66,7 +66,10 @@ class Validation:
             batch = global_batch(fed.batch, trainer.mesh)
             loss, number = trainer.loss(state, frozen, batch)
             total, count = total + float(loss), count + int(number)
-            answers = _answer(Network(trainer.config), params, batch, spec.max_new_tokens)
+            answers = _answer(
+                *(Network(trainer.config), params, batch, spec.max_new_tokens),
+                self._tokenizer.eos_id,
+            )
             for tokens, length, counts in zip(*map(_host, answers), strict=True):
                 text = self._tokenizer.decode(tokens[:length].tolist())
                 texts.append(text if counts else None)
@@ -78,9 +81,9 @@ class Validation:
         return {f"{name}/loss": total / max(1, count), **figures}
 
 
-@partial(jax.jit, static_argnums=(0, 3))
+@partial(jax.jit, static_argnums=(0, 3, 4))
 def _answer(
-    network: Network, params: Any, batch: Batch, max_new_tokens: int
+    network: Network, params: Any, batch: Batch, max_new_tokens: int, eos_id: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Greedy answers to the prefixes of a batch, their lengths, and which rows are examples."""
     asked = jnp.asarray(batch.mask_ar) == 0
@@ -95,7 +98,7 @@ def _answer(
         0,
         max_new_tokens=max_new_tokens,
         sampler=Greedy(),
-        eos_id=1,
+        eos_id=eos_id,
     )
     length = answer.lengths - answer.finished  # without the end token
     return answer.tokens, length, jnp.asarray(batch.mask_loss).any(1)

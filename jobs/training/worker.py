@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from paliflow.configs.base import SpecError
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.jobs.accelerators import require_accelerators
+from paliflow.jobs.checkpoints import Resolved, opened
 from paliflow.jobs.examples.feed import training_feed
 from paliflow.jobs.examples.plan import ExamplePlan
+from paliflow.jobs.fitting import host_memory
 from paliflow.jobs.limits import ErrorLimits
 from paliflow.jobs.training.devices import Speed, gather_counts
 from paliflow.jobs.training.export import export
@@ -24,7 +26,6 @@ from paliflow.jobs.training.log import Log
 from paliflow.jobs.training.saving import Checkpoints, Tally
 from paliflow.jobs.training.start import Start, Steps, open_weights, recipe_of
 from paliflow.jobs.training.validation import Validation
-from paliflow.model import Tokenizer, local_copy
 from paliflow.model.sharding import global_batch, global_mesh
 from paliflow.model.train import Trainer
 from paliflow.model.weights import Leaf
@@ -95,10 +96,18 @@ class _Training:
                 f"batch_size={spec.batch_size} has to divide by accumulate={spec.accumulate} times "
                 f"{self._mesh.size} devices"
             )
-        with local_copy(job.start.tokenizer) as path:
-            self._tokenizer = Tokenizer.from_file(path)
-        with local_copy(job.start.checkpoint) as path:
-            config, leaves = open_weights(path, spec)
+        start = Resolved(job.start.checkpoint, job.start.checkpoint_sha256)
+        with opened(start, job.start.tokenizer) as files:
+            self._tokenizer = files.tokenizer
+            config, leaves = open_weights(files.path, spec)
+            # float32 [B, F, size, size, 3]
+            rows = spec.batch_size // jax.process_count() * spec.frames_per_example
+            images, there = rows * config.image_size**2 * 3 * 4, host_memory()
+            if images > there:
+                raise SpecError(
+                    f"batch_size={spec.batch_size}: its images take {images / 2**30:.1f} GiB of "
+                    f"this host's memory, which has {there / 2**30:.1f}; lower it"
+                )
             self._trainer = Trainer(config, recipe_of(spec, steps), self._mesh)
             self._state, self._frozen = self._trainer.init(_unread(leaves))
         self._image_size = config.image_size

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sentencepiece import sentencepiece_model_pb2
 
 from paliflow.benchmarks.digits.scenes import answer, compose
 from paliflow.configs import FineTuneSpec
@@ -61,3 +62,11 @@ def train_here(spec: FineTuneSpec) -> Outcome:
     start, plan = begin(spec), write_examples(spec.location, sources_of(spec), spec)
     examples = sum(s.examples for s in plan.sources if s.name.startswith("train/"))
     return Outcome(**work(Job(spec, start, plan, steps_of(spec, examples)).packed()))
+
+
+def swap_pieces(tokenizer: Path) -> None:
+    """Exchanges two pieces of a tokenizer: the same ids say something else."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.read_bytes())  # type: ignore[attr-defined]
+    one, other = proto.pieces[300], proto.pieces[301]
+    one.piece, other.piece = other.piece, one.piece
+    tokenizer.write_bytes(proto.SerializeToString())

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import SpecError
 from paliflow.jobs.fitting import fitting_batch, shape_of
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma
 from paliflow.model.cost import memory
@@ -95,3 +96,18 @@ def test_a_chip_is_given_the_largest_batch_that_it_is_reckoned_to_hold(
     monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(2**10)])
     with pytest.raises(ValueError, match=r"8 tokens takes .* of each chip, which has 0\.0; low"):
         fitting_batch(model, _spec(), 8)
+
+
+def test_a_batch_that_no_device_holds_is_refused_before_memory_is_asked_for(
+    model: PaliGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = _spec(batch_size=65_536, max_new_tokens=8192)
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(2**33)])
+    with pytest.raises(SpecError, match=r"batch_size=65536 with max_new_tokens=8192 .* GiB of"):
+        fitting_batch(model, spec, 8)
+
+
+@pytest.mark.parametrize("field", ["batch_size", "max_new_tokens", "max_prompt_tokens"])
+def test_a_thousand_million_of_anything_is_refused_when_a_spec_is_read(field: str) -> None:
+    with pytest.raises(SpecError, match=f"{field}=1000000000: Input should be less than or equal"):
+        AnnotateSpec.parse({**_spec().model_dump(), field: 10**9})

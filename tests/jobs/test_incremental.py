@@ -70,7 +70,7 @@ def output(tmp_path: Path) -> str:
 
 
 def left(output: str, items: Sequence[Item], checkpoint: str = "c", **fields: Any) -> list[Item]:
-    return list(only_new(items, spec_of(output, **fields), checkpoint))
+    return list(only_new(items, spec_of(output, **fields), [checkpoint]))
 
 
 def test_a_first_run_does_everything(output: str) -> None:

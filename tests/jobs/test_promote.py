@@ -1,5 +1,7 @@
 """The gate moves an alias for what is surely better, and for nothing else."""
 
+import json
+import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,3 +184,17 @@ def test_a_first_checkpoint_seeds_an_alias_and_no_other_does(tmp_path: Path) -> 
         job.promote(spec_of(tmp_path, checkpoint="/not/there.npz", alias="other"), Console())
     with pytest.raises(SpecError, match="is neither safetensors nor Orbax"):
         job.promote(spec_of(tmp_path, checkpoint=str(tmp_path), alias="other"), Console())
+
+
+def test_a_figure_that_is_no_number_promotes_nothing(tmp_path: Path, incumbent: str) -> None:
+    candidate = evaluated(tmp_path, "new", [math.nan, *right(0.9)[1:]], right(0.9))
+    figures = {"held_out/exact_match": None, "old_domain/anls": 0.9}
+    manifest = Path(candidate, "_manifest.json")
+    assert json.loads(manifest.read_text())["figures"] == figures
+    with pytest.raises(SpecError, match="'held_out/exact_match' is no figure of"):
+        promote(tmp_path, candidate, incumbent)
+    told = json.loads(manifest.read_text()) | {"figures": {"held_out/exact_match": 0.9}}
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(SpecError, match=r"held_out/exact_match of .*new: no number; evaluate it"):
+        promote(tmp_path, candidate, incumbent)
+    assert model(tmp_path).aliases == {"production": 1}

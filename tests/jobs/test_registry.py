@@ -1,15 +1,23 @@
 """The registry: changed by one at a time, resolved once, rolled back step by step."""
 
+import hashlib
+import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sentencepiece import sentencepiece_model_pb2
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import registry
-from paliflow.jobs.checkpoints import Resolved, digest_of, resolve
+from paliflow.jobs.annotator import Annotator
+from paliflow.jobs.checkpoints import Resolved, digest_of, opened, resolve, weights_of
+from paliflow.jobs.plan import write_plan
 from paliflow.jobs.registry import Model, Weights, with_alias, with_version
+from paliflow.model import BUNDLED_CHECKPOINT
+from paliflow.tests.jobs.labelled import swap_pieces
 
 
 @pytest.fixture(params=["local", "gs"])
@@ -126,3 +134,91 @@ def test_what_is_no_registry_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "registry.json").write_text('{"models": {"digits": {"owner": "me"}}}')
     with pytest.raises(SpecError, match=r"registry\.json is no registry, or of a newer Paliflow"):
         register(str(tmp_path), "1")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The bundled checkpoint with its tokenizer, to change."""
+    for name in ("model.npz", "tokenizer.model"):
+        shutil.copy(BUNDLED_CHECKPOINT.with_name(name), tmp_path)
+    return tmp_path / "model.npz"
+
+
+def test_a_tokenizer_changed_after_it_was_registered_is_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    weights, tokenizer = weights_of(str(model)), str(tmp_path / "tokenizer.model")
+    registered = Resolved(*weights)
+    with opened(registered, tokenizer) as files:
+        assert files.sha256 == registered.sha256
+    swap_pieces(tmp_path / "tokenizer.model")
+    with (
+        pytest.raises(SpecError, match=r"but the registry says .* or its tokenizer"),
+        opened(registered, tokenizer),
+    ):
+        pass
+    assert weights_of(str(model)).sha256 != weights.sha256
+
+
+def test_a_version_registered_before_tokenizers_were_digested_is_used(
+    folder: str, model: Path
+) -> None:
+    alone = hashlib.sha256(model.read_bytes()).hexdigest()
+    registry.register(folder, "digits", Weights(str(model), alone))
+    resolved = resolve(spec_of(folder, "registry://digits@1"))
+    with opened(resolved, str(model.with_name("tokenizer.model"))) as files:
+        assert files.sha256 == alone  # so that evaluations of it are still of this version
+
+
+def test_a_tokenizer_of_other_weights_is_not_registered(model: Path) -> None:
+    tokenizer = model.with_name("tokenizer.model")
+    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.read_bytes())  # type: ignore[attr-defined]
+    del proto.pieces[300:340]
+    tokenizer.write_bytes(proto.SerializeToString())
+    with pytest.raises(SpecError, match=r"tokenizer=.*<loc0000> is 344, not 384"):
+        weights_of(str(model))
+    tokenizer.unlink()
+    assert weights_of(str(model)).sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf])
+def test_a_figure_that_is_no_number_never_reaches_a_registry(folder: str, figure: float) -> None:
+    fill(folder, 1)
+    before = registry.read(folder)
+
+    def change(model: Model) -> Model:
+        figures = {"held_out/anls": figure}
+        return with_version(model, Weights("gs://m/2.npz", "2"), figures=figures)[0]
+
+    with pytest.raises(SpecError, match=r"figures\.held_out/anls=(nan|inf)"):
+        registry.update(folder, "digits", change)
+    assert registry.read(folder) == before
+
+
+def test_a_registry_that_holds_a_null_figure_is_readable(tmp_path: Path) -> None:
+    fill(str(tmp_path), 1)
+    file = tmp_path / "registry.json"
+    text = file.read_text()
+    assert '"figures": {}' in text
+    file.write_text(text.replace('"figures": {}', '"figures": {"a/anls": null, "a/cider": 0.5}'))
+    assert digits(str(tmp_path)).versions[0].figures == {"a/cider": 0.5}
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    fill(str(tmp_path), 1)
+    before = (tmp_path / "registry.json").read_bytes()
+    with pytest.raises(SpecError, match="is left as it is"):
+        registry.move(str(tmp_path), "digits", "staging", 1, "\udcff")
+    assert (tmp_path / "registry.json").read_bytes() == before
+
+
+def test_an_annotator_loads_no_weights_whose_tokenizer_was_changed(
+    model: Path, tmp_path: Path
+) -> None:
+    where = str(tmp_path)
+    registry.register(where, "digits", weights_of(str(model)))
+    spec = spec_of(where, "registry://digits@1")
+    plan = write_plan(str(tmp_path / "run"), [], spec.model_dump(mode="json"), resolve(spec))
+    swap_pieces(tmp_path / "tokenizer.model")
+    with pytest.raises(SpecError, match=r"but the registry says .* or its tokenizer"):
+        Annotator(spec, str(tmp_path / "run"), plan).load()

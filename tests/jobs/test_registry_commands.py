@@ -1,11 +1,13 @@
 """`paliflow promote` and `paliflow registry`: an alias moved by the rule, and by hand."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from paliflow.configs.base import printable
 from paliflow.jobs import registry
 from paliflow.jobs.cli import main
 from paliflow.jobs.registry import Weights
@@ -111,3 +113,23 @@ def test_help_teaches(
     shown = capsys.readouterr().out
     for text in taught:
         assert text in shown
+
+
+def test_texts_of_a_registry_say_nothing_to_the_terminal(
+    folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "\x1b]0;owned\x07[red]new[/red][/]\r\u202e\u2028"
+    content = Path(folder, "registry.json").read_text()
+    for text in ("the first", "/models/old.npz", "production"):
+        content = content.replace(f'"{text}"', json.dumps(f"{odd}{text}"))
+    content = content.replace('"digits"', json.dumps(f"{odd}digits"))
+    Path(folder, "registry.json").write_text(content)
+    assert call("registry", "show", folder, monkeypatch=monkeypatch) == 0
+    assert call("registry", "show", folder, "letters", monkeypatch=monkeypatch) == 2
+    out, err = capsys.readouterr()
+    shown = f"{printable(odd)}digits"
+    assert shown in out
+    assert shown in err
+    for text in ("the first", "/models/old.npz", "production"):
+        assert printable(odd) + text in out
+    assert not set("\x1b\x07\r\u202e\u2028") & set(out + err)

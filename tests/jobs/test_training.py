@@ -1,7 +1,9 @@
 """The parts of a fine-tuning run, without Ray: start, loop, log, checkpoints, export."""
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,18 @@ from rich.console import Console
 
 from paliflow.configs import FineTuneSpec
 from paliflow.configs.base import SpecError
+from paliflow.jobs.examples.plan import sources_of, write_examples
 from paliflow.jobs.finetune import finetune
 from paliflow.jobs.limits import ErrorLimitError
+from paliflow.jobs.training import worker
 from paliflow.jobs.training.export import model_uri
 from paliflow.jobs.training.log import Log, read_log, read_progress
 from paliflow.jobs.training.saving import Checkpoints
 from paliflow.jobs.training.start import begin, steps_of
 from paliflow.jobs.training.watch import described
+from paliflow.jobs.training.worker import Job, work
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
-from paliflow.tests.jobs.labelled import finetune_spec, train_here
+from paliflow.tests.jobs.labelled import finetune_spec, swap_pieces, train_here
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -196,6 +201,41 @@ def test_a_run_keeps_its_spec_and_its_weights(folder: Path, tmp_path: Path) -> N
         file.write(b"\0")
     with pytest.raises(SpecError, match="its sha256 was"):
         begin(spec)
+
+
+def test_a_worker_trains_from_nothing_but_what_was_looked_at(folder: Path, tmp_path: Path) -> None:
+    for name in ("model.npz", "tokenizer.model"):
+        shutil.copy(BUNDLED_CHECKPOINT.with_name(name), tmp_path)
+    fields = {"output": str(tmp_path), "checkpoint": str(tmp_path / "model.npz")}
+    spec = finetune_spec(folder, **fields)
+    start, plan = begin(spec), write_examples(spec.location, sources_of(spec), spec)
+    swap_pieces(tmp_path / "tokenizer.model")
+    with pytest.raises(SpecError, match=r"its digest is .* the file was changed since, or its tok"):
+        work(Job(spec, start, plan, steps_of(spec, 24)).packed())
+    with pytest.raises(SpecError, match="and their tokenizer back, or start another run"):
+        begin(spec)
+
+
+def test_a_start_of_an_older_version_goes_on(folder: Path, tmp_path: Path) -> None:
+    spec = finetune_spec(folder, output=str(tmp_path))
+    start = begin(spec)
+    alone = hashlib.sha256(BUNDLED_CHECKPOINT.read_bytes()).hexdigest()
+    assert start.checkpoint_sha256 != alone
+    file = Path(spec.location, "_plan", "start.json")
+    file.write_text(file.read_text().replace(start.checkpoint_sha256, alone))
+    assert begin(spec).checkpoint_sha256 == alone
+
+
+def test_a_batch_whose_images_fill_the_memory_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for field in ("batch_size", "max_tokens", "max_new_tokens"):
+        with pytest.raises(SpecError, match=f"{field}=1000000000: Input should be less than or"):
+            finetune_spec(folder, **{field: 10**9})
+    spec = finetune_spec(folder, output=str(tmp_path), batch_size=65_536)
+    monkeypatch.setattr(worker, "host_memory", lambda: 2**30)
+    with pytest.raises(SpecError, match=r"batch_size=65536: its images take 2\.3 GiB of this host"):
+        train_here(spec)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
+from paliflow.model.checkpoint import read_checkpoint
+from paliflow.model.config import TextConfig
 from paliflow.model.examples import encode_examples
 from paliflow.model.tokenizer import LOC_PIECES, SEG_PIECES, add_extra_pieces
+from paliflow.model.weights import infer_config
 
 TOKENIZER = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
 
@@ -126,3 +129,44 @@ def test_an_example_is_prompt_suffix_and_end_with_the_masks_of_training() -> Non
 def test_an_example_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match=r"longer than 5: 'ocr' -> '1 2 3'"):
         encode_examples(TOKENIZER, [("ocr", "1 2 3")], 5)
+
+
+def _text(vocab_size: int, **ids: int) -> TextConfig:
+    return TextConfig(vocab_size, 1, 1, 1, 1, 1, 1, 1.0, **ids)
+
+
+def test_the_bundled_tokenizer_fits_the_bundled_weights() -> None:
+    leaves, described = read_checkpoint(BUNDLED_CHECKPOINT)
+    shapes = {name: leaf.shape for name, leaf in leaves.items()}
+    TOKENIZER.require_fit(infer_config(shapes, **described).text)
+
+
+def test_a_tokenizer_of_other_pieces_does_not_fit_weights() -> None:
+    tokenizer = Tokenizer(_plain_model())
+    size = tokenizer.vocab_size
+    tokenizer.require_fit(_text(size))
+    for trained in (size - 40, size + 40):
+        said = rf"<loc0000> is {size - 1152}, not {trained - 1152}; .*<seg000> is {size - 128}, not"
+        with pytest.raises(ValueError, match=rf"vocabulary is {size}, not {trained}; {said}"):
+            tokenizer.require_fit(_text(trained))
+
+
+def test_a_tokenizer_whose_locations_lie_elsewhere_does_not_fit_weights() -> None:
+    early = Tokenizer(_plain_model(user_defined_symbols=["\n", *LOC_PIECES[:2]], vocab_size=332))
+    with pytest.raises(ValueError, match="another tokenizer: <loc0000> is 5, not"):
+        early.require_fit(_text(early.vocab_size))
+
+
+@pytest.mark.parametrize("name", ["bos", "eos", "pad"])
+def test_a_tokenizer_of_other_special_ids_does_not_fit_weights(name: str) -> None:
+    odd = Tokenizer(_plain_model(pad_id=3, eos_id=2, bos_id=1, unk_id=0))
+    odd.require_fit(_text(odd.vocab_size, pad_id=3, eos_id=2, bos_id=1))
+    with pytest.raises(ValueError, match=f"<{name}> is [123], not [012]"):
+        odd.require_fit(_text(odd.vocab_size))
+
+
+@given(st.lists(st.integers(-(2**40), 2**40)))
+def test_an_id_outside_the_tokenizer_is_the_unknown_piece(ids: list[int]) -> None:
+    assert TOKENIZER.decode([*ids, TOKENIZER.loc_ids[7]]).endswith("<loc0007>")
+    assert TOKENIZER.offsets([TOKENIZER.vocab_size, TOKENIZER.loc_ids[7]])[-1] >= len("<loc0007>")
+    assert "\u2047" in TOKENIZER.decode([TOKENIZER.vocab_size])

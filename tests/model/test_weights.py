@@ -1,5 +1,6 @@
 """Weight files open, are written back, and say loudly what is wrong with them."""
 
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.ndimage import zoom
 
 from paliflow.model import CheckpointError, PaliGemma, checkpoint_sha256, local_copy
+from paliflow.model.files import checkpoint_digests
 from paliflow.model.huggingface import write_huggingface
 from paliflow.model.network import Network, apply
 from paliflow.model.npz import write_npz
@@ -279,3 +281,28 @@ def test_checkpoints_load_from_gcs(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         with pytest.raises(FileNotFoundError, match="no such object or prefix"):
             PaliGemma.from_checkpoint("gs://models/nothing.npz")
+
+
+def test_config_json_says_which_special_tokens_were_trained(tmp_path: Path) -> None:
+    assert load_reference("hf_pg1").config.text.eos_id == 1
+    model, params = load_reference("pg1"), reference_params("pg1")
+    text = dataclasses.replace(model.config.text, bos_id=1, eos_id=2, pad_id=3)
+    write_huggingface(tmp_path, params, dataclasses.replace(model.config, text=text))
+    assert PaliGemma.from_checkpoint(tmp_path).config.text == text
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["eos_token_id"] = [1, 107]  # of several nothing is known
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert PaliGemma.from_checkpoint(tmp_path).config.text.eos_id == 1
+
+
+def test_the_digest_of_a_file_covers_the_tokenizer_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "model.npz").write_text("1")
+    alone = checkpoint_sha256(tmp_path / "model.npz")
+    (tmp_path / "tokenizer.model").write_text("a b")
+    first = checkpoint_digests(tmp_path / "model.npz")
+    (tmp_path / "tokenizer.model").write_text("b a")
+    second = checkpoint_digests(tmp_path / "model.npz")
+    assert first[1] == second[1] == alone
+    assert len({alone, first[0], second[0]}) == 3
+    (tmp_path / "other.model").write_text("a b")
+    assert checkpoint_digests(tmp_path / "model.npz", tmp_path / "other.model") == first

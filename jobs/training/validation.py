@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
@@ -36,19 +37,17 @@ class Validation:
         }
 
     def __call__(self, state: TrainState, frozen: Params) -> dict[str, float]:
-        """The figures: `<set>/loss` in nats, `<set>/<metric>`."""
+        """The figures of what would be exported: `<set>/loss` in nats, `<set>/<metric>`."""
         if not self._examples:
             return {}
-        merged = self._trainer.merged(state, frozen)
-        params = jax.tree.map(lambda leaf: leaf.astype(self._spec.dtype), merged)
+        leaves = self._trainer.exported(state, frozen, self._spec.exported_dtype)
+        params = unflatten_dict(dict(leaves), sep="/")
         figures: dict[str, float] = {}
         for name, chosen in self._spec.validation.items():
-            figures |= self._look(name, chosen, state, frozen, params)
+            figures |= self._look(name, chosen, params)
         return figures
 
-    def _look(
-        self, name: str, chosen: EvaluationSet, state: TrainState, frozen: Params, params: Any
-    ) -> dict[str, float]:
+    def _look(self, name: str, chosen: EvaluationSet, params: Any) -> dict[str, float]:
         spec, trainer, examples = self._spec, self._trainer, self._examples[name]
         feed = validation_feed(
             spec.location,
@@ -64,9 +63,11 @@ class Validation:
         texts: list[str | None] = []
         for fed in feed:
             batch = global_batch(fed.batch, trainer.mesh)
-            loss, number = trainer.loss(state, frozen, batch)
+            loss, number = trainer.loss(params, batch)
             total, count = total + float(loss), count + int(number)
-            answers = _answer(Network(trainer.config), params, batch, spec.max_new_tokens)
+            answers = _answer(
+                Network(trainer.config, spec.dtype), params, batch, spec.max_new_tokens
+            )
             for tokens, length, counts in zip(*map(_host, answers), strict=True):
                 text = self._tokenizer.decode(tokens[:length].tolist())
                 texts.append(text if counts else None)

@@ -196,7 +196,7 @@ def _assemble(
             continue
         try:
             pixels = _pixels(pair.example, inputs, count)
-            texts[place] = _encode(pair, tokenizer, length)
+            texts[place] = _encode(pair, tokenizer, spec)
             images[place] = pixels[0] if spec.video else pixels
         except ValueError as error:
             failures.append(str(error))
@@ -218,12 +218,13 @@ def _pixels(example: Example, inputs: Iterator[Input], count: int) -> list[NDArr
     return [source.pixels for source in own if source.pixels is not None]
 
 
-def _encode(pair: _Pair, tokenizer: Tokenizer, length: int) -> Texts:
+def _encode(pair: _Pair, tokenizer: Tokenizer, spec: FineTuneSpec) -> Texts:
     """
     Raises:
         ValueError: there are too many tokens; it does not name them, so that equal ones count.
     """
+    texts, length = [(pair.example.prefix, pair.suffix)], spec.max_tokens
     try:
-        return encode_examples(tokenizer, [(pair.example.prefix, pair.suffix)], length)
+        return encode_examples(tokenizer, texts, length, truncate=spec.too_long == "truncate")
     except ValueError:
         raise ValueError(f"prefix and suffix have more than max_tokens={length} tokens") from None

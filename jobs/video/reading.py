@@ -163,7 +163,8 @@ def opened(item: Item, spec: ModelSpec) -> Iterator[Video | Stills | Animation]:
     if item.frames is not None:
         assert spec.video.frame_rate
         rate = exact(spec.video.frame_rate)
-        yield Stills(item.frames, rate, spec.max_pixels, spec.https_hosts)
+        upright = spec.exif == "apply"
+        yield Stills(item.frames, rate, spec.max_pixels, spec.https_hosts, upright=upright)
         return
     uri = item.archive or item.uri
     storage.check_host(uri, spec.https_hosts)

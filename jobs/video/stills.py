@@ -78,10 +78,16 @@ class Stills:
     tabled = True
 
     def __init__(
-        self, uris: Sequence[str], rate: Fraction, max_pixels: int, https_hosts: tuple[str, ...]
+        self,
+        uris: Sequence[str],
+        rate: Fraction,
+        max_pixels: int,
+        https_hosts: tuple[str, ...],
+        *,
+        upright: bool = True,
     ) -> None:
         self._uris, self._rate = uris, rate
-        self._max_pixels, self._https_hosts = max_pixels, https_hosts
+        self._max_pixels, self._https_hosts, self._upright = max_pixels, https_hosts, upright
         self.damages: list[Damage] = []
         """What `frames` has come over so far."""
 
@@ -108,7 +114,7 @@ class Stills:
                 continue
             try:
                 content = read_content(Item(uri), self._https_hosts)
-                decoded = decode(content, self._max_pixels)
+                decoded = decode(content, self._max_pixels, upright=self._upright)
             except (OSError, ValueError) as error:
                 decoded = unreadable(error)
             if isinstance(decoded, str):

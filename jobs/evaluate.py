@@ -5,6 +5,7 @@ import io
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,20 +21,24 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.examples import Metric
 from paliflow.configs.run import AskSpec
 from paliflow.jobs import storage
+from paliflow.jobs.examples.example import Example
+from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.paths import with_absolute_paths
-from paliflow.jobs.plan import read_plan
+from paliflow.jobs.plan import Item, read_plan
+from paliflow.jobs.reading import read_content, unreadable
 from paliflow.jobs.run import annotate
 from paliflow.jobs.runs import read_summary, row_files, seal
 from paliflow.jobs.scoring import Score, metrics_of, score
 from paliflow.model import MaskDecoder
+from paliflow.model.images import image_orientation
 
 PREDICTIONS = "predictions.parquet"
 FIGURES = "figures.json"
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
-_ANSWERS = ["id", "text", "status", "error", "source_sha256"]
+_ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height"]
 _SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
 _PREDICTION = [
     ("set", pa.string()),
@@ -79,10 +84,11 @@ def evaluate(
         return summary
     plan = write_examples(run, spec.sets, spec)
     require_same(plan.spec, spec)
+    print(*plan.dropped(), sep="\n", end="\n" * bool(plan.dropped()), flush=True)
     metrics = _metrics(spec, plan)
     questions, digest = _write_questions(run, plan)
     answers = annotate(_asking(spec, questions), console, ray_address)
-    figures = _write_scores(spec, plan, metrics, answers)
+    figures, misfits = _write_scores(spec, plan, metrics, answers)
     summary = EvaluateSummary(
         run_id=spec.run_id,
         location=run,
@@ -94,8 +100,8 @@ def evaluate(
         seconds=time.monotonic() - clock,
         versions=answers.versions,
         examples=answers.rows,
-        errors=answers.errors,
-        error_reasons=answers.error_reasons,
+        errors=answers.errors + misfits.total(),
+        error_reasons=dict((misfits + Counter(answers.error_reasons)).most_common()),
         examples_sha256=digest,
         figures=figures,
     )
@@ -134,7 +140,9 @@ def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
                 examples = iter(open_examples(run, plan, source.name))
                 while some := list(islice(examples, _BLOCK)):
                     for example in some:
-                        digest.update(json.dumps([source.name, *example]).encode() + b"\n")
+                        # Without a size as versions before had it, so that evaluations compare.
+                        about = [source.name, *(example if example.size else example[:-1])]
+                        digest.update(json.dumps(about).encode() + b"\n")
                     rows = [(f"{source.name}/{e.id}", e.images[0], e.prefix) for e in some]
                     columns = [list(column) for column in zip(*rows, strict=True)]
                     out.write_table(pa.table(columns, schema=_QUESTIONS))
@@ -161,12 +169,16 @@ def _write_scores(
     plan: ExamplePlan,
     metrics: Mapping[str, tuple[Metric, ...]],
     answers: RunSummary,
-) -> dict[str, float]:
-    """Joins answers to what is right, writes them with their scores, and returns the figures."""
+) -> tuple[dict[str, float], Counter[str]]:
+    """Joins answers to what is right and writes them with their scores.
+
+    Returns:
+        The figures; why, and how often, what is right does not fit the image that was asked about.
+    """
     decoder = MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
     columns = dict.fromkeys(metric for own in metrics.values() for metric in own)
     schema = pa.schema(_PREDICTION + [(metric, _SCORE) for metric in columns])
-    figures = {}
+    figures, misfits = {}, Counter[str]()
     answered = _answers(answers)
     with tempfile.TemporaryFile() as file:
         with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as out:
@@ -179,8 +191,8 @@ def _write_scores(
                         "id": example.id,
                         "image": example.images[0],
                         "prefix": example.prefix,
-                        "references": example.suffixes,
                         **_of(answer, f"{name}/{example.id}", answers.location),
+                        **references_of(example, answer, spec, misfits),
                     }
                     for example, answer in asked
                 ]
@@ -198,7 +210,31 @@ def _write_scores(
         storage.overwrite(f"{spec.location}/{PREDICTIONS}", file)
     content = io.BytesIO(json.dumps(figures, indent=2).encode())
     storage.overwrite(f"{spec.location}/{FIGURES}", content)
-    return figures
+    return figures, misfits
+
+
+def references_of(
+    example: Example, answer: _Row, spec: EvaluateSpec, misfits: Counter[str]
+) -> _Row:
+    """What is right, its boxes in the frame of the image that was asked about.
+
+    Where they are of another image's size, the answer's columns are those of an error.
+    """
+    picture, upright = (answer["width"], answer["height"]), spec.exif == "apply"
+    if example.size is None or answer["status"] == "error" or example.size == picture:
+        return {"references": example.suffixes}
+    try:
+        turn = image_orientation(read_content(Item(example.images[0]), spec.https_hosts))
+        turned = [
+            boxes_in_picture(suffix, example.size, picture, turn, upright=upright)
+            for suffix in example.suffixes
+        ]
+    except (OSError, ValueError) as error:
+        reason = unreadable(error) if isinstance(error, OSError) else str(error)
+        misfits[reason] += 1
+        failed = {"text": None, "status": "error", "error": reason}
+        return {"references": example.suffixes, **failed}
+    return {"references": turned}
 
 
 def _answers(run: RunSummary) -> Iterator[_Row]:

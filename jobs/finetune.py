@@ -60,6 +60,8 @@ def finetune(
     print(
         f"{examples} examples, {job.steps.total} steps of {spec.batch_size}, from "
         f"{start.checkpoint}, to {run}",
+        *plan.dropped(),
+        sep="\n",
         flush=True,
     )
     with connected(ray_address), Watch(run, job.steps.total, console):

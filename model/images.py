@@ -109,6 +109,16 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
     return Decoded(rgb.transpose(turn), width, height, orientation)
 
 
+def image_orientation(data: bytes) -> int:
+    """EXIF's orientation of an image file; 1 if it has none.
+
+    Raises:
+        OSError, ValueError, SyntaxError: not an image, or a broken one.
+    """
+    with Image.open(io.BytesIO(_without_metadata(data)), formats=FORMATS) as image:
+        return _orientation(image)
+
+
 def unsupported(data: bytes, error: Exception) -> str | None:
     """What Pillow cannot read in an image that may be whole; None if it is broken.
 

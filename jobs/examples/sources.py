@@ -1,6 +1,7 @@
 """What an `ExampleSource` stands for: its examples, streamed in a fixed order."""
 
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from paliflow.configs.base import SpecError
@@ -14,7 +15,9 @@ from paliflow.jobs.tables import TABLE_SUFFIXES, Columns, table_rows
 __all__ = ["Example", "read_examples"]
 
 
-def read_examples(source: ExampleSource, https_hosts: tuple[str, ...]) -> Iterator[Example | str]:
+def read_examples(
+    source: ExampleSource, https_hosts: tuple[str, ...], dropped: Counter[str] | None = None
+) -> Iterator[Example | str]:
     """The examples of a source; a row that is none is a reason that names no file.
 
     - a table (.jsonl, .csv, .parquet): one example a row, in the order of the rows; the id is the
@@ -27,17 +30,23 @@ def read_examples(source: ExampleSource, https_hosts: tuple[str, ...]) -> Iterat
     Args:
         source: what to read.
         https_hosts: the hosts that an `https://` source may be at.
+        dropped: counts what is left out without being an error, by reason, while this is read.
 
     Raises:
         SpecError: there is no such source, it is of no kind that is known, or is broken, or has
             no such column.
         OSError: the storage fails in a way that may pass.
     """
+    dropped = Counter() if dropped is None else dropped
     try:
         uri = storage.absolute(source.path)
         storage.check_host(uri, https_hosts)
         folder = storage.absolute(source.images) if source.images else posixpath.dirname(uri)
-        yield from _reader(uri, source)(uri, source, folder)
+        for found in _reader(uri, source)(uri, source, folder, dropped):
+            if found is None:
+                dropped["an empty suffix"] += 1
+            else:
+                yield found
     except SpecError as error:
         raise SpecError(f"path={source.path!r}, {error}") from None
     except (OSError, ValueError) as error:
@@ -46,7 +55,7 @@ def read_examples(source: ExampleSource, https_hosts: tuple[str, ...]) -> Iterat
         raise SpecError(f"path={source.path!r}: {error}") from error
 
 
-_Reader = Callable[[str, ExampleSource, str], Iterator[Example | str]]
+_Reader = Callable[[str, ExampleSource, str, Counter[str]], Iterator[Example | str | None]]
 
 
 def _reader(uri: str, source: ExampleSource) -> _Reader:
@@ -65,7 +74,9 @@ def _reader(uri: str, source: ExampleSource) -> _Reader:
     return read
 
 
-def _table_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Example | str]:
+def _table_examples(
+    uri: str, source: ExampleSource, folder: str, dropped: Counter[str]
+) -> Iterator[Example | str | None]:
     image, prefix, suffix = source.image_column, source.prefix_column, source.suffix_column
     required = {image: f"image_column={image!r}", suffix: f"suffix_column={suffix!r}"}
     if source.prefix is None:
@@ -76,7 +87,9 @@ def _table_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Ex
             yield "the line is not a JSON object"
             continue
         asked = row.get(prefix) or source.prefix
-        yield make_example(str(number), row.get(image), asked, row.get(suffix), folder)
+        yield make_example(
+            str(number), row.get(image), asked, row.get(suffix), folder, source.empty
+        )
 
 
 _READERS: Mapping[str, _Reader] = {

@@ -33,7 +33,7 @@ def model_card(
     paths |= {name: source.path for name, source in spec.validation.items()}
     sources = [
         f"| {source.name} | `{paths[source.name]}` | {source.examples:,} | {source.errors:,} | "
-        f"{source.weight:g} |"
+        f"{sum(source.dropped.values()):,} | {source.weight:g} |"
         for source in plan.sources
     ]
     figures = [
@@ -56,8 +56,8 @@ def model_card(
         "",
         "## Examples",
         "",
-        "| source | path | examples | rows that were none | weight |",
-        "|---|---|---:|---:|---:|",
+        "| source | path | examples | rows that were none | left out | weight |",
+        "|---|---|---:|---:|---:|---:|",
         *sources,
         "",
         f"Of {job.steps.total * spec.batch_size:,} examples drawn, {outcome.errors:,} were "

@@ -61,6 +61,7 @@ class Validation:
         )
         total, count = 0.0, 0
         texts: list[str | None] = []
+        taught: list[str] = []
         for fed in feed:
             batch = global_batch(fed.batch, trainer.mesh)
             loss, number = trainer.loss(params, batch)
@@ -68,11 +69,16 @@ class Validation:
             answers = _answer(
                 Network(trainer.config, spec.dtype), params, batch, spec.max_new_tokens
             )
-            for tokens, length, counts in zip(*map(_host, answers), strict=True):
-                text = self._tokenizer.decode(tokens[:length].tolist())
-                texts.append(text if counts else None)
+            for tokens, length, text, learnt in zip(*map(_host, answers), strict=True):
+                said = self._tokenizer.decode(tokens[:length].tolist())
+                texts.append(said if learnt.any() else None)
+                taught.append(self._tokenizer.decode(text[learnt == 1].tolist()))
         prefixes = [example.prefix for example in examples]
-        right = [example.suffixes for example in examples]
+        # Boxes that were turned with their picture are as they were taught.
+        right = [
+            (suffix,) if example.size else example.suffixes
+            for example, suffix in zip(examples, taught, strict=False)
+        ]
         metrics = metrics_of(name, chosen.metrics, prefixes)
         scores = score(metrics, prefixes, right, texts[: len(examples)])
         figures = {f"{name}/{metric}": scored.figure for metric, scored in scores.items()}
@@ -82,8 +88,8 @@ class Validation:
 @partial(jax.jit, static_argnums=(0, 3))
 def _answer(
     network: Network, params: Any, batch: Batch, max_new_tokens: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Greedy answers to the prefixes of a batch, their lengths, and which rows are examples."""
+) -> tuple[jax.Array, ...]:
+    """Greedy answers to a batch's prefixes, and their lengths; its `text` and its `mask_loss`."""
     asked = jnp.asarray(batch.mask_ar) == 0
     prompt = jnp.where(asked, jnp.asarray(batch.text), 0)
     tokens = apply(network, params, "encode_images", batch.images)
@@ -99,7 +105,7 @@ def _answer(
         eos_id=1,
     )
     length = answer.lengths - answer.finished  # without the end token
-    return answer.tokens, length, jnp.asarray(batch.mask_loss).any(1)
+    return answer.tokens, length, jnp.asarray(batch.text), jnp.asarray(batch.mask_loss)
 
 
 def _host(rows: jax.Array) -> NDArray[Any]:

@@ -202,6 +202,20 @@ def test_a_run_keeps_its_spec_and_its_weights(folder: Path, tmp_path: Path) -> N
         begin(spec)
 
 
+def test_a_decay_that_reaches_nothing_is_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields: dict[str, Any] = {"weight_decay": 0.1, "frozen": ["img/.*"]}
+    begin(finetune_spec(folder, run_id="decayless", **fields))
+    said = capsys.readouterr().out
+    assert "warning: weight_decay=0.1 reaches nothing" in said
+    assert "decayed='.*/kernel'" in said
+    begin(finetune_spec(folder, run_id="decay", **fields, decayed=r"llm/.*"))
+    assert "warning" not in capsys.readouterr().out
+    with pytest.raises(SpecError, match=r"decayed='kernel' matches no parameter"):
+        begin(finetune_spec(folder, run_id="no-decay", **fields, decayed="kernel"))
+
+
 @pytest.mark.parametrize(
     ("duration", "expected"),
     [

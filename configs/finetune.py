@@ -81,7 +81,7 @@ class FineTuneSpec(ModelSpec):
     """Recompute each layer in the backward pass instead of keeping its activations: less memory
     for a third more time. If not given, on accelerators and not on CPUs, where it costs more."""
     max_tokens: PositiveInt = 128
-    """Tokens of prefix and suffix together; one more than big_vision's `TEXT_LEN`."""
+    """Tokens of prefix and suffix together; one more than big_vision's text length."""
     too_long: Literal["refuse", "truncate"] = "refuse"
     """What becomes of a longer example: an error, or it is cut on the right as in big_vision, where
     it teaches no end."""

@@ -44,6 +44,11 @@ class ExampleSource(Spec):
     """What is asked where the file says nothing else, e.g. `caption en`."""
     images: str | None = None
     """The folder that relative paths of images are relative to; the file's own if not given."""
+    empty: Literal["keep", "drop"] | None = None
+    """What becomes of an image about which nothing is to be answered: an empty suffix, or in COCO's
+    .json no annotation. It is kept, the end token alone being right, or dropped and counted. If not
+    given, empty suffixes of `detect` and `segment` are kept, those of other tasks are errors, and
+    COCO's images without annotations are dropped."""
     prompts: tuple[str, ...] = ()
     """Of annotations, the prompts whose rows are examples; all if none are given."""
     min_score: float | None = Field(default=None, ge=0.0, le=1.0)

@@ -82,7 +82,10 @@ class FineTuneSpec(ModelSpec):
     """Recompute each layer in the backward pass instead of keeping its activations: less memory
     for a third more time. If not given, on accelerators and not on CPUs, where it costs more."""
     max_tokens: Tokens = 128
-    """Tokens of prefix and suffix together; a longer example is an error, never cut."""
+    """Tokens of prefix and suffix together; one more than big_vision's text length."""
+    too_long: Literal["refuse", "truncate"] = "refuse"
+    """What becomes of a longer example: an error, or it is cut on the right as in big_vision, where
+    it teaches no end."""
     images_per_example: PositiveInt = 1
     """Images of every example, concatenated in the order of its list; with `video`, its paths are
     of videos, each one clip."""
@@ -101,6 +104,9 @@ class FineTuneSpec(ModelSpec):
     or `held_out/loss`; the last step's if not given."""
     export: Literal["npz", "huggingface"] = "npz"
     """What the model is written as: big_vision's .npz, or a Hugging Face folder."""
+    export_dtype: Literal["bfloat16", "float32"] | None = None
+    """Of the exported weights; `dtype` if not given. To bfloat16 what was trained is rounded
+    stochastically, by `seed`, so that small updates are kept on average."""
     workers: PositiveInt = 1
     """Processes, one a host."""
     cpus_per_worker: PositiveFloat = 1.0
@@ -117,6 +123,11 @@ class FineTuneSpec(ModelSpec):
     """Of a TPU slice, as Ray calls it, e.g. `TPU-V6E`."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Lost workers after which the job gives up; preempted ones do not count."""
+
+    @property
+    def exported_dtype(self) -> Literal["bfloat16", "float32"]:
+        """What the model is written in."""
+        return self.export_dtype or self.dtype
 
     @property
     def frames_per_example(self) -> int:

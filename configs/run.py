@@ -95,6 +95,8 @@ class InputsSpec(RunSpec):
     """An image that announces more pixels is an error, undecoded."""
     read_timeout: PositiveFloat = 60.0
     """Seconds that reading and decoding one input may take; then it is an error."""
+    exif: Literal["apply", "ignore"] = "apply"
+    """Whether an image is turned as its EXIF orientation says; `ignore` is what big_vision does."""
     max_error_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
     """The run stops where more of its inputs than this fail (once a hundred are done)."""
     max_errors: Annotated[int, Field(ge=0)] | None = None

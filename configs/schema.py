@@ -88,6 +88,7 @@ EXAMPLES = pa.schema(
         ("images", pa.list_(pa.string())),
         ("prefix", pa.string()),
         ("suffixes", pa.list_(pa.string())),
+        ("size", pa.list_(pa.int32())),
     ]
 )
 """The labelled examples of a run in order: see `jobs.examples.example.Example`."""

@@ -5,6 +5,7 @@ import io
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -23,22 +24,25 @@ from paliflow.configs.examples import Metric
 from paliflow.configs.run import AskSpec
 from paliflow.configs.summary import cut_said
 from paliflow.jobs import storage
-from paliflow.jobs.examples.example import image_item
+from paliflow.jobs.examples.example import Example, image_item
+from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.plan import Item, read_plan
+from paliflow.jobs.reading import read_content, unreadable
 from paliflow.jobs.restarting import settle
 from paliflow.jobs.run import annotate
 from paliflow.jobs.runs import read_summary, row_files, seal
 from paliflow.jobs.scoring import Score, metrics_of, score
 from paliflow.model import MaskDecoder
+from paliflow.model.images import image_orientation
 
 PREDICTIONS = "predictions.parquet"
 FIGURES = "figures.json"
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
-_ANSWERS = ["id", "text", "status", "error", "source_sha256"]
+_ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height"]
 _SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
 _PREDICTION = [
     ("set", pa.string()),
@@ -85,11 +89,12 @@ def evaluate(
     require_folder(spec)
     plan = write_examples(run, spec.sets, spec)
     require_same(plan.spec, spec)
+    print(*plan.dropped(), sep="\n", end="\n" * bool(plan.dropped()), flush=True)
     metrics = _metrics(spec, plan)
     questions, digest = _write_questions(run, plan)
     asked = partial(_questions, run, plan)
     answers = annotate(_asking(spec, questions), console, ray_address, asked)
-    figures = _write_scores(spec, plan, metrics, answers)
+    figures, misfits = _write_scores(spec, plan, metrics, answers)
     summary = EvaluateSummary(
         run_id=spec.run_id,
         location=run,
@@ -101,8 +106,8 @@ def evaluate(
         seconds=time.monotonic() - clock,
         versions=answers.versions,
         examples=answers.rows,
-        errors=answers.errors,
-        error_reasons=answers.error_reasons,
+        errors=answers.errors + misfits.total(),
+        error_reasons=dict((misfits + Counter(answers.error_reasons)).most_common()),
         cut=answers.cut,
         examples_sha256=digest,
         figures=figures,
@@ -142,7 +147,9 @@ def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
                 examples = iter(open_examples(run, plan, source.name))
                 while some := list(islice(examples, _BLOCK)):
                     for example in some:
-                        digest.update(json.dumps([source.name, *example]).encode() + b"\n")
+                        # Without a size as versions before had it, so that evaluations compare.
+                        about = [source.name, *(example if example.size else example[:-1])]
+                        digest.update(json.dumps(about).encode() + b"\n")
                     rows = [(f"{source.name}/{e.id}", e.images[0], e.prefix) for e in some]
                     columns = [list(column) for column in zip(*rows, strict=True)]
                     out.write_table(pa.table(columns, schema=_QUESTIONS))
@@ -177,17 +184,22 @@ def _write_scores(
     plan: ExamplePlan,
     metrics: Mapping[str, tuple[Metric, ...]],
     answers: RunSummary,
-) -> dict[str, float]:
-    """Joins answers to what is right, writes them with their scores, and returns the figures."""
+) -> tuple[dict[str, float], Counter[str]]:
+    """Joins answers to what is right and writes them with their scores.
+
+    Returns:
+        The figures; why, and how often, what is right does not fit the image that was asked about.
+    """
     decoder = MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
     columns = dict.fromkeys(metric for own in metrics.values() for metric in own)
     schema = pa.schema(_PREDICTION + [(metric, _SCORE) for metric in columns])
-    figures = {}
+    figures, misfits = {}, Counter[str]()
     answered = _answers(answers)
     with tempfile.TemporaryFile() as file:
         with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as out:
             for name, own in metrics.items():
                 examples = open_examples(spec.location, plan, name)
+                roots = plan.source(name).roots
                 asked = zip(examples, islice(answered, len(examples)), strict=True)
                 rows = [
                     {
@@ -195,8 +207,8 @@ def _write_scores(
                         "id": example.id,
                         "image": example.images[0],
                         "prefix": example.prefix,
-                        "references": example.suffixes,
                         **_of(answer, f"{name}/{example.id}", answers.location),
+                        **references_of(example, answer, spec, misfits, roots),
                     }
                     for example, answer in asked
                 ]
@@ -214,7 +226,37 @@ def _write_scores(
         storage.overwrite(f"{spec.location}/{PREDICTIONS}", file)
     content = io.BytesIO(json.dumps(figures, indent=2).encode())
     storage.overwrite(f"{spec.location}/{FIGURES}", content)
-    return figures
+    return figures, misfits
+
+
+def references_of(
+    example: Example,
+    answer: _Row,
+    spec: EvaluateSpec,
+    misfits: Counter[str],
+    roots: tuple[str, ...] | None,
+) -> _Row:
+    """What is right, its boxes in the frame of the image that was asked about.
+
+    Where they are of another image's size, the answer's columns are those of an error.
+    """
+    picture, upright = (answer["width"], answer["height"]), spec.exif == "apply"
+    if example.size is None or answer["status"] == "error" or example.size == picture:
+        return {"references": example.suffixes}
+    try:
+        turn = image_orientation(
+            read_content(image_item(example.images[0], roots), spec.https_hosts)
+        )
+        turned = [
+            boxes_in_picture(suffix, example.size, picture, turn, upright=upright)
+            for suffix in example.suffixes
+        ]
+    except (OSError, ValueError) as error:
+        reason = unreadable(error) if isinstance(error, OSError) else str(error)
+        misfits[reason] += 1
+        failed = {"text": None, "status": "error", "error": reason}
+        return {"references": example.suffixes, **failed}
+    return {"references": turned}
 
 
 def _answers(run: RunSummary) -> Iterator[_Row]:

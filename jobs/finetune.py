@@ -63,6 +63,8 @@ def finetune(
     print(
         f"{examples} examples, {job.steps.total} steps of {spec.batch_size}, from "
         f"{printable(start.checkpoint)}, to {printable(run)}",
+        *map(printable, plan.dropped()),
+        sep="\n",
         flush=True,
     )
     with connected(ray_address), Watch(run, job.steps.total, console):

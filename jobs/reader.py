@@ -32,6 +32,7 @@ def reader(spec: ModelSpec, size: int, thumbnail: int | None = None) -> Read:
         max_pixels=spec.max_pixels,
         thumbnail=thumbnail,
         https_hosts=spec.https_hosts,
+        upright=spec.exif == "apply",
     )
     return lambda item: (read(item),)
 

@@ -13,7 +13,7 @@ from paliflow.jobs import storage
 from paliflow.jobs.disguises import disguise
 from paliflow.jobs.plan import Item
 from paliflow.model import Decoded, ImageTooLarge, decode_image, preprocess
-from paliflow.model.images import UnsupportedImage, has_image_magic
+from paliflow.model.images import UnsupportedImage, has_image_magic, unsupported
 
 MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
@@ -42,7 +42,7 @@ class Input(NamedTuple):
     """Of the bytes; None if they are no image, of which nothing is told."""
     width: int | None = None
     height: int | None = None
-    """Pixels, upright; None if it could not be decoded."""
+    """Pixels as the model sees them, upright by default; None if it could not be decoded."""
     pixels: NDArray[np.float32] | None = None
     """What the network sees, [size, size, 3] in [-1, 1]; of a clip [frames, size, size, 3]."""
     thumbnail: bytes | None = None
@@ -51,10 +51,18 @@ class Input(NamedTuple):
     """Names no file, so that equal troubles read alike."""
     moment: Moment | None = None
     """Of a frame or a clip of a video."""
+    orientation: int = 1
+    """Of an image, as EXIF has it, whether or not that was undone."""
 
 
 def read_input(
-    item: Item, *, size: int, max_pixels: int, thumbnail: int | None, https_hosts: tuple[str, ...]
+    item: Item,
+    *,
+    size: int,
+    max_pixels: int,
+    thumbnail: int | None,
+    https_hosts: tuple[str, ...],
+    upright: bool = True,
 ) -> Input:
     """Reads, decodes and resizes one image; whatever is wrong with it becomes its `error`.
 
@@ -64,6 +72,7 @@ def read_input(
         max_pixels: an image that announces more is not decoded.
         thumbnail: pixels of the longer side of the thumbnail at most; None makes none.
         https_hosts: the hosts that `https://` images may come from.
+        upright: turn it as its EXIF orientation says.
     """
     if not item.uri:
         return Input(item, error=NO_IMAGE)
@@ -71,7 +80,7 @@ def read_input(
         data = read_content(item, https_hosts)
     except (OSError, ValueError) as error:
         return Input(item, error=unreadable(error))
-    decoded = decode(data, max_pixels)
+    decoded = decode(data, max_pixels, upright=upright)
     if isinstance(decoded, str):
         return Input(item, error=decoded)
     return Input(
@@ -81,25 +90,28 @@ def read_input(
         height=decoded.height,
         pixels=preprocess(decoded.image, size),
         thumbnail=None if thumbnail is None else jpeg(decoded.image, thumbnail),
+        orientation=decoded.orientation,
     )
 
 
-def decode(data: bytes, max_pixels: int) -> Decoded | str:
+def decode(data: bytes, max_pixels: int, *, upright: bool = True) -> Decoded | str:
     """As `decode_image`, or what is wrong with it."""
     try:
-        return decode_image(data, max_pixels)
+        return decode_image(data, max_pixels, upright=upright)
     except (ImageTooLarge, Image.DecompressionBombError) as error:
         return f"too many pixels: {error}"
     except UnsupportedImage as error:
         return f"unsupported image: {error}"
-    except UnidentifiedImageError:
+    except Exception as error:  # Pillow's plugins raise nearly anything on broken files
+        if reason := unsupported(data, error):
+            return f"unsupported image: {reason}"
+        if not isinstance(error, UnidentifiedImageError):
+            return f"truncated or broken image: {error or type(error).__name__}"
         if has_image_magic(data):
             return "truncated or broken image: its header"
         if said := disguise(data):
             return f"not an image, but {said}"
         return "not an image" if data else "empty file"
-    except Exception as error:  # Pillow's plugins raise nearly anything on broken files
-        return f"truncated or broken image: {error or type(error).__name__}"
 
 
 def unreadable(error: OSError | ValueError) -> str:

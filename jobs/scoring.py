@@ -87,7 +87,8 @@ def score(
       its label, as RefCOCO is scored; of several, the k-th of a label is compared with the k-th
       given of that label. Those missing score 0, others given do not count. Masks are compared
       where the prefix says `segment`, the right answer has a mask and there is a decoder; else
-      boxes. Of several right answers the best.
+      boxes. Where nothing is right to answer, that counts as one object, found if none is given.
+      Of several right answers the best.
 
     Args:
         chosen: which metrics.
@@ -161,6 +162,9 @@ def _overlap(
     given = _objects(text, decoder)
     of_each = []
     for answer in right:
+        if not answer.strip():
+            of_each.append((float(not given), 1.0))
+            continue
         wanted = _objects(answer, decoder)
         total = sum(_iou(one, other) for one, other in _pairs(wanted, given))
         of_each.append((total, float(len(wanted))))

@@ -3,12 +3,15 @@
 import contextlib
 import io
 import math
+import re
 import threading
-from typing import NamedTuple
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 with contextlib.suppress(ImportError):  # the extra `heif`
     from pillow_heif import register_heif_opener
@@ -42,6 +45,19 @@ _COSTLY = 3
 """Their decoders need 9 to 18 bytes a pixel, others 4 to 7."""
 _MAX_SCANS = 20
 """A progressive JPEG goes over its pixels once a scan, and may have thousands of empty ones."""
+_STRIP = 2**19
+"""Pixels that are resized at once."""
+_WHITES = (255, 4095, 65535)
+_SBIT = "significant bits"
+_UNSUPPORTED = re.compile("unsupported|not supported|unknown pixel mode|not available", re.I)
+"""What Pillow's plugins say of files that they know and cannot read."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIXEL_CHUNKS = (b"tRNS", b"sBIT", b"eXIf")
+"""Chunks of a PNG that need not be there, and say something of its pixels or their orientation."""
+_ORIENTED = (b"XML:com.adobe.xmp", b"Raw profile type exif")
+"""The texts that may say its orientation as well."""
+_MAX_TEXT = 2**20
+"""Bytes of a text beyond which Pillow refuses the image."""
 _one_at_a_time = threading.Lock()
 
 
@@ -54,20 +70,23 @@ class UnsupportedImage(ValueError):  # noqa: N818
 
 
 class Decoded(NamedTuple):
-    """An image, upright."""
+    """An image, upright unless that was not wanted."""
 
     image: Image.Image
     """RGB; of a file of more than `LARGE` pixels, reduced by a whole factor to fewer."""
     width: int
     height: int
     """Pixels of the file."""
+    orientation: int = 1
+    """EXIF's: how the file's pixels have to be turned to be upright, 1 being not at all."""
 
 
-def decode_image(data: bytes, max_pixels: int) -> Decoded:
+def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decoded:
     """Decodes the first frame of an image file of one of `FORMATS`.
 
-    Alpha is dropped as in PaliGemma's own preprocessing, palettes are expanded, 16-bit greys are
-    scaled to 8 bits, CMYK is converted, EXIF orientation is applied if it can be read.
+    Alpha is dropped as in PaliGemma's own preprocessing, palettes are expanded, greys of more than
+    8 bits are scaled to 8 (see `_grey_range`), CMYK is converted, EXIF orientation is applied if
+    it can be read and `upright` asks for it. Metadata never makes an image unreadable.
 
     Raises:
         ImageTooLarge: the header announces more than `max_pixels` pixels, or a third of them in
@@ -75,7 +94,9 @@ def decode_image(data: bytes, max_pixels: int) -> Decoded:
         UnsupportedImage: HEIF, without the extra that reads it.
         OSError, ValueError, SyntaxError: not an image, or a broken one.
     """
+    data = _without_metadata(data)
     with Image.open(io.BytesIO(data), formats=_formats(data[:HEAD_BYTES])) as image:
+        image.info |= _significant_bits(data)
         width, height = image.size
         limit = max_pixels // (_COSTLY if image.format in _COSTLY_FORMATS else 1)
         if width * height > limit:
@@ -91,16 +112,49 @@ def decode_image(data: bytes, max_pixels: int) -> Decoded:
             )
         if width * height <= LARGE:
             image.load()
-            rgb = _to_rgb(image, _brightest(image))
+            rgb = _to_rgb(image, _grey_range(image))
         else:
             with _one_at_a_time:
                 rgb = _reduced(image)
-        turn = _UPRIGHT.get(_orientation(image))
-    if turn is None:
-        return Decoded(rgb, width, height)
+        orientation = _orientation(image)
+    if orientation == 1 or not upright:
+        return Decoded(rgb, width, height, orientation)
+    turn = _UPRIGHT[orientation]
     if turn in _SIDEWAYS:
         width, height = height, width
-    return Decoded(rgb.transpose(turn), width, height)
+    return Decoded(rgb.transpose(turn), width, height, orientation)
+
+
+def image_orientation(data: bytes) -> int:
+    """EXIF's orientation of an image file; 1 if it has none.
+
+    Raises:
+        OSError, ValueError, SyntaxError: not an image, or a broken one.
+    """
+    data = _without_metadata(data)
+    with Image.open(io.BytesIO(data), formats=_formats(data[:HEAD_BYTES])) as image:
+        return _orientation(image)
+
+
+def unsupported(data: bytes, error: Exception) -> str | None:
+    """What Pillow cannot read in an image that may be whole; None if it is broken.
+
+    Args:
+        data: the file.
+        error: what `decode_image` has raised.
+    """
+    reason = str(error)
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow tells no more, but what it has tried does.
+        for name in FORMATS:
+            factory, accept = Image.OPEN[name]
+            if accept is None or accept(data[:16]) is not True:
+                continue
+            try:
+                factory(io.BytesIO(data), "").close()
+            except Exception as inner:
+                reason = f"{name}: {inner}"
+    return reason if _UNSUPPORTED.search(reason) else None
 
 
 def has_image_magic(data: bytes) -> bool:
@@ -142,11 +196,76 @@ def _is_tga(head: bytes) -> bool:
     return head[1] == 1 and head[2] in (1, 9) and head[7] in (15, 16, 24, 32)
 
 
+def _without_metadata(data: bytes) -> bytes:
+    """A PNG's pixels, and what may say which way is up; another file as it is.
+
+    Pillow refuses the whole image where metadata is too large or its checksum is wrong.
+    """
+    if not data.startswith(_PNG):
+        return data
+    kept, start = [], 0
+    for name, place, content in _chunks(data):
+        if name[0] & 0x20 and not (_matters(name, content) and _intact(data, place, content)):
+            kept.append(data[start:place])
+            start = place + 12 + len(content)
+    return b"".join([*kept, data[start:]]) if kept else data
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, memoryview]]:
+    """A PNG's chunks up to where it breaks off: name, place and content."""
+    view, place = memoryview(data), len(_PNG)
+    while place + 12 <= len(data):
+        end = place + 8 + int.from_bytes(view[place : place + 4], "big")
+        if end + 4 > len(data):
+            return
+        yield bytes(view[place + 4 : place + 8]), place, view[place + 8 : end]
+        place = end + 4
+
+
+def _intact(data: bytes, place: int, content: memoryview) -> bool:
+    end = place + 8 + len(content)
+    return zlib.crc32(content, zlib.crc32(data[place + 4 : place + 8])) == int.from_bytes(
+        data[end : end + 4], "big"
+    )
+
+
+def _matters(name: bytes, content: memoryview) -> bool:
+    if name in _PIXEL_CHUNKS:
+        return True
+    keyword, _, text = bytes(content[: 2 * _MAX_TEXT]).partition(b"\0")
+    if name not in (b"tEXt", b"zTXt", b"iTXt") or keyword not in _ORIENTED:
+        return False
+    if name == b"iTXt":
+        packed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
+    else:
+        packed, text = name == b"zTXt", text[1:]
+    if not packed:
+        return len(text) < _MAX_TEXT
+    inflate = zlib.decompressobj()
+    try:
+        inflate.decompress(text, _MAX_TEXT)
+    except zlib.error:
+        return False
+    return not inflate.unconsumed_tail
+
+
+def _significant_bits(data: bytes) -> dict[Any, Any]:
+    """How many bits of a PNG's grey samples mean something, as an entry of Pillow's `info`."""
+    if data.startswith(_PNG):
+        for name, _, content in _chunks(data):
+            if name == b"sBIT" and len(content) in (1, 2) and 0 < content[0] < 16:
+                return {_SBIT: content[0]}
+            if name == b"IDAT":
+                break
+    return {}
+
+
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(0x0112, 1))
+        value = int(image.getexif().get(0x0112, 1))
     except Exception:  # a broken EXIF block raises nearly anything, and its picture is whole
         return 1
+    return value if value in _UPRIGHT else 1
 
 
 def _reduced(image: Image.Image) -> Image.Image:
@@ -157,10 +276,10 @@ def _reduced(image: Image.Image) -> Image.Image:
     factor = _factor(image)
     rgb = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     strip = 64 * factor
-    brightest = _brightest(image)
+    greys = _grey_range(image)
     for top in range(0, image.height, strip):
         box = (0, top, image.width, min(top + strip, image.height))
-        rgb.paste(_to_rgb(image.crop(box), brightest).reduce(factor), (0, top // factor))
+        rgb.paste(_to_rgb(image.crop(box), greys).reduce(factor), (0, top // factor))
     return rgb
 
 
@@ -168,21 +287,76 @@ def _factor(image: Image.Image) -> int:
     return math.ceil(math.sqrt(image.width * image.height / LARGE))
 
 
+def _grey_range(image: Image.Image) -> tuple[float, float] | None:
+    """Which values of a grey image of more than 8 bits are black and white; None of any other.
+
+    What the file says counts: a TIFF's sample range, or less than 16 bits a sample; the bits that
+    a PNG calls significant, if no value has more. Where it says nothing, white is the least of 255,
+    4095 and 65535 that no value exceeds, of floats also 1, or else the brightest value. Of floats
+    that are brightest between 1 and 16 that is white, for there is no such convention.
+    """
+    if not _is_deep_grey(image):
+        return None
+    lowest, highest = _stated_range(image)
+    if highest is None:
+        brightest = _brightest(image)
+        whites = _WHITES
+        if bits := image.info.get(_SBIT):
+            whites = 2**bits - 1, 65535
+        elif image.mode == "F":
+            whites = 1, max(1.0, min(brightest, 16.0)), *_WHITES
+        highest = next((white for white in whites if brightest <= white), brightest)
+    # Pillow inverts where 0 is white, but not greys of more than 8 bits.
+    inverted = image.format == "TIFF" and _tag(image, 262) == 0
+    return (highest, lowest) if inverted else (lowest, highest)
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _stated_range(image: Image.Image) -> tuple[float, float | None]:
+    """The least and the largest sample that the file's format or header allows, if it says so."""
+    if image.format in ("JPEG2000", "PPM") and image.mode != "F":
+        return 0.0, 65535.0  # Pillow has scaled them
+    if image.format != "TIFF":
+        return 0.0, None
+    lowest = _tag(image, 340) or _tag(image, 280) or 0.0
+    highest = _tag(image, 341) or _tag(image, 281)
+    if highest is not None and highest > lowest:
+        return lowest, highest
+    bits = int(_tag(image, 258) or 0)
+    return 0.0, 2.0**bits - 1 if 0 < bits < 16 else None
+
+
+def _tag(image: Image.Image, number: int) -> float | None:
+    """A TIFF's number, or the first of several; None where there is none that makes sense."""
+    try:
+        value = image.tag_v2.get(number)  # type: ignore[attr-defined]
+        found = float(value[0] if isinstance(value, tuple) else value)
+    except Exception:  # a broken directory raises nearly anything
+        return None
+    return found if math.isfinite(found) else None
+
+
 def _brightest(image: Image.Image) -> float:
-    if image.mode not in ("I", "F"):
-        return 255.0
-    _, brightest = image.getextrema()
-    assert not isinstance(brightest, tuple)
+    """The largest finite value."""
+    brightest = 0.0
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        values = np.asarray(strip)
+        brightest = max(brightest, float(values.max(initial=0, where=np.isfinite(values))))
     return brightest
 
 
-def _to_rgb(image: Image.Image, brightest: float) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        grey = np.nan_to_num(np.asarray(image, np.float32))
-        scale = 1.0 if brightest < 256 else 255 / 65535
-        return Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8)).convert("RGB")
+def _to_rgb(image: Image.Image, greys: tuple[float, float] | None) -> Image.Image:
+    if greys:
+        black, white = greys
+        with np.errstate(over="ignore", invalid="ignore"):
+            levels = (np.asarray(image, np.float32) - black) * (255 / ((white - black) or 1))
+        levels = np.rint(np.clip(np.nan_to_num(levels), 0, 255))
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -191,10 +365,30 @@ def _to_rgb(image: Image.Image, brightest: float) -> Image.Image:
 def preprocess(image: Image.Image, size: int) -> NDArray[np.float32]:
     """Squashes to `size` x `size` (bilinear, antialiased) and maps 0..255 to [-1, 1].
 
-    Agrees with big_vision's `resize(antialias=True)|value_range(-1, 1)` within a grey level.
+    Equals big_vision's `resize(antialias=True)|value_range(-1, 1)`, which truncates to whole grey
+    levels where the size changes: half a level darker than Pillow's rounding on average.
 
     Returns:
         float32 [size, size, 3].
     """
-    resized = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(resized, np.float32) / 127.5 - 1.0
+    pixels = np.asarray(image, np.float32)
+    if image.size != (size, size):
+        # Sums of float32 that are a whole level stay just below it as often as not.
+        pixels = np.floor(_resized(image, size) + 2**-10)
+    return pixels / 127.5 - 1.0
+
+
+def _resized(image: Image.Image, size: int) -> NDArray[np.float32]:
+    """The squashed image [size, size, 3] unrounded, which Pillow does for single float bands.
+
+    Rows come first, a strip at a time: of a photograph, whole bands in float take twice as long.
+    """
+    width, height = image.size
+    bilinear = Image.Resampling.BILINEAR
+    narrow = [Image.new("F", (size, height)) for _ in range(3)]
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        for target, band in zip(narrow, strip.split(), strict=True):
+            target.paste(band.convert("F").resize((size, strip.height), bilinear), (0, top))
+    return np.stack([np.asarray(band.resize((size, size), bilinear)) for band in narrow], axis=-1)

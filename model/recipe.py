@@ -21,7 +21,7 @@ class Recipe:
     weight_decay: float = 0.0
     """A step at the peak takes this share off; the learning rate does not scale it."""
     decayed: str = r".*/kernel"
-    """The pattern of the parameter paths that decay."""
+    """The pattern of the parameter paths that decay, those of them that are trained."""
     clip_norm: float = 1.0
     """The gradient's global norm at most."""
     label_smoothing: float = 0.0
@@ -65,7 +65,7 @@ def trained_shapes(
     if not trained:
         raise ValueError(f"frozen={list(recipe.frozen)} leaves nothing to train")
     if recipe.weight_decay:
-        _check_matches("decayed", recipe.decayed, trained, "nothing that is trained")
+        _check_matches("decayed", recipe.decayed, [*shapes, *trained], "no parameter")
     return trained
 
 

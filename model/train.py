@@ -1,6 +1,7 @@
 """`Trainer`: one jitted step of all, some or adapted parameters, spread over a mesh."""
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, wraps
 from typing import Any
 
@@ -11,7 +12,7 @@ import optax
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.lora import fresh_adapters, merge_adapters
@@ -19,6 +20,7 @@ from paliflow.model.loss import Batch, batch_losses, count_examples
 from paliflow.model.network import Network
 from paliflow.model.optimizer import Params, learning_schedule, make_optimizer
 from paliflow.model.recipe import Recipe, trained_shapes
+from paliflow.model.rounding import round_stochastically
 from paliflow.model.sharding import by_rows, fsdp, replicated
 from paliflow.model.weights import expected_shapes
 
@@ -117,11 +119,11 @@ class Trainer:
 
     @cached_property
     def loss(self) -> jax.stages.Wrapped:
-        """From state, frozen and batch to the sum of the examples' losses and their number.
+        """From a whole model and a batch to the sum of the examples' losses and their number.
 
-        Without label smoothing and dropout.
+        The model is as `exported` gives it. Without label smoothing and dropout.
         """
-        shardings = (*_places(self.abstract), by_rows(self.mesh))
+        shardings = (self._whole, by_rows(self.mesh))
         loss = self._under_mesh(self._loss)
         return jax.jit(loss, in_shardings=shardings, out_shardings=replicated(self.mesh))
 
@@ -143,10 +145,37 @@ class Trainer:
         """
         return _tree(self._merge(_flat(state.params) | _flat(frozen)))
 
+    def exported(
+        self, state: TrainState, frozen: Params, dtype: DTypeLike
+    ) -> Iterator[tuple[str, jax.Array]]:
+        """The leaves of the whole model in a dtype, by path; every process has to take them all.
+
+        What was trained is rounded to bfloat16 stochastically, by the recipe's seed and the
+        leaf's path: the same state always becomes the same model. Rounding to the nearest would
+        undo updates of less than half a step of bfloat16, which are most where a checkpoint was
+        published in bfloat16 and the training is short. What was not trained is rounded to the
+        nearest.
+        """
+        merged = _flat(self.merged(state, frozen))
+        changed = {path.removesuffix("_lora_a") for path in self._trained}
+        for path in sorted(merged):
+            leaf = merged.pop(path)
+            if path in changed and jnp.dtype(dtype) == jnp.bfloat16:
+                own = zlib.crc32(f"{self.recipe.seed}/{path}".encode())
+                rounded = round_stochastically(leaf, np.uint32(own))
+                yield path, jax.device_put(rounded, leaf.sharding)
+            else:
+                yield path, leaf.astype(dtype)
+
     @cached_property
     def _merge(self) -> jax.stages.Wrapped:
+        return jax.jit(merge_adapters, out_shardings=_flat(self._whole))
+
+    @cached_property
+    def _whole(self) -> Any:
+        """Where the leaves of a whole model lie."""
         shapes = {path: jax.ShapeDtypeStruct(s, jnp.float32) for path, s in self._shapes.items()}
-        return jax.jit(merge_adapters, out_shardings=fsdp(shapes, self.mesh))
+        return _tree(fsdp(shapes, self.mesh))
 
     def _step(
         self, state: TrainState, frozen: Params, batch: Batch
@@ -182,9 +211,8 @@ class Trainer:
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    def _loss(self, state: TrainState, frozen: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def _loss(self, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
         network = Network(self.config, self.recipe.dtype, self.recipe.remat)
-        params = _join(state.params, frozen)
         sums = jax.lax.map(
             lambda part: batch_losses(network, params, part).sum(), self._parts(batch)
         )

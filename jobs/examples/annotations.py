@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,7 +24,9 @@ _JUDGED = ("status", "finished", "logprob", "token_count")
 _Row = Mapping[str, Any]
 
 
-def annotation_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Example | str]:
+def annotation_examples(
+    uri: str, source: ExampleSource, folder: str, dropped: Counter[str]
+) -> Iterator[Example | str | None]:
     """The rows of finished runs that are `ok`, finished, and wanted by the source's filters.
 
     A column that the source names otherwise than by default is one of the rows', or a key of
@@ -34,6 +37,7 @@ def annotation_examples(uri: str, source: ExampleSource, folder: str) -> Iterato
         uri: of an output, or of one run.
         source: `prompts`, `min_score` and `reviewed_column` leave rows out, uncounted.
         folder: what paths in a column of their own are relative to.
+        dropped: nothing is.
 
     Raises:
         SpecError: no run is finished, or no row has a column that is named.
@@ -54,7 +58,7 @@ def annotation_examples(uri: str, source: ExampleSource, folder: str) -> Iterato
             if _wanted(row, source):
                 yield make_example(
                     f"{run.run_id}/{number}", row.get(image), row.get(prefix) or source.prefix,
-                    row.get(suffix), folder,
+                    row.get(suffix), folder, source.empty,
                 )  # fmt: skip
     require(named, sorted(seen))
 

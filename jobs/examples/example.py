@@ -1,14 +1,16 @@
 """One labelled example, or the reason why a row is none."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from paliflow.configs.prompts import misspelt_task, say_stripped, stripped
+from paliflow.configs.prompts import misspelt_task, say_stripped, stripped, task_of
 from paliflow.jobs.columns import CELL
 from paliflow.jobs.plan import Item
 from paliflow.jobs.tables import resolve
 
 _BYTES = re.compile(r"(.+)#bytes=([0-9]{1,18})-([0-9]{1,18})")
+_MAY_FIND_NOTHING = ("detect", "segment")
+"""Tasks to which nothing is an answer, whatever the source says of empty suffixes."""
 
 
 class Example(NamedTuple):
@@ -20,7 +22,10 @@ class Example(NamedTuple):
     """Absolute URIs, or from `lasting_uri`."""
     prefix: str
     suffixes: tuple[str, ...]
-    """One or more right answers."""
+    """One or more right answers; `""` where nothing is to be answered."""
+    size: tuple[int, int] | None = None
+    """Width and height of the picture that boxes in the suffixes are of; that which the model sees
+    if not given."""
 
 
 def lasting_uri(item: Item) -> str:
@@ -41,15 +46,28 @@ def image_item(image: str, roots: tuple[str, ...] | None) -> Item:
     return Item(image, roots=roots)
 
 
-def make_example(name: str, images: Any, prefix: Any, suffixes: Any, folder: str) -> Example | str:
+def make_example(
+    name: str,
+    images: Any,
+    prefix: Any,
+    suffixes: Any,
+    folder: str,
+    empty: Literal["keep", "drop"] | None = None,
+    size: tuple[int, int] | None = None,
+) -> Example | str | None:
     """An example of what a row holds, or a reason that names no file: equal ones are counted.
+
+    None is an example to be left out, because its suffix is empty.
 
     Args:
         name: becomes the `id`.
         images: a path or a list of paths.
         prefix: not blank.
-        suffixes: an answer or a list of answers, of which blank ones are left out.
+        suffixes: an answer or a list of answers, of which blank ones are left out; `""` alone is
+            right where nothing is to be found.
         folder: what relative paths are relative to.
+        empty: see `ExampleSource.empty`.
+        size: see `Example`.
     """
     paths, answers = _texts(images), _texts(suffixes)
     if paths is None:
@@ -70,8 +88,29 @@ def make_example(name: str, images: Any, prefix: Any, suffixes: Any, folder: str
         return "the suffix is neither text nor a list of texts"
     right = tuple(answer for answer in answers if answer and not answer.isspace())
     if not right:
-        return "no suffix"
-    return Example(name, tuple(resolve(path, folder) for path in paths), _utf8(asked), right)
+        if answers != [""] or suffixes is None:
+            return "no suffix"
+        if empty == "drop":
+            return None
+        if empty is None and task_of(asked) not in _MAY_FIND_NOTHING:
+            return "no suffix"
+        right = ("",)
+    uris = tuple(resolve(path, folder) for path in paths)
+    return Example(name, uris, _utf8(asked), right, size)
+
+
+def truth(value: object) -> bool:
+    """A truth value of JSON that others have written: a boolean, a number, a word, or nothing.
+
+    Raises:
+        ValueError: it is none.
+    """
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in (True, 1, "true", "yes", "1"):
+        return True
+    if word in (None, False, 0, "false", "no", "0", ""):
+        return False
+    raise ValueError(f"{value!r} is neither true nor false")
 
 
 def _texts(value: Any) -> list[str] | None:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
-from numpy.typing import NDArray
 
 from paliflow.configs.base import brief
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.jobs.examples.example import Example, image_item
+from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, training_name
 from paliflow.jobs.plan import Item
 from paliflow.jobs.readahead import ReadAhead
@@ -200,17 +200,18 @@ def _assemble(
         if pair is None:
             continue
         try:
-            pixels = _pixels(pair.example, inputs, count)
-            texts[place] = _encode(pair, tokenizer, length)
-            images[place] = pixels[0] if spec.video else pixels
+            read = _read(pair.example, inputs, count)
+            texts[place] = _encode(_in_picture(pair, read[0], spec), tokenizer, spec)
+            images[place] = read[0].pixels if spec.video else [source.pixels for source in read]
         except ValueError as error:
             failures.append(brief(str(error)))
     fields = map(np.concatenate, zip(*texts, strict=True))
     return Fed(Batch(images[:, 0] if frames == 1 else images, *fields), tuple(failures))
 
 
-def _pixels(example: Example, inputs: Iterator[Input], count: int) -> list[NDArray[np.float32]]:
-    """
+def _read(example: Example, inputs: Iterator[Input], count: int) -> list[Input]:
+    """An example's images, all of which have pixels.
+
     Raises:
         ValueError: an image could not be read, or there are too many or too few.
     """
@@ -220,15 +221,31 @@ def _pixels(example: Example, inputs: Iterator[Input], count: int) -> list[NDArr
     for source in own:
         if source.pixels is None:
             raise ValueError(source.error)
-    return [source.pixels for source in own if source.pixels is not None]
+    return own
 
 
-def _encode(pair: _Pair, tokenizer: Tokenizer, length: int) -> Texts:
+def _in_picture(pair: _Pair, source: Input, spec: FineTuneSpec) -> _Pair:
+    """
+    Raises:
+        ValueError: its boxes are of another picture's size.
+    """
+    size, (width, height) = pair.example.size, (source.width, source.height)
+    if size is None or width is None or height is None:
+        return pair
+    upright = spec.exif == "apply"
+    turned = boxes_in_picture(
+        pair.suffix, size, (width, height), source.orientation, upright=upright
+    )
+    return pair._replace(suffix=turned)
+
+
+def _encode(pair: _Pair, tokenizer: Tokenizer, spec: FineTuneSpec) -> Texts:
     """
     Raises:
         ValueError: there are too many tokens; it does not name them, so that equal ones count.
     """
+    texts, length = [(pair.example.prefix, pair.suffix)], spec.max_tokens
     try:
-        return encode_examples(tokenizer, [(pair.example.prefix, pair.suffix)], length)
+        return encode_examples(tokenizer, texts, length, truncate=spec.too_long == "truncate")
     except ValueError:
         raise ValueError(f"prefix and suffix have more than max_tokens={length} tokens") from None

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.examples import EvaluationSet, ExampleSource
@@ -42,6 +43,8 @@ class PlannedSource(Spec):
     """Why not, and how many: the most common."""
     roots: tuple[str, ...] | None = None
     """See `image_roots`."""
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """What was left out without being an error, and how many."""
 
 
 class ExamplePlan(Spec):
@@ -59,6 +62,14 @@ class ExamplePlan(Spec):
             KeyError: there is none of this name.
         """
         return self.sources[self.number(name)]
+
+    def dropped(self) -> list[str]:
+        """What each source has left out without its being an error, in a line each."""
+        return [
+            f"{source.name}: {count} x {reason} left out"
+            for source in self.sources
+            for reason, count in source.dropped.items()
+        ]
 
     def number(self, name: str) -> int:
         """Where in `sources` the one of this name is.
@@ -146,7 +157,7 @@ def open_examples(run: str, plan: ExamplePlan, name: str) -> Sequence[Example]:
     with tempfile.NamedTemporaryFile() as file:
         with storage.open_binary(_file_uri(run, plan, plan.number(name))) as content:
             table = pq.ParquetFile(content)
-            with pa.ipc.new_file(file, EXAMPLES) as out:
+            with pa.ipc.new_file(file, table.schema_arrow) as out:
                 for batch in table.iter_batches(_ROWS_AT_ONCE):
                     out.write_batch(batch)
         file.flush()
@@ -181,14 +192,23 @@ class _Examples(Sequence[Example]):
 
 
 def _example(row: Mapping[str, Any]) -> Example:
-    return Example(row["id"], tuple(row["images"]), row["prefix"], tuple(row["suffixes"]))
+    size = row.get("size")  # a plan of an older version has none
+    return Example(
+        row["id"],
+        tuple(row["images"]),
+        row["prefix"],
+        tuple(row["suffixes"]),
+        (size[0], size[1]) if size else None,
+    )
 
 
 def _write_source(
     file: BinaryIO, name: str, source: ExampleSource, spec: ModelSpec, limits: ErrorLimits
 ) -> PlannedSource:
-    rows = read_examples(source, spec.https_hosts, spec.allowed_roots, spec.max_error_fraction)
-    examples, reasons = 0, Counter[str]()
+    examples, reasons, dropped = 0, Counter[str](), Counter[str]()
+    rows = read_examples(
+        source, spec.https_hosts, spec.allowed_roots, spec.max_error_fraction, dropped
+    )
     with pq.ParquetWriter(pa.PythonFile(file, mode="w"), EXAMPLES, compression="zstd") as out:
         while chunk := list(islice(rows, _ROWS_AT_ONCE)):
             good = [row for row in chunk if isinstance(row, Example)]
@@ -200,7 +220,7 @@ def _write_source(
                 out.write_table(pa.table(list(columns), schema=EXAMPLES))
     common = dict(reasons.most_common(REASONS))
     if not examples:
-        why = "; ".join(f"{count} x {reason}" for reason, count in common.items())
+        why = "; ".join(f"{count} x {reason}" for reason, count in (common | dropped).items())
         raise SpecError(f"path={source.path!r}: no example in it ({why or 'nothing there'})")
     return PlannedSource(
         name=name,
@@ -209,6 +229,7 @@ def _write_source(
         errors=reasons.total(),
         reasons=common,
         roots=image_roots(source, spec.allowed_roots),
+        dropped=dict(dropped.most_common()),
     )
 
 

@@ -1,6 +1,7 @@
 """What an `ExampleSource` stands for: its examples, streamed in a fixed order."""
 
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from paliflow.configs.base import SpecError
@@ -40,6 +41,7 @@ def read_examples(
     https_hosts: tuple[str, ...],
     allowed_roots: tuple[str, ...] = (),
     max_error_fraction: float = 0.1,
+    dropped: Counter[str] | None = None,
 ) -> Iterator[Example | str]:
     """The examples of a source; a row that is none is a reason that names no file.
 
@@ -55,19 +57,23 @@ def read_examples(
         https_hosts: the hosts that an `https://` source may be at.
         allowed_roots: where else its images may lie; see `image_roots`.
         max_error_fraction: if more of them lie elsewhere, that is an error at once.
+        dropped: counts what is left out without being an error, by reason, while this is read.
 
     Raises:
         SpecError: there is no such source, it is of no kind that is known, or is broken, or has
             no such column, or many of its images lie elsewhere.
         OSError: the storage fails in a way that may pass.
     """
+    dropped = Counter() if dropped is None else dropped
     try:
         uri = storage.absolute(source.path)
         storage.check_host(uri, https_hosts)
         folder = next(iter(_images(source)), posixpath.dirname(uri))
         roots, admission = image_roots(source, allowed_roots), Admission(max_error_fraction)
-        for found in _reader(uri, source)(uri, source, folder):
-            if isinstance(found, Example):
+        for found in _reader(uri, source)(uri, source, folder, dropped):
+            if found is None:
+                dropped["an empty suffix"] += 1
+            elif isinstance(found, Example):
                 admitted = [admission.admits(image, roots) for image in found.images]
                 yield found if all(admitted) else _OUTSIDE
             else:
@@ -85,7 +91,7 @@ def _images(source: ExampleSource) -> list[str]:
     return [storage.absolute(source.images)] if source.images else []
 
 
-_Reader = Callable[[str, ExampleSource, str], Iterator[Example | str]]
+_Reader = Callable[[str, ExampleSource, str, Counter[str]], Iterator[Example | str | None]]
 
 
 def _reader(uri: str, source: ExampleSource) -> _Reader:
@@ -104,7 +110,9 @@ def _reader(uri: str, source: ExampleSource) -> _Reader:
     return read
 
 
-def _table_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Example | str]:
+def _table_examples(
+    uri: str, source: ExampleSource, folder: str, dropped: Counter[str]
+) -> Iterator[Example | str | None]:
     image, prefix, answer = source.image_column, source.prefix_column, source.suffix_column
     required = {image: f"image_column={image!r}", answer: f"suffix_column={answer!r}"}
     if source.prefix is None:
@@ -115,7 +123,9 @@ def _table_examples(uri: str, source: ExampleSource, folder: str) -> Iterator[Ex
             yield "the line is not a JSON object"
             continue
         asked = row.get(prefix) or source.prefix
-        yield make_example(str(number), row.get(image), asked, row.get(answer), folder)
+        yield make_example(
+            str(number), row.get(image), asked, row.get(answer), folder, source.empty
+        )
 
 
 _READERS: Mapping[str, _Reader] = {

@@ -33,7 +33,7 @@ def model_card(
     paths |= {name: source.path for name, source in spec.validation.items()}
     sources = [
         f"| {source.name} | `{paths[source.name]}` | {source.examples:,} | {source.errors:,} | "
-        f"{source.weight:g} |"
+        f"{sum(source.dropped.values()):,} | {source.weight:g} |"
         for source in plan.sources
     ]
     figures = [
@@ -48,7 +48,7 @@ def model_card(
         "",
         f"A PaliGemma, fine-tuned by Paliflow from `{start.checkpoint}`",
         f"(sha256 `{start.checkpoint_sha256}`): {job.steps.total:,} steps of {spec.batch_size} "
-        f"examples, the weights of step {outcome.best_step:,}.",
+        f"examples, the weights of step {outcome.best_step:,}, written in {_precision(spec)}.",
         "",
         "## Figures",
         "",
@@ -56,8 +56,8 @@ def model_card(
         "",
         "## Examples",
         "",
-        "| source | path | examples | rows that were none | weight |",
-        "|---|---|---:|---:|---:|",
+        "| source | path | examples | rows that were none | left out | weight |",
+        "|---|---|---:|---:|---:|---:|",
         *sources,
         "",
         f"Of {job.steps.total * spec.batch_size:,} examples drawn, {outcome.errors:,} were "
@@ -85,6 +85,12 @@ def model_card(
         "passes this model on has to pass on those terms, and say that it was modified.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _precision(spec: FineTuneSpec) -> str:
+    if spec.exported_dtype == "bfloat16":
+        return f"bfloat16: what was trained is rounded stochastically, with seed {spec.seed}"
+    return "float32: asked in bfloat16 they are rounded, and small updates are lost"
 
 
 def _recipe(spec: FineTuneSpec) -> list[str]:

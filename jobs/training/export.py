@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
@@ -30,15 +30,14 @@ def model_uri(spec: FineTuneSpec) -> str:
 
 
 def export(spec: FineTuneSpec, trainer: Trainer, state: TrainState, frozen: Params) -> None:
-    """Writes the merged weights in the spec's dtype; every process has to call it.
+    """Writes the model in the spec's `export_dtype`; every process has to call it.
 
     The leaves are gathered one after another; the first process writes them.
     """
-    merged = flatten_dict(trainer.merged(state, frozen), sep="/")
     writes = jax.process_index() == 0
     leaves: dict[str, Any] = {}
-    for path in sorted(merged):
-        whole = _whole(merged.pop(path).astype(spec.dtype))
+    for path, leaf in trainer.exported(state, frozen, spec.exported_dtype):
+        whole = _whole(leaf)
         if writes:
             leaves[path] = whole
     if not writes:

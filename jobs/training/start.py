@@ -1,7 +1,7 @@
 """How a run starts: from which weights, by which recipe; settled once, before any worker."""
 
 import io
-from math import ceil
+import re
 from typing import Any, NamedTuple
 
 from jax.sharding import AbstractMesh
@@ -72,9 +72,15 @@ def _look(spec: FineTuneSpec, resolved: Resolved, tokenizer: str) -> tuple[Start
     try:
         # Which parameters are trained depends on no device, and this process may have none.
         mesh: Any = AbstractMesh((1,), ("data",))
-        Trainer(config, recipe_of(spec, Steps(2, 1, 1, 1)), mesh)
+        trainer = Trainer(config, recipe_of(spec, Steps(2, 1, 1, 1)), mesh)
     except ValueError as error:
         raise SpecError(str(error)) from None
+    if spec.weight_decay and not any(re.fullmatch(spec.decayed, p) for p in trainer.trained):
+        print(
+            f"warning: weight_decay={spec.weight_decay:g} reaches nothing, since no parameter "
+            f"that decayed={spec.decayed!r} matches is trained",
+            flush=True,
+        )
     start = Start(
         spec=spec.model_dump(mode="json"),
         checkpoint=resolved.checkpoint,
@@ -100,7 +106,7 @@ def open_weights(path: Any, spec: FineTuneSpec) -> tuple[PaliGemmaConfig, dict[s
 
 
 def steps_of(spec: FineTuneSpec, examples: int) -> Steps:
-    """The durations of a spec in steps.
+    """The durations of a spec in steps: the nearest whole number, and at least one.
 
     Args:
         spec: in its `duration`, a percentage is of nothing and thus refused.
@@ -114,7 +120,7 @@ def steps_of(spec: FineTuneSpec, examples: int) -> Steps:
         if duration.steps:
             return duration.steps
         if duration.epochs:
-            return ceil(duration.epochs * examples / spec.batch_size)
+            return max(1, round(duration.epochs * examples / spec.batch_size))
         return max(1, round(total * (duration.percent or 0) / 100))
 
     total = steps(spec.duration, 0)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
@@ -36,19 +37,17 @@ class Validation:
         }
 
     def __call__(self, state: TrainState, frozen: Params) -> dict[str, float]:
-        """The figures: `<set>/loss` in nats, `<set>/<metric>`."""
+        """The figures of what would be exported: `<set>/loss` in nats, `<set>/<metric>`."""
         if not self._examples:
             return {}
-        merged = self._trainer.merged(state, frozen)
-        params = jax.tree.map(lambda leaf: leaf.astype(self._spec.dtype), merged)
+        leaves = self._trainer.exported(state, frozen, self._spec.exported_dtype)
+        params = unflatten_dict(dict(leaves), sep="/")
         figures: dict[str, float] = {}
         for name, chosen in self._spec.validation.items():
-            figures |= self._look(name, chosen, state, frozen, params)
+            figures |= self._look(name, chosen, params)
         return figures
 
-    def _look(
-        self, name: str, chosen: EvaluationSet, state: TrainState, frozen: Params, params: Any
-    ) -> dict[str, float]:
+    def _look(self, name: str, chosen: EvaluationSet, params: Any) -> dict[str, float]:
         spec, trainer, examples = self._spec, self._trainer, self._examples[name]
         feed = validation_feed(
             spec.location,
@@ -62,19 +61,25 @@ class Validation:
         )
         total, count = 0.0, 0
         texts: list[str | None] = []
+        taught: list[str] = []
         for fed in feed:
             batch = global_batch(fed.batch, trainer.mesh)
-            loss, number = trainer.loss(state, frozen, batch)
+            loss, number = trainer.loss(params, batch)
             total, count = total + float(loss), count + int(number)
             answers = _answer(
-                *(Network(trainer.config), params, batch, spec.max_new_tokens),
+                *(Network(trainer.config, spec.dtype), params, batch, spec.max_new_tokens),
                 self._tokenizer.eos_id,
             )
-            for tokens, length, counts in zip(*map(_host, answers), strict=True):
-                text = self._tokenizer.decode(tokens[:length].tolist())
-                texts.append(text if counts else None)
+            for tokens, length, text, learnt in zip(*map(_host, answers), strict=True):
+                said = self._tokenizer.decode(tokens[:length].tolist())
+                texts.append(said if learnt.any() else None)
+                taught.append(self._tokenizer.decode(text[learnt == 1].tolist()))
         prefixes = [example.prefix for example in examples]
-        right = [example.suffixes for example in examples]
+        # Boxes that were turned with their picture are as they were taught.
+        right = [
+            (suffix,) if example.size else example.suffixes
+            for example, suffix in zip(examples, taught, strict=False)
+        ]
         metrics = metrics_of(name, chosen.metrics, prefixes)
         scores = score(metrics, prefixes, right, texts[: len(examples)])
         figures = {f"{name}/{metric}": scored.figure for metric, scored in scores.items()}
@@ -84,8 +89,8 @@ class Validation:
 @partial(jax.jit, static_argnums=(0, 3, 4))
 def _answer(
     network: Network, params: Any, batch: Batch, max_new_tokens: int, eos_id: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Greedy answers to the prefixes of a batch, their lengths, and which rows are examples."""
+) -> tuple[jax.Array, ...]:
+    """Greedy answers to a batch's prefixes, and their lengths; its `text` and its `mask_loss`."""
     asked = jnp.asarray(batch.mask_ar) == 0
     prompt = jnp.where(asked, jnp.asarray(batch.text), 0)
     tokens = apply(network, params, "encode_images", batch.images)
@@ -101,7 +106,7 @@ def _answer(
         eos_id=eos_id,
     )
     length = answer.lengths - answer.finished  # without the end token
-    return answer.tokens, length, jnp.asarray(batch.mask_loss).any(1)
+    return answer.tokens, length, jnp.asarray(batch.text), jnp.asarray(batch.mask_loss)
 
 
 def _host(rows: jax.Array) -> NDArray[Any]:

@@ -163,7 +163,8 @@ def opened(item: Item, spec: ModelSpec) -> Iterator[Video | Stills | Animation]:
     if item.frames is not None:
         assert spec.video.frame_rate
         rate = exact(spec.video.frame_rate)
-        yield Stills(item.frames, rate, spec.max_pixels, spec.https_hosts, item.roots)
+        hosts, upright = spec.https_hosts, spec.exif == "apply"
+        yield Stills(item.frames, rate, spec.max_pixels, hosts, item.roots, upright=upright)
         return
     uri = item.archive or item.uri
     storage.check_host(uri, spec.https_hosts)

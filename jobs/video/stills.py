@@ -84,9 +84,11 @@ class Stills:
         max_pixels: int,
         https_hosts: tuple[str, ...],
         roots: tuple[str, ...] | None = None,
+        *,
+        upright: bool = True,
     ) -> None:
         self._uris, self._rate, self._roots = uris, rate, roots
-        self._max_pixels, self._https_hosts = max_pixels, https_hosts
+        self._max_pixels, self._https_hosts, self._upright = max_pixels, https_hosts, upright
         self.damages: list[Damage] = []
         """What `frames` has come over so far."""
 
@@ -113,7 +115,7 @@ class Stills:
                 continue
             try:
                 content = read_content(Item(uri, roots=self._roots), self._https_hosts)
-                decoded = decode(content, self._max_pixels)
+                decoded = decode(content, self._max_pixels, upright=self._upright)
             except (OSError, ValueError) as error:
                 decoded = unreadable(error)
             if isinstance(decoded, str):

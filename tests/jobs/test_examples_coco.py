@@ -1,6 +1,7 @@
 """COCO's JSON: captions and boxes become what PaliGemma is asked and answers."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ def write(folder: Path, annotations: list[Any], **fields: Any) -> Path:
 
 def found(path: Path, **fields: Any) -> list[Example | str]:
     return list(read_examples(ExampleSource.parse({"path": str(path)} | fields), ()))
+
+
+def dropped(path: Path, **fields: Any) -> dict[str, int]:
+    """What was left out without being an error."""
+    counts = Counter[str]()
+    list(read_examples(ExampleSource.parse({"path": str(path)} | fields), (), counts))
+    return dict(counts)
 
 
 def box(image: Any, category: Any, *bbox: Any, **fields: Any) -> dict[str, Any]:
@@ -67,14 +75,17 @@ def test_boxes_are_asked_by_category_and_answered_from_the_top_left(tmp_path: Pa
                 "<loc0000><loc0000><loc1023><loc0512> cat ; "
                 "<loc0000><loc0512><loc1023><loc1023> cat",
             ),
+            (640, 480),
         ),
         Example(
             "3",
             (f"{tmp_path}/sub/b.jpg",),
             "detect cat",
             ("<loc0000><loc0000><loc0512><loc0512> cat",),
+            (100, 200),
         ),
     ]
+    assert dropped(write(tmp_path, annotations)) == {"a crowd's box": 2}
 
 
 @given(
@@ -159,3 +170,95 @@ def test_other_json_is_refused(tmp_path: Path, content: str, message: str) -> No
     (tmp_path / "coco.json").write_text(content)
     with pytest.raises(SpecError, match=f"path=.*{message}"):
         found(tmp_path / "coco.json")
+
+
+ONE = [IMAGES[0]]
+
+
+@pytest.mark.parametrize(
+    ("iscrowd", "crowd"),
+    [
+        *((value, False) for value in (0, "0", "false", "False", False, None, "", "no", 0.0)),
+        *((value, True) for value in (1, "1", "true", " True ", True, "yes", 1.0)),
+    ],
+)
+def test_a_crowd_is_what_says_so_in_any_of_jsons_ways(
+    tmp_path: Path, iscrowd: object, crowd: bool
+) -> None:
+    annotations = [box(7, 1, 0, 0, 64, 48), box(7, 2, 0, 0, 64, 48, iscrowd=iscrowd)]
+    path = write(tmp_path, annotations, images=ONE)
+    (example,) = found(path)
+    assert isinstance(example, Example)
+    assert example.prefix == ("detect cat" if crowd else "detect dog ; cat")
+    assert dropped(path) == ({"a crowd's box": 1} if crowd else {})
+
+
+def test_an_iscrowd_that_is_no_truth_value_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, [box(7, 1, 0, 0, 64, 48, iscrowd="maybe")], images=ONE)
+    assert found(path) == ["iscrowd='maybe' is neither true nor false"]
+
+
+def test_one_caption_does_not_turn_boxes_into_captions(tmp_path: Path) -> None:
+    annotations = [
+        box(7, 1, 0, 0, 64, 48, caption=""),
+        box(3, 1, 0, 0, 10, 20),
+        {"image_id": 3, "caption": "a stray one"},
+        {"image_id": 5, "caption": "another"},
+    ]
+    path = write(tmp_path, annotations)
+    assert [e.prefix for e in found(path) if isinstance(e, Example)] == ["detect cat"] * 2
+    assert dropped(path) == {"an annotation that is no box": 2}
+    assert found(path, empty="keep") == found(path)
+
+
+def test_a_stray_box_does_not_turn_captions_into_boxes(tmp_path: Path) -> None:
+    captions: list[Any] = [{"image_id": i, "caption": "it", "bbox": []} for i in (7, 3)]
+    path = write(tmp_path, [*captions, box(5, 1, 0, 0, 9, 9)])
+    assert [e.prefix for e in found(path) if isinstance(e, Example)] == ["caption en"] * 2
+    assert dropped(path) == {"an annotation that is no caption": 1}
+
+
+@pytest.mark.parametrize("number", [7, 7.0, "7"])
+def test_ids_are_the_same_as_numbers_and_as_text(tmp_path: Path, number: object) -> None:
+    categories = [{"id": number, "name": "cat"}]
+    for image, category in ((number, 7), (7, number), (7.0, 7.0)):
+        annotations = [box(image, category, 0, 0, 64, 48)]
+        (example,) = found(write(tmp_path, annotations, images=ONE, categories=categories))
+        assert isinstance(example, Example)
+        assert (example.id, example.prefix) == ("7", "detect cat")
+
+
+def test_a_box_without_an_area_beside_others_is_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, [box(7, 1, 0, 0, 64, 48), box(7, 1, 5, 5, 0, 9)], images=ONE)
+    assert [e.prefix for e in found(path) if isinstance(e, Example)] == ["detect cat"]
+    assert dropped(path) == {"a box without an area": 1}
+
+
+def test_images_without_annotations_are_counted_or_kept_as_negatives(tmp_path: Path) -> None:
+    more = [{"id": n, "file_name": f"{n}.jpg", "width": 9, "height": 9} for n in (20, 21)]
+    path = write(tmp_path, [box(7, 1, 0, 0, 64, 48)], images=IMAGES + more)
+    assert len(found(path)) == 1
+    for fields in ({}, {"empty": "drop"}):
+        assert dropped(path, **fields) == {"an image without annotations": 4}
+    kept = [e for e in found(path, empty="keep") if isinstance(e, Example)]
+    assert dropped(path, empty="keep") == {}
+    assert [(e.id, e.prefix, e.suffixes) for e in kept if e.id != "7"] == [
+        ("3", "detect dog", ("",)),
+        ("5", "detect cat", ("",)),
+        ("20", "detect dog", ("",)),
+        ("21", "detect cat", ("",)),
+    ]
+    asked = found(path, empty="keep", prefix="detect it")
+    assert {e.prefix for e in asked if isinstance(e, Example)} == {"detect it"}
+
+
+def test_an_image_of_crowds_alone_is_no_negative(tmp_path: Path) -> None:
+    path = write(tmp_path, [box(7, 1, 0, 0, 64, 48, iscrowd=1)], images=ONE)
+    assert found(path, empty="keep") == []
+
+
+def test_a_file_of_negatives_alone_is_read_where_they_are_kept(tmp_path: Path) -> None:
+    path = write(tmp_path, [])
+    assert len(found(path, empty="keep")) == len(IMAGES)
+    with pytest.raises(SpecError, match="neither of captions nor of boxes"):
+        found(path)

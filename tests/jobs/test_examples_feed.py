@@ -214,6 +214,29 @@ def test_rows_that_cannot_be_used_do_not_count_and_say_why(tune: Tune) -> None:
         assert (np.asarray(batch.text)[~counts] == TOKENIZER.pad_id).all()
 
 
+def test_an_empty_suffix_teaches_the_end_alone(tune: Tune) -> None:
+    tuning = tune([row | {"prefix": "detect 1", "suffix": ""} for row in rows(4)])
+    for fed in (*tuning.train(0, 1), *tuning.validate("held_out")):
+        assert not fed.failures
+        text, learnt = np.asarray(fed.batch.text), np.asarray(fed.batch.mask_loss)
+        assert (text[learnt == 1] == TOKENIZER.eos_id).all()
+        assert (learnt.sum(1) == 1).all()
+
+
+def test_an_example_that_is_too_long_is_cut_on_the_right_where_asked(tune: Tune) -> None:
+    long = [row | {"suffix": "1 2 3 4 5 6 7 8 9" * 9} for row in rows(4)]
+    long[3]["prefix"] = "1 2 3 4 5 6 7 8 9" * 9
+    (fed,) = tune(long, too_long="truncate").train(0, 1)
+    assert fed.failures == ("prefix and suffix have more than max_tokens=16 tokens",)
+    (whole,) = encode_examples(TOKENIZER, [("1", long[0]["suffix"])], 200).text
+    text, learnt = np.asarray(fed.batch.text), np.asarray(fed.batch.mask_loss)
+    counts = learnt.any(1)
+    assert counts.sum() == 3
+    assert (text[counts] == whole[:16]).all()
+    assert learnt[counts][:, -1].all()
+    assert TOKENIZER.eos_id not in text[counts]
+
+
 def test_an_image_that_hangs_holds_up_only_its_row(
     tune: Tune, monkeypatch: pytest.MonkeyPatch
 ) -> None:

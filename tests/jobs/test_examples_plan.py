@@ -88,9 +88,9 @@ def test_sources_are_counted_with_what_is_wrong_in_them(tmp_path: Path) -> None:
     reasons = {"no suffix": 2, "the line is not a JSON object": 1}
     roots = (str(tmp_path),)
     assert [tuple(value for _, value in source) for source in plan.sources] == [
-        ("train/0", 8, 3.0, 3, reasons, roots),
-        ("train/1", 4, 1.0, 0, {}, roots),
-        ("held_out", 4, 1.0, 0, {}, roots),
+        ("train/0", 8, 3.0, 3, reasons, roots, {}),
+        ("train/1", 4, 1.0, 0, {}, roots, {}),
+        ("held_out", 4, 1.0, 0, {}, roots, {}),
     ]
     assert plan.spec == spec.model_dump(mode="json")
 
@@ -156,3 +156,15 @@ def test_a_validation_set_cannot_be_called_like_a_training_source() -> None:
                 "validation": {"train/0": ExampleSource(path="t.jsonl").model_dump()},
             }
         )
+
+
+def test_what_is_left_out_is_counted_beside_the_errors(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(lines(3) + lines(2, suffix=""))
+    spec = spec_of(tmp_path, train=[{"path": f"{tmp_path}/t.jsonl", "empty": "drop"}], max_errors=0)
+    plan = write_examples(spec.location, sources_of(spec), spec)
+    assert plan.sources[0].dropped == {"an empty suffix": 2}
+    assert plan.sources[0].errors == 0
+    assert plan.dropped() == ["train/0: 2 x an empty suffix left out"]
+    (tmp_path / "t.jsonl").write_bytes(lines(2, suffix=""))
+    with pytest.raises(SpecError, match=r"no example in it \(2 x an empty suffix\)"):
+        write_examples(f"{tmp_path}/other", sources_of(spec), spec)

@@ -1,14 +1,19 @@
 """Labelled tables: which rows are examples, why others are none, and what is refused."""
 
+import contextlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
+from paliflow.jobs.examples.example import truth
 from paliflow.jobs.examples.sources import Example, read_examples
 from paliflow.tests.jobs.files import write_rows
 
@@ -106,6 +111,39 @@ def test_what_surrounds_a_prefix_is_taken_off(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps(GOOD | {"prefix": " <bos><image>ocr\n"}))
     assert found(path) == [Example("0", (f"{tmp_path}/a.jpg",), "ocr", ("x",))]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_an_empty_suffix_is_an_example_where_nothing_may_be_found(
+    tmp_path: Path, suffix: str
+) -> None:
+    rows = [
+        {"image": "a.jpg", "prefix": prefix, "suffix": ""}
+        for prefix in ("detect dog", "segment cat", "ocr", "caption en")
+    ]
+    path = write_rows(tmp_path / f"train{suffix}", rows)
+    wanted = [
+        Example(str(n), (f"{tmp_path}/a.jpg",), str(row["prefix"]), ("",))
+        for n, row in enumerate(rows)
+    ]
+    assert found(path) == [*wanted[:2], "no suffix", "no suffix"]
+    assert found(path, empty="keep") == wanted
+    assert found(path, empty="drop") == []
+    dropped = Counter[str]()
+    list(
+        read_examples(
+            ExampleSource.parse({"path": str(path), "empty": "drop"}), (), dropped=dropped
+        )
+    )
+    assert dropped == {"an empty suffix": 4}
+
+
+@given(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.none()))
+)
+def test_a_truth_value_is_true_false_or_refused(value: object) -> None:
+    with contextlib.suppress(ValueError):
+        assert truth(value) in (True, False)
 
 
 def test_lone_surrogates_become_text_that_can_be_stored(tmp_path: Path) -> None:

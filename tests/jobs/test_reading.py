@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from paliflow.configs import AnnotateSpec
 from paliflow.jobs import reading, storage
 from paliflow.jobs.plan import Item
+from paliflow.jobs.reader import reader
 from paliflow.jobs.reading import Input, read_input
 from paliflow.model import images
 from paliflow.tests.jobs.files import bomb, encode
@@ -64,6 +66,22 @@ def test_every_kind_of_image_becomes_pixels(tmp_path: Path, content: bytes) -> N
     assert result.pixels.shape == (56, 56, 3)
     assert result.pixels.dtype == np.float32
     assert -1 <= result.pixels.min() < result.pixels.max() <= 1
+
+
+def test_an_image_on_its_side_is_left_so_where_exif_is_ignored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "image").write_bytes(encode("RGB", "JPEG", exif=exif))
+    fields: dict[str, Any] = {"output": "o", "run_id": "r", "input": "i", "prompts": ["ocr"]}
+    found = {}
+    for exif_field in ("apply", "ignore"):
+        spec = AnnotateSpec(**fields, exif=exif_field)
+        (one,) = reader(spec, 56, thumbnail=40)(Item(str(tmp_path / "image")))
+        assert one is not None
+        assert one.thumbnail is not None
+        with Image.open(io.BytesIO(one.thumbnail)) as thumbnail:
+            found[exif_field] = one.width, one.height, one.orientation, thumbnail.size
+    assert found == {"apply": (30, 40, 6, (30, 40)), "ignore": (40, 30, 6, (40, 30))}
 
 
 def test_an_image_on_its_side_has_its_upright_size(tmp_path: Path) -> None:

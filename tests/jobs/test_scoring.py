@@ -92,6 +92,19 @@ def test_masks_are_compared_where_there_is_a_decoder() -> None:
     assert figure("mean_iou", right, [f"{WHOLE}{other} cat"], "detect cat", decoder) == 1
 
 
+def test_where_nothing_is_to_be_found_what_is_given_is_a_false_positive() -> None:
+    right = [[f"{HALF} cat"], [""]]
+    assert figure("detection_f1", right, [f"{HALF} cat", ""]) == 1
+    assert figure("detection_f1", right, [f"{HALF} cat", f"{HALF} cat"]) == pytest.approx(2 / 3)
+    assert figure("mean_iou", right, [f"{HALF} cat", ""], "segment cat") == 1
+    assert figure("mean_iou", right, [f"{HALF} cat", f"{HALF} cat"], "segment cat") == 0.5
+    for metric in ("exact_match", "anls", "relaxed_match", "count_match", "vqa_accuracy"):
+        assert figure(metric, [[""]], [""]) == 1
+        assert figure(metric, [[""]], ["cat"]) == 0
+    for metric in ("cider", "rouge_l"):
+        assert figure(metric, [["a cat"], [""]], ["a cat", ""]) >= 0
+
+
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "cider", "detection_f1", "mean_iou"])
 def test_what_failed_scores_nothing_and_counts(metric: Metric) -> None:
     right = [[f"{HALF} a cat"], [f"{WHOLE} two dogs"]]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from paliflow.configs import FineTuneSpec
@@ -25,7 +27,9 @@ from paliflow.jobs.training.saving import Checkpoints
 from paliflow.jobs.training.start import begin, steps_of
 from paliflow.jobs.training.watch import described
 from paliflow.jobs.training.worker import Job, work
-from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
+from paliflow.model.examples import encode_examples
+from paliflow.model.loss import suffix_losses
 from paliflow.tests.jobs.labelled import finetune_spec, swap_pieces, train_here
 
 
@@ -238,11 +242,27 @@ def test_a_batch_whose_images_fill_the_memory_is_refused(
         train_here(spec)
 
 
+def test_a_decay_that_reaches_nothing_is_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields: dict[str, Any] = {"weight_decay": 0.1, "frozen": ["img/.*"]}
+    begin(finetune_spec(folder, run_id="decayless", **fields))
+    said = capsys.readouterr().out
+    assert "warning: weight_decay=0.1 reaches nothing" in said
+    assert "decayed='.*/kernel'" in said
+    begin(finetune_spec(folder, run_id="decay", **fields, decayed=r"llm/.*"))
+    assert "warning" not in capsys.readouterr().out
+    with pytest.raises(SpecError, match=r"decayed='kernel' matches no parameter"):
+        begin(finetune_spec(folder, run_id="no-decay", **fields, decayed="kernel"))
+
+
 @pytest.mark.parametrize(
     ("duration", "expected"),
     [
         ({"duration": {"epochs": 2}}, (20, 1, 4, 2)),
-        ({"duration": {"epochs": 0.21}}, (3, 1, 1, 1)),
+        ({"duration": {"epochs": 0.21}}, (2, 1, 1, 1)),
+        ({"duration": {"epochs": 0.28}}, (3, 1, 1, 1)),
+        ({"duration": {"epochs": 0.01}}, (1, 0, 1, 1)),
         ({"duration": {"steps": 1}}, (1, 0, 1, 1)),
         ({"duration": {"steps": 50}, "warmup": {"epochs": 1}}, (50, 10, 10, 5)),
     ],
@@ -278,3 +298,24 @@ def test_a_line_says_what_is_known() -> None:
     assert described({**now, "seconds_left": 61.2}) == (
         "step 5/20, loss 1.2500, 42% MFU, 3.0 GiB of HBM, 2 errors, 0:01:01 left"
     )
+
+
+def test_validation_sees_the_weights_that_are_exported(folder: Path) -> None:
+    fields: dict[str, Any] = {"export_dtype": "bfloat16", "validate_every": {"steps": 12}}
+    spec = finetune_spec(folder, run_id="seen", **fields)
+    train_here(spec)
+    with np.load(model_uri(spec)) as stored:
+        assert {array.dtype.itemsize for array in stored.values()} == {2}
+    (seen,) = (
+        line["held_out/loss"]
+        for line in read_log(spec.location)
+        if line["step"] == 12 and "loss" not in line
+    )
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
+    texts = encode_examples(tokenizer, [(row["prefix"], row["suffix"]) for row in rows], 16)
+    images = [preprocess(Image.open(folder / row["image"]).convert("RGB"), 56) for row in rows]
+    model = PaliGemma.from_checkpoint(model_uri(spec), dtype="float32")
+    logits = model.logits(np.stack(images), texts.text[:, :-1], texts.mask_ar[:, :-1])
+    losses = suffix_losses(jnp.asarray(logits), texts.text[:, 1:], texts.mask_loss[:, 1:])
+    assert seen == pytest.approx(float(losses.mean()), rel=1e-5)

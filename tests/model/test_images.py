@@ -1,6 +1,8 @@
 """Any image file becomes an upright RGB picture, then the network's square input."""
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import jax
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paliflow.model import ImageTooLarge, decode_image, preprocess
+from paliflow.jobs.reading import decode
+from paliflow.model import ImageTooLarge, decode_image, images, preprocess
 
 LIMIT = 10_000
 
@@ -41,6 +44,170 @@ def test_sixteen_bit_greys_keep_their_range(dtype: type) -> None:
     np.testing.assert_allclose(image[..., 0], grey / 257, atol=1.01)
 
 
+RAMP = np.linspace(0, 1, 40 * 30).reshape(30, 40)
+
+
+def _tiff(values: np.ndarray[Any, Any], **tags: Any) -> bytes:
+    """A TIFF of one strip; tags by name, each a number."""
+    channels = values.shape[2] if values.ndim == 3 else 1
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    numbers = {"bits": 258, "photometric": 262, "min": 280, "max": 281, "smin": 340, "smax": 341}
+    defaults = {"bits": values.dtype.itemsize * 8, "photometric": 1 if channels == 1 else 2}
+    fields: dict[int, tuple[str, list[float]]] = {
+        256: ("L", [values.shape[1]]),
+        257: ("L", [values.shape[0]]),
+        259: ("H", [1]),
+        273: ("L", [8]),
+        277: ("H", [channels]),
+        279: ("L", [values.nbytes]),
+        339: ("H", [kind] * channels),
+    }
+    for name, value in (defaults | tags).items():
+        form = "f" if name in ("smin", "smax") else "H"
+        fields[numbers[name]] = form, [value] * (channels if name == "bits" else 1)
+    kinds = {"H": 3, "L": 4, "f": 11}
+    place = 8 + values.nbytes
+    entries, more = b"", b""
+    start = place + 2 + 12 * len(fields) + 4
+    for number, (form, content) in sorted(fields.items()):
+        packed = struct.pack(f"<{len(content)}{form}", *content)
+        if len(packed) > 4:
+            inline = struct.pack("<I", start + len(more))
+            more += packed
+        else:
+            inline = packed.ljust(4, b"\0")
+        entries += struct.pack("<HHI", number, kinds[form], len(content)) + inline
+    head = b"II*\0" + struct.pack("<I", place)
+    return head + values.tobytes() + struct.pack("<H", len(fields)) + entries + bytes(4) + more
+
+
+def _png(values: np.ndarray[Any, Any], *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 16-bit greys with chunks before its pixels; one without a checksum ends in `!`."""
+    height, width = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
+    parts = (b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data))
+        + name[:4]
+        + data
+        + struct.pack(">I", zlib.crc32(name + data) if len(name) == 4 else 1)
+        for name, data in parts
+    )
+
+
+def _greys(data: bytes) -> np.ndarray[Any, Any]:
+    return np.asarray(decode_image(data, LIMIT).image)[..., 0].astype(int)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _tiff(RAMP.astype(np.float32)),
+        _tiff((RAMP * 255).astype(np.float32)),
+        _tiff((RAMP * 4095).astype(np.uint16)),
+        _tiff((RAMP * 255).astype(np.uint16)),
+        _tiff((RAMP * 4095).astype(np.int32)),
+        _tiff((RAMP * 1e9).astype(np.int32)),
+        _tiff((RAMP * 7.5).astype(np.float32)),
+        _tiff((RAMP * 1000).astype(np.uint16), max=1000),
+        _tiff((100 + RAMP * 900).astype(np.uint16), min=100, max=1000),
+        _tiff((RAMP * 2 - 1).astype(np.float32), smin=-1.0, smax=1.0),
+        _tiff(((1 - RAMP) * 4095).astype(np.uint16), photometric=0),
+        _png((RAMP * 4095).astype(np.uint16)),
+        _png((RAMP * 255).astype(np.uint16)),
+        _png((RAMP * 1023).astype(np.uint16), (b"sBIT", b"\x0a")),
+        _png((RAMP * 1023).astype(np.uint16) << 6, (b"sBIT", b"\x0a")),
+    ],
+)
+def test_greys_of_more_than_eight_bits_span_black_to_white(data: bytes) -> None:
+    np.testing.assert_allclose(_greys(data), RAMP * 255, atol=1.5)
+
+
+def test_twelve_bits_a_sample_are_what_the_file_says() -> None:
+    dark = np.array([[0, 100], [200, 255]], np.uint16)  # by the values alone they were 8 bits
+    packed = b"".join(
+        bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in dark.astype(int).tolist()
+    )
+    whole = _tiff(np.frombuffer(packed, np.uint8).reshape(2, 3), bits=12)
+    width = whole.index(struct.pack("<HHI", 256, 4, 1)) + 8
+    data = whole[:width] + struct.pack("<I", 2) + whole[width + 4 :]
+    np.testing.assert_allclose(_greys(data), dark * 255 / 4095, atol=0.51)
+
+
+def test_a_stated_range_keeps_a_dark_picture_dark() -> None:
+    assert _greys(_tiff((RAMP * 200).astype(np.uint16), max=65535)).max() == 1
+    assert _greys(_tiff((RAMP * 0.1).astype(np.float32), smax=1.0)).max() == 26
+    assert _greys(_png((RAMP * 3000).astype(np.uint16) + 5000)).max() == round(8000 / 257)
+
+
+def test_floats_that_are_no_numbers_are_black_and_infinite_ones_white() -> None:
+    values = np.array([[np.nan, np.inf], [-np.inf, 0.5], [0.0, 1.0]], np.float32)
+    np.testing.assert_array_equal(_greys(_tiff(values)), [[0, 255], [0, 128], [0, 255]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_tiff_that_pillow_cannot_read_is_unsupported_not_broken(dtype: type) -> None:
+    colour = np.zeros((4, 4, 3), dtype)
+    for values in (colour, colour[..., 0]) if dtype is np.float64 else (colour,):
+        error = decode(_tiff(values), LIMIT)
+        assert error == "unsupported image: TIFF: unknown pixel mode"
+        broken = decode(_tiff(values)[:50], LIMIT)
+        assert isinstance(broken, str)
+        assert broken.startswith("truncated or broken image")
+
+
+MUCH = zlib.compress(bytes(2_000_000))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"iCCP", b"profile\0\0" + MUCH),
+        (b"zTXt", b"Comment\0\0" + MUCH),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + MUCH),
+        (b"zTXt", b"Raw profile type exif\0\0" + MUCH),
+        (b"zTXt", b"Raw profile type exif\0\0no deflate"),
+        (b"tEXt!", b"Comment\0a bad checksum"),
+        (b"eXIf!", b"a bad checksum"),
+        (b"tEXt", b"Comment\0" + bytes(2_000_000)),
+        (b"iCCP", b""),
+        (b"pHYs", b"\0"),
+        (b"acTL", b""),
+    ],
+    ids=lambda chunk: f"{chunk[0].decode()}-{len(chunk[1])}",
+)
+def test_metadata_does_not_make_an_image_unreadable(chunk: tuple[bytes, bytes]) -> None:
+    values = (RAMP * 65535).astype(np.uint16)
+    wanted = _greys(_png(values))
+    assert wanted.max() == 255
+    np.testing.assert_array_equal(_greys(_png(values, chunk)), wanted)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"eXIf", b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x0112, 3, 1, 6) + bytes(4)),
+        (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'),
+        (
+            b"iTXt",
+            b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b'<x tiff:Orientation="6"/>'),
+        ),
+    ],
+)
+def test_metadata_that_says_which_way_is_up_is_kept(chunk: tuple[bytes, bytes]) -> None:
+    decoded = decode_image(_png((RAMP * 65535).astype(np.uint16), chunk), LIMIT)
+    assert (decoded.width, decoded.height, decoded.orientation) == (30, 40, 6)
+
+
+def test_broken_pixels_of_a_png_stay_an_error() -> None:
+    data = _png((RAMP * 65535).astype(np.uint16))
+    wrong = data.index(b"IDAT") + 6
+    for broken in (data[:wrong] + bytes(40) + data[wrong + 40 :], data[: wrong + 9]):
+        with pytest.raises((OSError, ValueError, SyntaxError)):
+            decode_image(broken, LIMIT)
+
+
 def test_alpha_is_dropped_not_blended() -> None:
     transparent = Image.new("RGBA", (4, 4), (200, 100, 50, 0))
     assert decode_image(_file(transparent), LIMIT).image.getpixel((0, 0)) == (200, 100, 50)
@@ -49,7 +216,15 @@ def test_alpha_is_dropped_not_blended() -> None:
 def test_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate 90 degrees clockwise
-    turned = decode_image(_file(_gradient(), "JPEG", exif=exif, quality=95), LIMIT).image
+    data = _file(_gradient(), "JPEG", exif=exif, quality=95)
+    stored = decode_image(data, LIMIT, upright=False)
+    assert (stored.image.size, stored.width, stored.height, stored.orientation) == (
+        (40, 30),
+        40,
+        30,
+        6,
+    )
+    turned = decode_image(data, LIMIT).image
     assert turned.size == (30, 40)
     wanted = np.asarray(_gradient().rotate(-90, expand=True), int)
     assert np.abs(np.asarray(turned, int) - wanted).mean() < 4
@@ -81,7 +256,39 @@ def test_preprocessing_equals_an_antialiased_bilinear_resize() -> None:
     exact = jax.image.resize(pixels, (56, 56, 3), "bilinear", antialias=True) / 127.5 - 1
     assert ours.shape == (56, 56, 3)
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, exact, atol=1.01 / 127.5)  # Pillow rounds to grey levels
+    np.testing.assert_allclose(ours, exact, atol=1.01 / 127.5)  # truncated to grey levels
+
+
+@pytest.mark.parametrize(("width", "height"), [(97, 131), (131, 20), (20, 17), (56, 80)])
+def test_preprocessing_truncates_to_grey_levels_as_big_vision_does(width: int, height: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    exact = _bilinear(_bilinear(pixels.astype(float), 56).swapaxes(0, 1), 56).swapaxes(0, 1)
+    levels = (preprocess(Image.fromarray(pixels), 56) + 1) * 127.5
+    sure = np.abs(exact - np.round(exact)) > 2e-3
+    assert sure.mean() > 0.9
+    np.testing.assert_allclose(levels[sure], np.floor(exact)[sure], atol=1e-4)
+
+
+def test_preprocessing_in_strips_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8))
+    whole = preprocess(image, 56)
+    monkeypatch.setattr(images, "_STRIP", 1000)
+    np.testing.assert_array_equal(preprocess(image, 56), whole)
+
+
+def test_preprocessing_changes_nothing_where_the_size_fits() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
+    levels = (preprocess(Image.fromarray(pixels), 56) + 1) * 127.5
+    np.testing.assert_allclose(levels, pixels, atol=1e-4)
+
+
+def _bilinear(pixels: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Resizes the first axis with a triangle as wide as the scale, in float64."""
+    source = len(pixels)
+    scale = source / size
+    centre = (np.arange(size)[:, None] + 0.5) * scale - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(source) - centre) / max(scale, 1))
+    return np.tensordot(weights / weights.sum(1, keepdims=True), pixels, axes=1)
 
 
 def test_preprocessing_spans_minus_one_to_one() -> None:

@@ -65,7 +65,7 @@ def losses(count, size, **recipe):
         losses.append(metrics["loss"])
         norms.append(metrics["grad_norm"])
         assert metrics["examples"] == 5
-    total, examples = trainer.loss(state, frozen, drawn)
+    total, examples = trainer.loss(trainer.merged(state, frozen), drawn)
     return [*losses, total / examples], norms
 
 def compare(some, other):

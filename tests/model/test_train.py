@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from paliflow.model.loss import Batch, suffix_losses
 from paliflow.model.network import Network
 from paliflow.model.optimizer import learning_schedule
 from paliflow.model.recipe import Recipe
+from paliflow.model.rounding import round_stochastically
 from paliflow.model.sharding import global_mesh
 from paliflow.model.train import Trainer, TrainState
 from paliflow.tests.model.conftest import expected, load_reference, reference_params
@@ -71,9 +74,10 @@ def _reference_loss(network: Network, params: Any, batch: Batch) -> jax.Array:
     return ((nll * weights).sum(1) / weights.sum(1)).mean()
 
 
-@pytest.mark.parametrize(
-    ("frozen", "remat"), [((), False), ((r"img/(?!head).*", r"llm/embedder/.*"), True)]
-)
+_SOME_FROZEN = r"img/(?!head).*", r"llm/embedder/.*"
+
+
+@pytest.mark.parametrize(("frozen", "remat"), [((), False), (_SOME_FROZEN, True)])
 def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...], remat: bool) -> None:
     model, batch = load_reference("pg1"), _batch("pg1")
     stored = reference_params("pg1")
@@ -170,7 +174,7 @@ def test_the_loss_is_the_published_one_of_the_published_logits() -> None:
     nll = -np.take_along_axis(logp, want["text"][:, 1:, None], -1)[..., 0]
     weights = want["mask_loss"][:, 1:]
     trainer = _trainer("pg2")
-    total, examples = trainer.loss(*trainer.init(reference_params("pg2")), batch)
+    total, examples = trainer.loss(trainer.merged(*trainer.init(reference_params("pg2"))), batch)
     assert float(total) == pytest.approx(((nll * weights).sum(1) / weights.sum(1)).sum(), rel=1e-5)
     assert int(examples) == len(weights)
 
@@ -213,8 +217,7 @@ def test_a_bfloat16_checkpoint_is_trained_in_float32() -> None:
     [
         ({"frozen": ("img/.*", "vit/.*")}, r"frozen='vit/.\*' matches no parameter.*img/"),
         ({"frozen": (".*",)}, r"frozen=\['.\*'\] leaves nothing to train"),
-        ({"weight_decay": 0.1, "decayed": "kernel"}, "decayed='kernel' matches nothing that is"),
-        ({"weight_decay": 0.1, "frozen": ("img/.*",)}, r"decayed='.\*/kernel' matches.*llm/"),
+        ({"weight_decay": 0.1, "decayed": "kernel"}, "decayed='kernel' matches no parameter"),
         (
             {"lora_rank": 2, "lora_matrices": "q_proj"},
             "lora_matrices='q_proj' matches no.*q_ein",
@@ -244,3 +247,53 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     assert float(schedule(100)) == pytest.approx(0, abs=1e-6)
     assert float(schedule(52)) == pytest.approx(0.5, abs=0.02)
     assert float(learning_schedule(1, warmup_steps=0)(0)) == 1
+
+
+def test_a_short_training_of_a_bfloat16_checkpoint_keeps_its_decrease_in_loss() -> None:
+    """Its updates are below half a step of bfloat16: rounded to the nearest most would be lost."""
+    trainer = _trainer("pg1", weight_decay=0.1, frozen=_SOME_FROZEN, remat=True)
+    batch, base = _batch("pg1"), reference_params("pg1", "bfloat16")
+
+    def loss(params: Any) -> float:
+        return float(trainer.loss(jax.tree.map(lambda x: x.astype("float32"), params), batch)[0])
+
+    start, _ = trainer.init(base)
+    state, frozen = trainer.init(base)
+    state, _ = trainer.step(state, frozen, batch)
+    # A hundredth of a step at a rate of 1e-3 stands for one at 1e-5, which would be compiled anew.
+    state = state.replace(
+        params=jax.tree.map(lambda x, y: x + 0.01 * (y - x), start.params, state.params)
+    )
+    trained = trainer.merged(state, frozen)
+    exported = dict(trainer.exported(state, frozen, "bfloat16"))
+    assert {leaf.dtype for leaf in exported.values()} == {jnp.dtype("bfloat16")}
+    decrease = loss(trainer.merged(start, frozen)) - loss(trained)
+    kept = loss(traverse_util.unflatten_dict(exported, sep="/")) - loss(trained)
+    lost = loss(jax.tree.map(lambda x: x.astype("bfloat16"), trained)) - loss(trained)
+    assert kept < 0.4 * decrease
+    assert lost > 0.5 * decrease
+    again = dict(trainer.exported(state, frozen, "bfloat16"))
+    for path, leaf in exported.items():
+        np.testing.assert_array_equal(leaf, again[path], err_msg=path)
+
+
+@given(st.floats(width=32), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_stochastic_rounding_takes_a_neighbour(value: float, seed: int) -> None:
+    x = np.full(64, value, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.asarray(round_stochastically(x, np.uint32(seed))).astype(np.float32)
+    low = (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    high = ((low.view(np.uint32)) + np.uint32(0x10000)).view(np.float32)
+    if np.isfinite(value):
+        assert np.isin(found, [low[0], x[0] if low[0] == x[0] else high[0]]).all()
+    else:
+        np.testing.assert_array_equal(found, x)
+
+
+def test_stochastic_rounding_is_right_on_average() -> None:
+    step = 2.0**-7  # of bfloat16 between 1 and 2
+    for share in (0.1, 0.5, 0.9):
+        x = np.full(100_000, 1 + share * step, np.float32)
+        found = np.asarray(round_stochastically(x, np.uint32(7))).astype(np.float64)
+        assert found.mean() == pytest.approx(1 + share * step, abs=0.01 * step)

@@ -45,4 +45,7 @@ def lies_below(uri: str, root: str) -> bool:
     """Whether a path or URI is a root or below it, letter by letter; never one with `..` in it."""
     if uri != root and not uri.startswith(root.rstrip("/") + "/"):
         return False
-    return {".", ".."}.isdisjoint(unquote(uri[len(root) :]).split("/"))
+    rest = f"/{uri[len(root) :]}"
+    if "/." not in rest and "%" not in rest:
+        return True
+    return {".", ".."}.isdisjoint(unquote(rest).split("/"))

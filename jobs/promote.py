@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paliflow.configs import Comparison, PromoteSpec, PromoteSummary
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
 from paliflow.jobs import registry, storage
 from paliflow.jobs.checkpoints import weights_of
 from paliflow.jobs.evaluations import Evaluation, parts_of, read_evaluation, require_alike
@@ -173,8 +173,8 @@ def _show(summary: PromoteSummary, console: Console) -> None:
             bounds = (f"{each.low:+.4f}", f"{each.wanted:+.4f}")
             table.add_row(each.metric, *figures, *bounds, f"{each.examples:,}")
         console.print(table)
-    print(
+    said = (
         f"{summary.reason}. {summary.name}@{summary.alias} is version {summary.version}: "
-        f"{summary.checkpoint}",
-        flush=True,
+        f"{summary.checkpoint}"
     )
+    print(printable(said), flush=True)

@@ -133,7 +133,7 @@ def _open(
             local = stack.enter_context(local_copy(tokenizer))
     with loading("checkpoint", checkpoint):
         path = stack.enter_context(local_copy(checkpoint))
-        inside = tokenizer and tokenizer.startswith(f"{checkpoint}/")
+        inside = tokenizer and tokenizer.startswith(f"{checkpoint.rstrip('/')}/")
         return path, local, checkpoint_digests(path, None if inside else local)
 
 

@@ -174,8 +174,8 @@ def _show(summary: PromoteSummary, console: Console) -> None:
             bounds = (f"{each.low:+.4f}", f"{each.wanted:+.4f}")
             table.add_row(Text(printable(each.metric)), *figures, *bounds, f"{each.examples:,}")
         console.print(table)
-    print(
-        f"{printable(summary.reason)}. {summary.name}@{summary.alias} is version "
-        f"{summary.version}: {printable(summary.checkpoint)}",
-        flush=True,
+    said = (
+        f"{summary.reason}. {summary.name}@{summary.alias} is version {summary.version}: "
+        f"{summary.checkpoint}"
     )
+    print(printable(said), flush=True)

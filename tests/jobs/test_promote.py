@@ -198,3 +198,13 @@ def test_a_figure_that_is_no_number_promotes_nothing(tmp_path: Path, incumbent: 
     with pytest.raises(SpecError, match=r"held_out/exact_match of .*new: no number; evaluate it"):
         promote(tmp_path, candidate, incumbent)
     assert model(tmp_path).aliases == {"production": 1}
+
+
+def test_what_is_said_of_a_promotion_says_nothing_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = str(tmp_path / "registry")
+    registry.register(where, "digits", Weights("/models/\x1b[31mold.npz", "old"))
+    registry.move(where, "digits", "production", 1, "the first")
+    job.promote(spec_of(tmp_path, checkpoint="/not/there.npz"), Console())
+    assert "is version 1: /models/\ufffd[31mold.npz" in capsys.readouterr().out

@@ -219,6 +219,9 @@ def test_an_annotator_loads_no_weights_whose_tokenizer_was_changed(
     registry.register(where, "digits", weights_of(str(model)))
     spec = spec_of(where, "registry://digits@1")
     plan = write_plan(str(tmp_path / "run"), [], spec.model_dump(mode="json"), resolve(spec))
+    annotator = Annotator(spec, str(tmp_path / "run"), plan)
+    ((said, _),) = annotator.load()
+    assert said == "model"
     swap_pieces(tmp_path / "tokenizer.model")
     with pytest.raises(SpecError, match=r"but the registry says .* or its tokenizer"):
-        Annotator(spec, str(tmp_path / "run"), plan).load()
+        annotator.load()

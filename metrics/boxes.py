@@ -134,7 +134,8 @@ def count_matches(wanted: Sequence[Detection], given: Sequence[Detection], iou: 
     reference_of, prediction_of = np.full(len(given), -1), np.full(len(wanted), -1)
     unreached = np.ones(len(given), bool)
     for start in range(len(wanted)):
-        came_from, queue, end = {}, [start], -1
+        came_from: dict[int, int] = {}
+        queue, end = [start], -1
         for reference in queue:  # which grows
             reached = np.flatnonzero(fits[reference] & unreached)
             unreached[reached] = False

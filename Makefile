@@ -23,8 +23,8 @@ demo-video: $(INSTALLED)  ## The shipped DAG on the bundled films, checked again
 finetune-demo: $(INSTALLED)  ## The weekly DAG: fine-tunes, promotes, refuses, annotates; minutes
 	$(BIN)/python -m paliflow.benchmarks.finetune_demo
 
-test: $(INSTALLED)  ## The tests that every change must pass
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## The tests that every change must pass, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 floor: $(FLOOR)/installed  ## The operators' tests on the oldest Airflow that is supported
 	$(FLOOR)/bin/python -m pytest tests/operators tests/dags

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from paliflow.metrics.limits import MAX_OBJECTS
+
 Box = tuple[float, float, float, float]
 Detection = tuple[str, Box]  # label and box
 
@@ -82,7 +84,7 @@ def detection_scores(
     A prediction is right if it is matched to a reference with its label and at least `iou`
     overlap; each is matched at most once, and as many are matched as can be. Where nothing was
     predicted precision is 0, where nothing was there to find recall is 0, but both are 1 if both
-    are empty.
+    are empty. Of an image's objects the first `MAX_OBJECTS` can be matched; all are counted.
 
     Raises ValueError if there are no images, not as many predictions as references, or `iou` is
     not above 0 and at most 1.
@@ -116,25 +118,40 @@ def detection_f1(
 def count_matches(wanted: Sequence[Detection], given: Sequence[Detection], iou: float = 0.5) -> int:
     """How many of an image's detections can be matched at once, as in `detection_scores`.
 
-    A maximum bipartite matching, by augmenting paths.
+    A maximum bipartite matching, by shortest augmenting paths.
     """
+    wanted, given = wanted[:MAX_OBJECTS], given[:MAX_OBJECTS]
     if not wanted or not given:
         return 0
     overlaps = box_iou([[box] for _, box in wanted], [box for _, box in given])
-    same_label = [[label == other for other, _ in given] for label, _ in wanted]
-    fits = (overlaps >= iou) & np.array(same_label)
-    partner: dict[int, int] = {}  # prediction -> reference
-
-    def place(reference: int, tried: set[int]) -> bool:
-        for prediction in map(int, np.flatnonzero(fits[reference])):
-            if prediction not in tried:
-                tried.add(prediction)
-                if prediction not in partner or place(partner[prediction], tried):
-                    partner[prediction] = reference
-                    return True
-        return False
-
-    return sum(place(reference, set()) for reference in range(len(wanted)))
+    names: dict[str, int] = {}
+    labels, others = (
+        np.array([names.setdefault(label, len(names)) for label, _ in side])
+        for side in (wanted, given)
+    )
+    fits = (overlaps >= iou) & (labels[:, None] == others)
+    # Of each prediction and each reference, the other side's; -1 while it has none.
+    reference_of, prediction_of = np.full(len(given), -1), np.full(len(wanted), -1)
+    unreached = np.ones(len(given), bool)
+    for start in range(len(wanted)):
+        came_from: dict[int, int] = {}
+        queue, end = [start], -1
+        for reference in queue:  # which grows
+            reached = np.flatnonzero(fits[reference] & unreached)
+            unreached[reached] = False
+            came_from |= dict.fromkeys(reached.tolist(), reference)
+            partners = reference_of[reached]
+            if (partners < 0).any():
+                end = int(reached[partners < 0][0])
+                break
+            queue += partners.tolist()
+        else:
+            continue  # Whatever this search has reached leads to no free prediction, ever.
+        unreached[list(came_from)] = True
+        while end >= 0:
+            reference, reference_of[end] = came_from[end], came_from[end]
+            end, prediction_of[reference] = int(prediction_of[reference]), end
+    return int(np.count_nonzero(reference_of >= 0))
 
 
 def _area(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:

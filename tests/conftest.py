@@ -1,7 +1,31 @@
-"""Settings of all tests."""
+"""Settings of all tests, and what keeps two processes of tests apart."""
+
+import atexit
+import os
+import shutil
+import tempfile
 
 import hypothesis
+import pytest
 
 # How long an example takes says nothing on a shared machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker's clusters have their own folder, and a core for their arithmetic. The folder's
+    # name is short: Ray's sockets lie in it, whose paths may have 107 bytes.
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
+    os.environ.setdefault("PJRT_NPROC", "1")
+
+_SHARED = {"ray", "services"}
+"""Fixtures that take a minute to start; all tests that want one of them run in one process."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps a file's tests in one process, for `--dist loadgroup`."""
+    for item in items:
+        shared = _SHARED & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("services" if shared else item.path.stem))

@@ -33,7 +33,13 @@ def cluster(gcs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init(
+            "local",
+            num_cpus=2,
+            object_store_memory=2**28,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
 

@@ -1,5 +1,6 @@
 """Answer scores equal the official evaluators', and behave at the edges."""
 
+import time
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from paliflow.metrics import (
     vqa_accuracy,
     vqa_normalize,
 )
+from paliflow.metrics.limits import MAX_CHARACTERS
 from paliflow.tests.metrics.references import load
 
 OFFICIAL = load("qa_metrics.json")
@@ -147,3 +149,22 @@ def test_counts_in_words_and_digits_are_the_same() -> None:
     assert count_match("Three", "3")
     assert not count_match("three", "4")
     assert not exact_match("three", "3")
+
+
+@given(st.text("abc", max_size=12), st.text("abc", max_size=12))
+def test_anls_equals_the_table_of_edit_distances(a: str, b: str) -> None:
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        above, row = row, [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
+    assume(a or b)
+    assert anls(a, b, threshold=2) == (1 - row[-1] / max(len(a), len(b)) if a else 0)
+
+
+def test_anls_of_huge_texts_costs_little_and_looks_at_their_beginning() -> None:
+    whole = "abcd" * (MAX_CHARACTERS // 4)
+    start = time.process_time()
+    assert anls(whole + "x" * 200_000, whole + "y" * 200_000) == 1
+    assert anls("ab" * 100_000, "cd" * 100_000) == 0
+    assert time.process_time() - start < 10  # seconds; character by character it is hours

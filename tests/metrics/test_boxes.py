@@ -1,11 +1,22 @@
 """Boxes, masks and detections are compared as RefCOCO and detection benchmarks do."""
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.metrics import box_iou, detection_f1, detection_scores, mask_iou, mean_iou
+from paliflow.metrics import (
+    box_iou,
+    count_matches,
+    detection_f1,
+    detection_scores,
+    mask_iou,
+    mean_iou,
+)
+from paliflow.metrics.limits import MAX_OBJECTS
 
 COORDINATE = st.integers(0, 20).map(float)
 BOX = st.tuples(COORDINATE, COORDINATE, COORDINATE, COORDINATE)
@@ -148,3 +159,30 @@ def test_inputs_that_cannot_be_scored_are_refused() -> None:
         detection_f1([[("dog", box)]], [[("dog", box)]], iou=0)
     with pytest.raises(ValueError, match=r"iou is 50: give"):
         detection_f1([[("dog", box)]], [[("dog", box)]], iou=50)
+
+
+@given(IMAGE, IMAGE)
+def test_as_many_are_matched_as_in_the_best_of_all_assignments(
+    wanted: list[tuple[str, tuple[float, float, float, float]]],
+    given_: list[tuple[str, tuple[float, float, float, float]]],
+) -> None:
+    fewer, more = sorted((wanted, given_), key=len)
+    best = max(
+        sum(a[0] == b[0] and box_iou(a[1], b[1]) >= 0.3 for a, b in zip(fewer, order, strict=False))
+        for order in itertools.permutations(more)
+    )
+    assert count_matches(wanted, given_, iou=0.3) == best
+
+
+def test_a_thousand_overlapping_boxes_are_matched_without_recursion() -> None:
+    # Each fits its neighbours, so that what comes last can push all others along.
+    chain = [("dog", (0.0, 0.0, 10.0, 1000.0 + 3 * n)) for n in range(1000)]
+    start = time.process_time()
+    assert count_matches(chain, chain[::-1]) == 1000
+    assert count_matches(chain[::-1], chain[:1] * 1000) == 334
+    assert time.process_time() - start < 10  # seconds
+
+
+def test_objects_beyond_the_limit_are_counted_and_not_matched() -> None:
+    many = [("dog", (0.0, 0.0, 1.0, 1.0))] * (2 * MAX_OBJECTS)
+    assert detection_scores([many], [many]) == (0.5, 0.5, 0.5)

@@ -1,5 +1,7 @@
 """CIDEr-D, BLEU and ROUGE-L equal pycocoevalcap's, and behave at the edges."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,3 +104,25 @@ def test_inputs_that_cannot_be_scored_are_refused(
     assert callable(score)
     with pytest.raises(ValueError, match=message):
         score(references, hypotheses)
+
+
+@pytest.mark.parametrize("score", [cider, bleu, rouge_l])
+def test_huge_captions_cost_little(score: object) -> None:
+    assert callable(score)
+    huge = {1: "a dog " * 50_000, 2: "red " * 50_000}
+    start = time.process_time()
+    score({key: [text, text[::-1]] for key, text in huge.items()}, huge)
+    assert time.process_time() - start < 10  # seconds; word by word it is an hour
+
+
+@given(WORDS, WORDS)
+def test_rouge_l_counts_the_longest_common_subsequence(reference: str, hypothesis: str) -> None:
+    said, wanted = hypothesis.split(" "), reference.split(" ")
+    row = [0] * (len(said) + 1)
+    for x in wanted:
+        above, row = row, [0]
+        for j, y in enumerate(said):
+            row.append(above[j] + 1 if x == y else max(above[j + 1], row[j]))
+    precision, recall = row[-1] / len(said), row[-1] / len(wanted)
+    score = 2.44 * precision * recall / (recall + 1.44 * precision) if row[-1] else 0
+    assert rouge_l({1: [reference]}, {1: hypothesis}) == pytest.approx(score)

@@ -1,5 +1,7 @@
 """Tokenisation equals that of pycocoevalcap's PTBTokenizer."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +52,10 @@ def test_plain_words_are_left_alone(words: list[str]) -> None:
 def test_awkward_punctuation_loses_no_letter_or_digit(text: str) -> None:
     kept = [c for c in tokenize(text) if c.isalnum()]
     assert kept == [c.lower() for c in text if c.isalnum()]
+
+
+@pytest.mark.parametrize("piece", ["a__", "a+", "+", "a+a@", "a@a.", "a.a..", "<a ", "1,1-", "n'"])
+def test_a_hostile_caption_is_tokenised_in_linear_time(piece: str) -> None:
+    start = time.process_time()
+    tokenize(piece * 100_000)
+    assert time.process_time() - start < 2  # seconds; quadratic it is twice that and more

@@ -14,8 +14,13 @@ import time
 from pathlib import Path
 
 TOKEN = "a-token-for-tests-that-is-long-enough"
-# Never the same port twice: Ray binds some of its own long after it answers.
-_PORTS = iter(range(7000 + os.getpid() % 2000, 10000))
+# Never the same port twice: Ray binds some of its own long after it answers. Two processes of tests
+# take turns among the numbers.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST = 7000 + os.getpid() % 2000
+_PORTS = iter(range(_FIRST - _FIRST % _WORKERS + _WORKER, 10000, _WORKERS))
+_OBJECT_STORE_BYTES = 2**28
 
 
 @functools.cache
@@ -29,6 +34,7 @@ def ray_head() -> int:
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
                 *("--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder),
+                *("--object-store-memory", str(_OBJECT_STORE_BYTES)),
                 *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"),
                 *("--dashboard-port", str(dashboard), "--port", str(free_port())),
                 *("--dashboard-agent-listen-port", str(free_port())),

@@ -74,7 +74,7 @@ class _ConfigJson(Spec):
     @property
     def special_ids(self) -> dict[str, Any]:
         """The ids that it names, by their names in `TextConfig`."""
-        ids = {}
+        ids: dict[str, Any] = {}
         for said in (self.text_config, self):
             ids |= {
                 name: value

@@ -131,7 +131,7 @@ def test_an_example_that_is_too_long_is_refused() -> None:
         encode_examples(TOKENIZER, [("ocr", "1 2 3")], 5)
 
 
-def _text(vocab_size: int, **ids: int) -> TextConfig:
+def _text(vocab_size: int, **ids: Any) -> TextConfig:
     return TextConfig(vocab_size, 1, 1, 1, 1, 1, 1, 1.0, **ids)
 
 

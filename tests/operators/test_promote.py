@@ -112,7 +112,7 @@ def test_a_refusal_is_no_failure() -> None:
 
 
 def test_a_spec_of_megabytes_reaches_a_job_on_a_cluster(ray: str, tmp_path: Path) -> None:
-    guards = {f"old/{'x' * 100_000}{number}$HOME": 0.5 for number in range(80)}
+    guards = {f"old/{'x' * 100_000}{number}$HOME": 0.5 for number in range(20)}
     dag = promotion("long_spec", tmp_path, ray_conn_id=ray, deferrable=False, guards=guards)
     (task,) = dag_run.run(dag).get_task_instances()
     assert (task.state, task.xcom_pull(task_ids="promote")["promoted"]) == ("success", True)

@@ -250,7 +250,7 @@ def _grey_range(image: Image.Image) -> tuple[float, float] | None:
     lowest, highest = _stated_range(image)
     if highest is None:
         brightest = _brightest(image)
-        whites = _WHITES
+        whites: tuple[float, ...] = _WHITES
         if bits := image.info.get(_SBIT):
             whites = 2**bits - 1, 65535
         elif image.mode == "F":

@@ -300,7 +300,7 @@ def _grey_range(image: Image.Image) -> tuple[float, float] | None:
     lowest, highest = _stated_range(image)
     if highest is None:
         brightest = _brightest(image)
-        whites = _WHITES
+        whites: tuple[float, ...] = _WHITES
         if bits := image.info.get(_SBIT):
             whites = 2**bits - 1, 65535
         elif image.mode == "F":
@@ -371,11 +371,10 @@ def preprocess(image: Image.Image, size: int) -> NDArray[np.float32]:
     Returns:
         float32 [size, size, 3].
     """
-    pixels = np.asarray(image, np.float32)
-    if image.size != (size, size):
-        # Sums of float32 that are a whole level stay just below it as often as not.
-        pixels = np.floor(_resized(image, size) + 2**-10)
-    return pixels / 127.5 - 1.0
+    if image.size == (size, size):
+        return np.asarray(image, np.float32) / 127.5 - 1.0
+    # Sums of float32 that are a whole level stay just below it as often as not.
+    return np.floor(_resized(image, size) + 2**-10) / 127.5 - 1.0
 
 
 def _resized(image: Image.Image, size: int) -> NDArray[np.float32]:

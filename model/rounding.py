@@ -36,4 +36,5 @@ def _noise(shape: tuple[int, ...], seed: ArrayLike) -> jax.Array:
     mixed = index * jnp.uint32(0x9E3779B1) ^ jnp.asarray(seed, jnp.uint32)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
-    return mixed ^ (mixed >> 16)
+    noise: jax.Array = mixed ^ (mixed >> 16)
+    return noise

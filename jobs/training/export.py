@@ -36,10 +36,10 @@ def export(spec: FineTuneSpec, trainer: Trainer, state: TrainState, frozen: Para
     """
     writes = jax.process_index() == 0
     leaves: dict[str, Any] = {}
-    for path, leaf in trainer.exported(state, frozen, spec.exported_dtype):
+    for parameter, leaf in trainer.exported(state, frozen, spec.exported_dtype):
         whole = _whole(leaf)
         if writes:
-            leaves[path] = whole
+            leaves[parameter] = whole
     if not writes:
         return
     with tempfile.TemporaryDirectory(prefix="paliflow-") as name:

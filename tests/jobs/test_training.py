@@ -53,8 +53,20 @@ def losses(spec: FineTuneSpec) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in read_log(spec.location) if "loss" in line}
 
 
+def mean_loss(model: PaliGemma, file: Path) -> float:
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
+    texts = encode_examples(tokenizer, [(row["prefix"], row["suffix"]) for row in rows], 16)
+    images = [preprocess(Image.open(file.parent / r["image"]).convert("RGB"), 56) for r in rows]
+    logits = model.logits(np.stack(images), texts.text[:, :-1], texts.mask_ar[:, :-1])
+    losses = suffix_losses(jnp.asarray(logits), texts.text[:, 1:], texts.mask_loss[:, 1:])
+    return float(losses.mean())
+
+
 def test_a_run_trains_validates_and_exports_a_model_that_loads(folder: Path) -> None:
-    spec = finetune_spec(folder, run_id="whole", best="held_out/loss", keep=1)
+    spec = finetune_spec(
+        folder, run_id="whole", best="held_out/loss", keep=1, export_dtype="bfloat16"
+    )
     outcome = train_here(spec)
     log = read_log(spec.location)
     looks = {line["step"]: line for line in log if "loss" not in line}
@@ -68,8 +80,13 @@ def test_a_run_trains_validates_and_exports_a_model_that_loads(folder: Path) -> 
     kept = {int(path.name) for path in Path(spec.location, "checkpoints").iterdir()}
     assert kept == {12, outcome.best_step}
     assert list(Path(spec.location, "tensorboard").glob("events*"))
+    with np.load(model_uri(spec)) as stored:
+        assert {array.dtype.itemsize for array in stored.values()} == {2}
     model = PaliGemma.from_checkpoint(model_uri(spec), dtype="float32")
     assert model.config.image_size == 56
+    # What validation sees is what is exported.
+    seen = looks[outcome.best_step]["held_out/loss"]
+    assert seen == pytest.approx(mean_loss(model, folder / "test.jsonl"), rel=1e-5)
 
 
 def test_lora_in_parts_exports_plain_weights(folder: Path) -> None:
@@ -298,24 +315,3 @@ def test_a_line_says_what_is_known() -> None:
     assert described({**now, "seconds_left": 61.2}) == (
         "step 5/20, loss 1.2500, 42% MFU, 3.0 GiB of HBM, 2 errors, 0:01:01 left"
     )
-
-
-def test_validation_sees_the_weights_that_are_exported(folder: Path) -> None:
-    fields: dict[str, Any] = {"export_dtype": "bfloat16", "validate_every": {"steps": 12}}
-    spec = finetune_spec(folder, run_id="seen", **fields)
-    train_here(spec)
-    with np.load(model_uri(spec)) as stored:
-        assert {array.dtype.itemsize for array in stored.values()} == {2}
-    (seen,) = (
-        line["held_out/loss"]
-        for line in read_log(spec.location)
-        if line["step"] == 12 and "loss" not in line
-    )
-    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
-    tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
-    texts = encode_examples(tokenizer, [(row["prefix"], row["suffix"]) for row in rows], 16)
-    images = [preprocess(Image.open(folder / row["image"]).convert("RGB"), 56) for row in rows]
-    model = PaliGemma.from_checkpoint(model_uri(spec), dtype="float32")
-    logits = model.logits(np.stack(images), texts.text[:, :-1], texts.mask_ar[:, :-1])
-    losses = suffix_losses(jnp.asarray(logits), texts.text[:, 1:], texts.mask_loss[:, 1:])
-    assert seen == pytest.approx(float(losses.mean()), rel=1e-5)

@@ -5,7 +5,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,32 +15,10 @@ from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import PLAN
 from paliflow.jobs import storage
 from paliflow.jobs.checkpoints import Resolved, checkpoint_of
+from paliflow.jobs.item import Item as Item
 
 _SHARDS_A_FILE = 256
 """Whoever reads a shard reads its file's footer, which grows with the file's row groups."""
-
-
-class Item(NamedTuple):
-    """One input of a run, and what it is asked."""
-
-    uri: str
-    """Becomes `source_uri`; empty where a manifest's row names no image."""
-    archive: str | None = None
-    """The tar that holds the image, at bytes `offset` to `offset + size`."""
-    offset: int | None = None
-    size: int | None = None
-    version: str | None = None
-    """What its storage said of its state when the plan was made; see `storage.Entry`."""
-    prompts: tuple[str, ...] | None = None
-    """None stands for the spec's prompts."""
-    id: str | None = None
-    metadata: str | None = None
-    """JSON object."""
-    first: int | None = None
-    last: int | None = None
-    """Of a video's samples or clips, those from `first` to before `last`; None is no bound."""
-    frames: tuple[str, ...] | None = None
-    """The images that a video was taken apart into, in order."""
 
 
 class Plan(Spec):

@@ -3,6 +3,7 @@
 import io
 import math
 import threading
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,8 @@ _COSTLY = 3
 """Their decoders need 9 to 18 bytes a pixel, others 4 to 7."""
 _MAX_SCANS = 20
 """A progressive JPEG goes over its pixels once a scan, and may have thousands of empty ones."""
-_one_at_a_time = threading.Lock()
+one_at_a_time: AbstractContextManager[object] = threading.Lock()
+"""Held while an image above `LARGE` is decoded; decoder processes put one here that they share."""
 
 
 class ImageTooLarge(ValueError):  # noqa: N818
@@ -77,7 +79,7 @@ def decode_image(data: bytes, max_pixels: int) -> Decoded:
             image.load()
             rgb = _to_rgb(image, _brightest(image))
         else:
-            with _one_at_a_time:
+            with one_at_a_time:
                 rgb = _reduced(image)
         turn = _UPRIGHT.get(_orientation(image))
     if turn is None:
@@ -147,5 +149,14 @@ def preprocess(image: Image.Image, size: int) -> NDArray[np.float32]:
     Returns:
         float32 [size, size, 3].
     """
-    resized = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(resized, np.float32) / 127.5 - 1.0
+    return normalize(resize(image, size))
+
+
+def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Squashes to `size` x `size` (bilinear, antialiased); uint8 [size, size, 3]."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Maps 0..255 to [-1, 1]."""
+    return np.asarray(pixels, np.float32) / 127.5 - 1.0

@@ -14,8 +14,8 @@ from PIL import Image
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.video import VideoSpec
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import decode, read_content, unreadable
+from paliflow.jobs.item import Item
+from paliflow.jobs.pixels import Files, decode, unreadable
 from paliflow.jobs.video.container import SMALL, Damage, VideoError
 from paliflow.jobs.video.sampling import Stamp, Target
 
@@ -77,11 +77,9 @@ class Stills:
 
     tabled = True
 
-    def __init__(
-        self, uris: Sequence[str], rate: Fraction, max_pixels: int, https_hosts: tuple[str, ...]
-    ) -> None:
+    def __init__(self, uris: Sequence[str], rate: Fraction, max_pixels: int, files: Files) -> None:
         self._uris, self._rate = uris, rate
-        self._max_pixels, self._https_hosts = max_pixels, https_hosts
+        self._max_pixels, self._files = max_pixels, files
         self.damages: list[Damage] = []
         """What `frames` has come over so far."""
 
@@ -107,8 +105,7 @@ class Stills:
             if (goal.time or 0) > time or (goal.frame or 0) > index:
                 continue
             try:
-                content = read_content(Item(uri), self._https_hosts)
-                decoded = decode(content, self._max_pixels)
+                decoded = decode(self._files.read(Item(uri)), self._max_pixels)
             except (OSError, ValueError) as error:
                 decoded = unreadable(error)
             if isinstance(decoded, str):

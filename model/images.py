@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from paliflow.model.avif import coded_pixels
 
 Image.MAX_IMAGE_PIXELS = None  # `decode_image` takes the limit from the caller
 
@@ -30,6 +33,7 @@ _SIDEWAYS = [_UPRIGHT[value] for value in (5, 6, 7, 8)]
 _COSTLY_FORMATS = ("AVIF", "JPEG2000", "WEBP")
 _COSTLY = 3
 """Their decoders need 9 to 18 bytes a pixel, others 4 to 7."""
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _MAX_SCANS = 20
 """A progressive JPEG goes over its pixels once a scan, and may have thousands of empty ones."""
 one_at_a_time: AbstractContextManager[object] = threading.Lock()
@@ -57,8 +61,9 @@ def decode_image(data: bytes, max_pixels: int) -> Decoded:
     scaled to 8 bits, CMYK is converted, EXIF orientation is applied if it can be read.
 
     Raises:
-        ImageTooLarge: the header announces more than `max_pixels` pixels, or a third of them in
-            a format that takes three times the memory; nothing is decoded.
+        ImageTooLarge: the header, a TIFF's tile or an AVIF's frame announces more than
+            `max_pixels` pixels, or a third of them in a format that takes three times the memory;
+            nothing is decoded.
         OSError, ValueError, SyntaxError: not an image, or a broken one.
     """
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -68,6 +73,12 @@ def decode_image(data: bytes, max_pixels: int) -> Decoded:
             share = f" / {_COSTLY} for {image.format}" * (limit < max_pixels)
             raise ImageTooLarge(
                 f"{width} x {height} pixels are more than max_pixels={max_pixels}{share}"
+            )
+        inner = _inner_pixels(image, data)
+        if inner > limit:
+            raise ImageTooLarge(
+                f"{width} x {height} pixels, but {inner} in one of its tiles or frames, are more "
+                f"than max_pixels={max_pixels}"
             )
         scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
         if width * height * scans > _MAX_SCANS * max_pixels:
@@ -87,6 +98,16 @@ def decode_image(data: bytes, max_pixels: int) -> Decoded:
     if turn in _SIDEWAYS:
         width, height = height, width
     return Decoded(rgb.transpose(turn), width, height)
+
+
+def _inner_pixels(image: Image.Image, data: bytes) -> int:
+    """Pixels of the largest part that is decoded as a whole, where that may exceed the image."""
+    if image.format == "AVIF":
+        return coded_pixels(data)
+    if isinstance(image, TiffImageFile):
+        sides = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+        return math.prod(side if isinstance(side, int) else 0 for side in sides)
+    return 0
 
 
 def has_image_magic(data: bytes) -> bool:

@@ -142,6 +142,8 @@ class Video:
             raise VideoError("no video stream")
         if stream.codec_context is None:
             raise VideoError("its codec is unknown")
+        if (entries := len(stream.index_entries)) > size:
+            raise VideoError(f"its table has {entries} frames, more than the file has bytes")
         self._container, self._stream = container, stream
         self._size, self._announced = size, announced
         stream.thread_type = "AUTO"

@@ -205,9 +205,15 @@ class _Server:
 class _Decoder:
     def __init__(self, server: _Server, pid: int, channel: Channel) -> None:
         self._server, self._pid, self.channel = server, pid, channel
+        self._over = False
+        self.fresh = True
+        """Whether it has decoded nothing yet."""
 
     def end(self, grace_s: float = 0.0) -> int | None:
-        """As `_Server.end`."""
+        """As `_Server.end`, once."""
+        if self._over:
+            return None
+        self._over = True
         self.channel.close()
         return self._server.end(self._pid, grace_s)
 
@@ -334,6 +340,7 @@ class DecoderPool:
 
     def _give_back(self, decoder: _Decoder) -> None:
         decoder.channel.trim()
+        decoder.fresh = False
         with self._lock:
             if len(self._idle) < self._kept:
                 self._idle.append(decoder)
@@ -401,8 +408,11 @@ class _Conversation:
                         self.ended = True
                         return
                     case _Word(kind="no_memory"):
-                        said = f"decoder_memory={self._memory_mb}"
-                        raise _DiedError(f"needs more than {said} MB to decode")
+                        said = f"needs more than decoder_memory={self._memory_mb} MB to decode"
+                        if not self._decoder.fresh:  # which may be full of what it did before
+                            raise _DiedError(said)
+                        yield Result(error=said)
+                        return
                     case _:
                         raise ValueError("out of turn")
                 if self._clock.left_s <= 0:

@@ -80,7 +80,7 @@ def _import_all() -> None:
 
 def _ended(pid: int, grace_s: float, decoders: set[int]) -> int:
     """A decoder's exit code, or minus a signal's number; killed if it has not ended by then."""
-    decoders.remove(pid)
+    decoders.discard(pid)
     until = time.monotonic() + grace_s
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)

@@ -180,4 +180,7 @@ def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 def normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Maps 0..255 to [-1, 1]."""
-    return np.asarray(pixels, np.float32) / 127.5 - 1.0
+    values = pixels.astype(np.float32)
+    values /= 127.5  # in place: fresh memory costs more than the arithmetic
+    values -= 1.0
+    return values

@@ -1,4 +1,4 @@
-"""The hostile collection as a run's input: the run ends, every file has its row, nothing is left."""
+"""The hostile collection as a run's input: it ends, every file has its row, nothing is left."""
 
 import os
 import subprocess

@@ -12,7 +12,7 @@ AOT := .venv/tpu-aot
 FLOOR := .venv/floor
 FOLDERS := configs model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video finetune-demo test floor slow chaos fullsize lint format tpu-check measure picture clean
+.PHONY: demo demo-video finetune-demo test floor slow chaos fuzz fullsize lint format tpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -34,6 +34,9 @@ slow: $(INSTALLED)  ## The tests that take minutes
 
 chaos: $(INSTALLED)  ## Fifty runs in which whoever can be killed is killed: about half an hour
 	$(BIN)/python -m pytest -m chaos -s
+
+fuzz: $(INSTALLED)  ## 50,000 mutated images and films through the decoders: ten minutes
+	$(BIN)/python -m paliflow.tests.jobs.fuzz 50000
 
 fullsize: $(INSTALLED)  ## The tests at the published sizes: 8 GB of memory, 6 GB of disk
 	$(BIN)/python -m pytest -m fullsize -s

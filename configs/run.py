@@ -94,7 +94,13 @@ class InputsSpec(RunSpec):
     max_pixels: PositiveInt = 100_000_000
     """An image that announces more pixels is an error, undecoded."""
     read_timeout: PositiveFloat = 60.0
-    """Seconds that reading and decoding one input may take; then it is an error."""
+    """Seconds that reading and decoding one input may take; then it is an error. Of a video, those
+    without a frame or a sign of life."""
+    video_timeout: PositiveFloat = 14_400.0
+    """Seconds that reading and decoding one video, or one piece of it, may take in all."""
+    decoder_memory: PositiveInt = 2048
+    """MB that decoding one input may take; an input that needs more is an error. An actor decodes
+    as many inputs at once as it has cores, but only one image above 33 megapixels."""
     exif: Literal["apply", "ignore"] = "apply"
     """Whether an image is turned as its EXIF orientation says; `ignore` is what big_vision does."""
     max_error_fraction: float = Field(default=0.1, ge=0.0, le=1.0)

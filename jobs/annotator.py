@@ -17,7 +17,7 @@ from paliflow.configs.folders import require_closed
 from paliflow.jobs.accelerators import require_accelerators
 from paliflow.jobs.asking import Asked, Asker
 from paliflow.jobs.checkpoints import loading, opened, tokenizer_of
-from paliflow.jobs.cluster import share_cores
+from paliflow.jobs.cluster import core_share, share_cores
 from paliflow.jobs.driver import Beat, Done
 from paliflow.jobs.plan import Item, Plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
@@ -41,7 +41,7 @@ class Annotator:
         """Keeps what it is told; fast, so that what can fail fails in `load`."""
         self._spec, self._run, self._plan = spec, run, plan
         self._device, self._tally = threading.Lock(), threading.Lock()
-        self._answered = self._asked = 0  # items; images, frames and clips
+        self._answered = self._moved = 0  # items; inputs, batches and signs of life
         self._free_at = 0.0  # when the device had last done a batch
         self._started = 0.0  # when loading began; 0 once the first batch is told of
 
@@ -76,7 +76,7 @@ class Annotator:
                 mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
         with loading("max_prompt_tokens", spec.max_prompt_tokens):
             self._asker = Asker(model, files.tokenizer, mask_decoder, spec)
-        self._image_size = model.config.image_size
+        self._image_size, self._cores = model.config.image_size, core_share(spec)
         self._about = {
             "spec": spec.model_dump_json(),
             "checkpoint_sha256": files.sha256,
@@ -99,7 +99,10 @@ class Annotator:
 
     def beat(self) -> Beat:
         """Says how far it is."""
-        return Beat(self._answered, self._asked)
+        return Beat(self._answered, self._moved)
+
+    def _move(self) -> None:
+        self._moved += 1
 
     def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
         """Answers every prompt about every input of a shard and commits its part.
@@ -127,7 +130,7 @@ class Annotator:
     ) -> tuple[list[list[dict[str, Any]]], float]:
         """The rows of each item, and the seconds in which the device was busy."""
         spec = self._spec
-        read_item = reader(spec, self._image_size, spec.thumbnail)
+        read_item = reader(spec, self._image_size, spec.thumbnail, self._cores)
 
         def read(item: Item) -> Iterable[Input | None]:
             if item in untouched:
@@ -150,7 +153,7 @@ class Annotator:
                 now = time.monotonic()
                 busy_s += now - max(batch.at, self._free_at)
                 self._free_at = now
-                self._asked += len(batch.batch)
+                self._moved += 1
                 self._answered += place - told
                 told = place
                 if self._started:
@@ -161,7 +164,8 @@ class Annotator:
 
         width = self._asker.width
         depth = _BATCHES_AHEAD * width
-        ahead = ReadAhead(read, items, depth, spec.read_timeout, at_once(spec))
+        readers = at_once(spec, self._cores)
+        ahead = ReadAhead(read, items, depth, spec.read_timeout, readers, self._move)
         with closing(ahead), self._device:
             inputs = iter(ahead)
             for number in count():

@@ -56,7 +56,7 @@ def _paliflow() -> None:
 
 _PANELS = {
     "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
-    "allowed_roots only_new max_pixels read_timeout",
+    "allowed_roots only_new max_pixels exif read_timeout video_timeout decoder_memory",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id thumbnail compact report row_group_size compression_level",

@@ -116,14 +116,22 @@ def _said(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
 
 
+def core_share(spec: AnnotateSpec) -> int:
+    """Cores of this host that one actor may use: its share of the cluster's, if it is in one."""
+    cores = os.cpu_count() or 1
+    if not ray.is_initialized():
+        return cores
+    share = max(1, spec.cpus_per_actor, ray.cluster_resources().get("CPU", 0) // max(1, room(spec)))
+    return min(int(share), cores)
+
+
 def share_cores(spec: AnnotateSpec) -> None:
     """Has XLA on a CPU start threads for an actor's share of the cores, not for all of a host's.
 
     Call it in an actor before JAX looks for devices. `PJRT_NPROC` in the environment has its way.
     """
     if ray.is_initialized() and not spec.accelerators_per_actor:
-        share = max(1, spec.cpus_per_actor, ray.cluster_resources().get("CPU", 0) // room(spec))
-        os.environ.setdefault("PJRT_NPROC", str(min(int(share), os.cpu_count() or 1)))
+        os.environ.setdefault("PJRT_NPROC", str(core_share(spec)))
 
 
 def require_room(spec: AnnotateSpec) -> None:

@@ -37,8 +37,8 @@ class Beat(NamedTuple):
 
     inputs: int
     """Inputs that the actor has answered since it started."""
-    asked: int
-    """Images, frames and clips that it was asked about: more while it is at a long video."""
+    moved: int
+    """Changes whenever it has read an input or had one answered, and while a long one is read."""
 
 
 class Fleet(NamedTuple):
@@ -70,7 +70,7 @@ class _Worker:
     tasks: dict[Any, int | None] = field(default_factory=dict)  # result -> shard, None to load
     beat: Any = None  # the pending sign of life
     answered: int = 0
-    asked: int = 0
+    moved: int = 0
     committed: int = 0
     alive_at: float | None = None  # when it last moved; None until it has started
     loaded: bool = False
@@ -174,9 +174,9 @@ class _Loop:
             return
         if ref is worker.beat:
             worker.beat = None
-            if worker.alive_at is None or result.asked != worker.asked:
+            if worker.alive_at is None or result.moved != worker.moved:
                 worker.alive_at = time.monotonic()
-            worker.answered, worker.asked = result
+            worker.answered, worker.moved = result
             return
         worker.alive_at = time.monotonic()
         shard = worker.tasks.pop(ref)

@@ -30,13 +30,12 @@ from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_exampl
 from paliflow.jobs.identity import require_same
 from paliflow.jobs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.plan import Item, read_plan
-from paliflow.jobs.reading import read_content, unreadable
+from paliflow.jobs.reader import reader
 from paliflow.jobs.restarting import settle
 from paliflow.jobs.run import annotate
 from paliflow.jobs.runs import read_summary, row_files, seal
 from paliflow.jobs.scoring import Score, metrics_of, score
 from paliflow.model import MaskDecoder
-from paliflow.model.images import image_orientation
 
 PREDICTIONS = "predictions.parquet"
 FIGURES = "figures.json"
@@ -243,18 +242,18 @@ def references_of(
     picture, upright = (answer["width"], answer["height"]), spec.exif == "apply"
     if example.size is None or answer["status"] == "error" or example.size == picture:
         return {"references": example.suffixes}
+    item = image_item(example.images[0], roots)
+    read = next(found for found in reader(spec, 1)(item) if found)
     try:
-        turn = image_orientation(
-            read_content(image_item(example.images[0], roots), spec.https_hosts)
-        )
+        if read.error:
+            raise ValueError(read.error)
         turned = [
-            boxes_in_picture(suffix, example.size, picture, turn, upright=upright)
+            boxes_in_picture(suffix, example.size, picture, read.orientation, upright=upright)
             for suffix in example.suffixes
         ]
-    except (OSError, ValueError) as error:
-        reason = unreadable(error) if isinstance(error, OSError) else str(error)
-        misfits[reason] += 1
-        failed = {"text": None, "status": "error", "error": reason}
+    except ValueError as error:
+        misfits[str(error)] += 1
+        failed = {"text": None, "status": "error", "error": str(error)}
         return {"references": example.suffixes, **failed}
     return {"references": turned}
 

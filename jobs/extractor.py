@@ -4,26 +4,24 @@ import io
 import posixpath
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from importlib.metadata import version
 from typing import Any
 
-from PIL import Image
-
 from paliflow.configs import ExtractSpec
 from paliflow.configs.base import brief
 from paliflow.configs.schema import FRAMES
 from paliflow.jobs import storage
+from paliflow.jobs.cluster import core_share
+from paliflow.jobs.decoding import SampledFramesTask
 from paliflow.jobs.driver import Beat, Done
 from paliflow.jobs.plan import Item, Plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reader import at_once
-from paliflow.jobs.reading import NO_IMAGE, Input, Moment, unreadable
+from paliflow.jobs.reader import at_once, task_reader
+from paliflow.jobs.reading import Input
 from paliflow.jobs.sink import commit_part
-from paliflow.jobs.video.container import Damage, VideoError
-from paliflow.jobs.video.reading import missing, samples
 
 _AHEAD = 32
 """Encoded frames that wait to be written."""
@@ -39,14 +37,14 @@ class Extractor:
         self._spec, self._run, self._plan = spec, run, plan
         self._reading = spec.reading
         self._turn = threading.Lock()  # of the shard whose frames are taken
-        self._done: Counter[str] = Counter()  # items and rows
+        self._done: Counter[str] = Counter()  # items; inputs and signs of life
 
     def load(self) -> None:
         """Nothing is to be loaded."""
 
     def beat(self) -> Beat:
         """Says how far it is."""
-        return Beat(self._done["items"], self._done["rows"])
+        return Beat(self._done["items"], self._done["moves"])
 
     def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
         """Writes the frames of a shard and commits its part.
@@ -81,18 +79,26 @@ class Extractor:
         spec = self._spec
         untouched = {items[place]: reason for place, reason in condemned.items()}
 
-        def read(item: Item) -> Iterator[Input | None]:
+        cores = core_share(self._reading)
+        task = SampledFramesTask(
+            spec=spec, format=spec.format, quality=spec.quality, longest_side=spec.longest_side
+        )
+        read_item = task_reader(task, spec, cores)  # frames come in place of their thumbnails
+
+        def read(item: Item) -> Iterable[Input | None]:
             if item in untouched:
-                yield Input(item, error=untouched[item])
-            else:
-                yield from self._read(item)
+                return (Input(item, error=untouched[item]),)
+            return read_item(item)
+
+        def move() -> None:
+            self._done["moves"] += 1
 
         places = iter(items.items())
         place, item = -1, None
         rows: list[list[dict[str, Any]]] = []
         writing: deque[Future[None]] = deque()
-        readers = at_once(self._reading)
-        ahead = ReadAhead(read, items.values(), _AHEAD, spec.read_timeout, readers)
+        readers = at_once(spec, cores)
+        ahead = ReadAhead(read, items.values(), _AHEAD, spec.read_timeout, readers, move)
         with closing(ahead), self._turn, ThreadPoolExecutor(_WRITERS) as writers:
             for source in ahead:
                 while source.item is not item:
@@ -109,51 +115,10 @@ class Extractor:
                     if len(writing) > _AHEAD:
                         writing.popleft().result()
                 rows[-1].append(_row(source, name))
-                self._done["rows"] += 1
                 self._done["items"] += len(rows[-1]) == 1
             for each in writing:
                 each.result()
         return rows
-
-    def _read(self, item: Item) -> Iterator[Input | None]:
-        """A video's frames, encoded, in place of their thumbnails; then an error if some are
-        missing."""
-        if not item.uri:
-            yield Input(item, error=NO_IMAGE)
-            return
-        try:
-            for sample in samples(item, self._reading):
-                if sample is None:
-                    yield None
-                elif isinstance(sample, Damage):
-                    yield missing(item, sample)
-                else:
-                    image = _shrunk(sample.image, self._spec.longest_side)
-                    yield Input(
-                        item,
-                        width=image.width,
-                        height=image.height,
-                        thumbnail=_encoded(image, self._spec),
-                        moment=Moment(sample.frame, sample.timestamp_s, None, sample.distance),
-                    )
-        except VideoError as error:
-            yield Input(item, error=str(error))
-        except (OSError, ValueError) as error:
-            yield Input(item, error=unreadable(error))
-
-
-def _shrunk(image: Image.Image, side: int | None) -> Image.Image:
-    if side is None or max(image.size) <= side:
-        return image
-    small = image.copy()
-    small.thumbnail((side, side))
-    return small
-
-
-def _encoded(image: Image.Image, spec: ExtractSpec) -> bytes:
-    file = io.BytesIO()
-    image.save(file, spec.format, **({"quality": spec.quality} if spec.format == "jpeg" else {}))
-    return file.getvalue()
 
 
 def _row(source: Input, image: str | None) -> dict[str, Any]:

@@ -1,37 +1,21 @@
 """One input to pixels, or to the reason why not."""
 
+import contextlib
 import errno
 import hashlib
 import io
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from paliflow.jobs import storage
-from paliflow.jobs.disguises import disguise
-from paliflow.jobs.plan import Item
-from paliflow.model import Decoded, ImageTooLarge, decode_image, preprocess
-from paliflow.model.images import UnsupportedImage, has_image_magic, unsupported
-
-MAX_BYTES = 2**28
-"""A file with more bytes becomes an error, so that no input takes a process's memory."""
+from paliflow.jobs.item import Item
+from paliflow.jobs.pixels import MAX_BYTES, Moment, Result, decode_to_result, unreadable
+from paliflow.model.images import normalize
 
 NO_IMAGE = "the manifest names no image in this row"
-
-
-class Moment(NamedTuple):
-    """Where in a video something is."""
-
-    frame_index: int | None
-    """In the order of presentation, from 0; of a clip its first. None where a frame is missing."""
-    timestamp_s: float
-    """The presentation time in the container."""
-    clip_frames: tuple[tuple[int, float], ...] | None = None
-    """Index and time of each frame that the model is shown of a clip, before it is filled up."""
-    frame_distance: float | None = None
-    """How much it differs from the sample before, where the spec asks for it."""
 
 
 class Input(NamedTuple):
@@ -80,48 +64,30 @@ def read_input(
         data = read_content(item, https_hosts)
     except (OSError, ValueError) as error:
         return Input(item, error=unreadable(error))
-    decoded = decode(data, max_pixels, upright=upright)
-    if isinstance(decoded, str):
-        return Input(item, error=decoded)
-    return Input(
-        item,
-        hashlib.sha256(data).hexdigest(),
-        width=decoded.width,
-        height=decoded.height,
-        pixels=preprocess(decoded.image, size),
-        thumbnail=None if thumbnail is None else jpeg(decoded.image, thumbnail),
-        orientation=decoded.orientation,
+    return finished(
+        item, decode_to_result(data, size, max_pixels, thumbnail, upright=upright), data
     )
 
 
-def decode(data: bytes, max_pixels: int, *, upright: bool = True) -> Decoded | str:
-    """As `decode_image`, or what is wrong with it."""
-    try:
-        return decode_image(data, max_pixels, upright=upright)
-    except (ImageTooLarge, Image.DecompressionBombError) as error:
-        return f"too many pixels: {error}"
-    except UnsupportedImage as error:
-        return f"unsupported image: {error}"
-    except Exception as error:  # Pillow's plugins raise nearly anything on broken files
-        if reason := unsupported(data, error):
-            return f"unsupported image: {reason}"
-        if not isinstance(error, UnidentifiedImageError):
-            return f"truncated or broken image: {error or type(error).__name__}"
-        if has_image_magic(data):
-            return "truncated or broken image: its header"
-        if said := disguise(data):
-            return f"not an image, but {said}"
-        return "not an image" if data else "empty file"
+def finished(item: Item, result: Result, data: bytes | None = None) -> Input:
+    """What a decoder made of an item, as the network is given it.
 
-
-def unreadable(error: OSError | ValueError) -> str:
-    """Why a file could not be read, in words that name no file."""
-    if isinstance(error, FileNotFoundError):
-        return "not found"
-    if isinstance(error, PermissionError):
-        return f"no access: {error.strerror}"
-    reason = error.strerror if isinstance(error, OSError) else None
-    return f"cannot be read: {reason or error}"
+    Args:
+        item: what was read.
+        result: of it, or of a part of it.
+        data: the bytes, for their digest; nothing is told of those that are no image.
+    """
+    return Input(
+        item,
+        None if data is None or result.error else hashlib.sha256(data).hexdigest(),
+        result.width,
+        result.height,
+        None if result.pixels is None else normalize(result.pixels),
+        result.thumbnail,
+        result.error,
+        result.moment,
+        result.orientation,
+    )
 
 
 def read_content(item: Item, https_hosts: tuple[str, ...]) -> bytes:
@@ -145,10 +111,49 @@ def read_content(item: Item, https_hosts: tuple[str, ...]) -> bytes:
     return data
 
 
-def jpeg(image: Image.Image, side: int) -> bytes:
-    """The image as a JPEG, its longer side `side` pixels at most."""
-    small = image.copy()
-    small.thumbnail((side, side))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=85)
-    return file.getvalue()
+class Stored:
+    """`Files` of this process: local ones, `gs://`, and the others that storage can read."""
+
+    def __init__(self, https_hosts: tuple[str, ...]) -> None:
+        self._https_hosts = https_hosts
+
+    def read(self, item: Item) -> bytes:
+        """As `read_content`."""
+        return read_content(item, self._https_hosts)
+
+    @contextlib.contextmanager
+    def open(self, item: Item) -> Iterator[tuple[BinaryIO, int]]:
+        """A file or a place in an archive, never a pipe or a device; see `Files`."""
+        uri = item.archive or item.uri
+        storage.check_host(uri, self._https_hosts)
+        with storage.open_binary(storage.within(uri, item.roots)) as file:
+            if item.archive is None:
+                yield file, file.seek(0, io.SEEK_END)
+                return
+            assert item.offset is not None
+            assert item.size is not None
+            yield _Window(file, item.offset, item.size), item.size  # type: ignore[misc]
+
+
+class _Window(io.RawIOBase):
+    """The bytes of a file from `offset`, `size` of them, as a file."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+        self._file, self._offset, self._size, self._at = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._offset + self._at)
+        data = self._file.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

@@ -41,6 +41,7 @@ _CLIP = 600
 _MAX_BYTES = 8_000_000
 """Of the gallery, which leaves off there."""
 _TIMEOUT_S = 20.0
+"""For an image, whatever the run allowed."""
 _COLUMNS = [
     *("source_uri", "source_sha256", "id", "frame_index", "timestamp_s", "width", "height", "task"),
     *("prompt", "text", "detections", "logprob", "token_count", "finished", "status", "error"),
@@ -160,7 +161,7 @@ def _gallery(
 def _read_images(
     summary: RunSummary, inputs: list[tuple[int, list[dict[str, Any]]]]
 ) -> list[Input]:
-    spec = AnnotateSpec.parse(summary.spec)
+    spec = AnnotateSpec.parse(summary.spec | {"read_timeout": _TIMEOUT_S})
     read = reader(spec, 1, IMAGE_PIXELS)
     with closing(ReadAhead(read, _items(summary, inputs), 16, _TIMEOUT_S)) as images:
         return list(images)

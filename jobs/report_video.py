@@ -1,7 +1,6 @@
 """What the report shows of videos: some of the sampled frames, and a line of the answers' times."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -13,15 +12,13 @@ import pyarrow as pa
 from markupsafe import escape
 
 from paliflow.configs import AnnotateSpec, RunSummary
-from paliflow.configs.run import ModelSpec
+from paliflow.jobs.decoding import ChosenFramesTask
 from paliflow.jobs.plan import Item, read_plan, read_shard
 from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reading import Input, Moment, jpeg, unreadable
+from paliflow.jobs.reader import task_reader
+from paliflow.jobs.reading import Input
 from paliflow.jobs.report_answers import COLORS, answer, data_uri
 from paliflow.jobs.runs import spread
-from paliflow.jobs.video.container import VideoError
-from paliflow.jobs.video.reading import opened
-from paliflow.jobs.video.sampling import Target
 
 _FILMS = 6
 _BROKEN = 2
@@ -150,14 +147,19 @@ def _read_frames(
     summary: RunSummary, films: list[_Film], moments: list[list[list[tuple[int, float]]]]
 ) -> list[dict[int, Input]]:
     """By the frames' indices, those of each video that could be read; at -1 why one could not."""
-    spec = AnnotateSpec.parse(summary.spec)
+    limits = {"read_timeout": _TIMEOUT_S, "video_timeout": _TIMEOUT_S}
+    spec = AnnotateSpec.parse(summary.spec | limits)
     wanted = [sorted({frame for own in each for frame, _ in own}) for each in moments]
     items = [
         item._replace(id=str(number))  # tells whose frames they are
         for number, item in enumerate(_items(summary, films))
         if wanted[number]
     ]
-    read = partial(_frames, spec=spec, wanted=wanted)
+
+    def read(item: Item) -> Iterable[Input | None]:
+        own = tuple(wanted[int(item.id or 0)])
+        return task_reader(ChosenFramesTask(spec=spec, wanted=own, side=_PIXELS), spec)(item)
+
     found: list[dict[int, Input]] = [{} for _ in films]
     depth = _READERS * (_STILLS + 1)  # so that no reader waits, whose time is limited
     with closing(ReadAhead(read, items, depth, _TIMEOUT_S, _READERS)) as inputs:
@@ -178,37 +180,6 @@ def _items(summary: RunSummary, films: list[_Film]) -> Iterator[Item]:
     for film in films:
         uri = film.rows["source_uri"][film.numbers[0]].as_py()
         yield items.get(uri, Item(uri))
-
-
-def _frames(item: Item, spec: ModelSpec, wanted: list[list[int]]) -> Iterator[Input]:
-    """The wanted frames that are still there, without what lies between them where that can be."""
-    remaining = list(wanted[int(item.id or 0)])
-    until = time.monotonic() + _TIMEOUT_S
-    try:
-        with opened(item, spec) as source:
-            for frame in source.frames(lambda: Target(frame=remaining[0])):
-                if frame is None:
-                    continue
-                if frame.stamp.frame == remaining[0]:
-                    image = frame.upright()
-                    yield Input(
-                        item,
-                        width=image.width,
-                        height=image.height,
-                        thumbnail=jpeg(image, _PIXELS),
-                        moment=Moment(frame.stamp.frame, frame.timestamp_s),
-                    )
-                while remaining and remaining[0] <= frame.stamp.frame:
-                    del remaining[0]
-                if not remaining:
-                    return
-                if time.monotonic() > until:
-                    yield Input(item, error=f"not decoded within {_TIMEOUT_S:g} s")
-                    return
-    except VideoError as error:
-        yield Input(item, error=str(error))
-    except (OSError, ValueError) as error:
-        yield Input(item, error=unreadable(error))
 
 
 def _shown(

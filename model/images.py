@@ -7,11 +7,15 @@ import re
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from paliflow.model.avif import coded_pixels
 
 with contextlib.suppress(ImportError):  # the extra `heif`
     from pillow_heif import register_heif_opener
@@ -43,6 +47,7 @@ _SIDEWAYS = [_UPRIGHT[value] for value in (5, 6, 7, 8)]
 _COSTLY_FORMATS = ("AVIF", "HEIF", "JPEG2000", "WEBP")
 _COSTLY = 3
 """Their decoders need 9 to 18 bytes a pixel, others 4 to 7."""
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _MAX_SCANS = 20
 """A progressive JPEG goes over its pixels once a scan, and may have thousands of empty ones."""
 _STRIP = 2**19
@@ -58,7 +63,8 @@ _ORIENTED = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 """The texts that may say its orientation as well."""
 _MAX_TEXT = 2**20
 """Bytes of a text beyond which Pillow refuses the image."""
-_one_at_a_time = threading.Lock()
+one_at_a_time: AbstractContextManager[object] = threading.Lock()
+"""Held while an image above `LARGE` is decoded; decoder processes put one here that they share."""
 
 
 class ImageTooLarge(ValueError):  # noqa: N818
@@ -89,8 +95,9 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
     it can be read and `upright` asks for it. Metadata never makes an image unreadable.
 
     Raises:
-        ImageTooLarge: the header announces more than `max_pixels` pixels, or a third of them in
-            a format that takes three times the memory; nothing is decoded.
+        ImageTooLarge: the header, a TIFF's tile or an AVIF's frame announces more than
+            `max_pixels` pixels, or a third of them in a format that takes three times the memory;
+            nothing is decoded.
         UnsupportedImage: HEIF, without the extra that reads it.
         OSError, ValueError, SyntaxError: not an image, or a broken one.
     """
@@ -104,6 +111,12 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
             raise ImageTooLarge(
                 f"{width} x {height} pixels are more than max_pixels={max_pixels}{share}"
             )
+        inner = _inner_pixels(image, data)
+        if inner > limit:
+            raise ImageTooLarge(
+                f"{width} x {height} pixels, but {inner} in one of its tiles or frames, are more "
+                f"than max_pixels={max_pixels}"
+            )
         scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
         if width * height * scans > _MAX_SCANS * max_pixels:
             raise ImageTooLarge(
@@ -114,7 +127,7 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
             image.load()
             rgb = _to_rgb(image, _grey_range(image))
         else:
-            with _one_at_a_time:
+            with one_at_a_time:
                 rgb = _reduced(image)
         orientation = _orientation(image)
     if orientation == 1 or not upright:
@@ -123,17 +136,6 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
     if turn in _SIDEWAYS:
         width, height = height, width
     return Decoded(rgb.transpose(turn), width, height, orientation)
-
-
-def image_orientation(data: bytes) -> int:
-    """EXIF's orientation of an image file; 1 if it has none.
-
-    Raises:
-        OSError, ValueError, SyntaxError: not an image, or a broken one.
-    """
-    data = _without_metadata(data)
-    with Image.open(io.BytesIO(data), formats=_formats(data[:HEAD_BYTES])) as image:
-        return _orientation(image)
 
 
 def unsupported(data: bytes, error: Exception) -> str | None:
@@ -155,6 +157,16 @@ def unsupported(data: bytes, error: Exception) -> str | None:
             except Exception as inner:
                 reason = f"{name}: {inner}"
     return reason if _UNSUPPORTED.search(reason) else None
+
+
+def _inner_pixels(image: Image.Image, data: bytes) -> int:
+    """Pixels of the largest part that is decoded as a whole, where that may exceed the image."""
+    if image.format == "AVIF":
+        return coded_pixels(data)
+    if isinstance(image, TiffImageFile):
+        sides = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+        return math.prod(side if isinstance(side, int) else 0 for side in sides)
+    return 0
 
 
 def has_image_magic(data: bytes) -> bool:
@@ -371,10 +383,23 @@ def preprocess(image: Image.Image, size: int) -> NDArray[np.float32]:
     Returns:
         float32 [size, size, 3].
     """
+    return normalize(resize(image, size))
+
+
+def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Squashes as `preprocess` does; uint8 [size, size, 3]."""
     if image.size == (size, size):
-        return np.asarray(image, np.float32) / 127.5 - 1.0
+        return np.asarray(image)
     # Sums of float32 that are a whole level stay just below it as often as not.
-    return np.floor(_resized(image, size) + 2**-10) / 127.5 - 1.0
+    return (_resized(image, size) + 2**-10).astype(np.uint8)
+
+
+def normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Maps 0..255 to [-1, 1]."""
+    values = pixels.astype(np.float32)
+    values /= 127.5  # in place: fresh memory costs more than the arithmetic
+    values -= 1.0
+    return values
 
 
 def _resized(image: Image.Image, size: int) -> NDArray[np.float32]:

@@ -40,6 +40,18 @@ print(sorted(set(sys.modules) & {NEVER[folder]}))
     assert run.stdout.splitlines()[-1] == "[]"
 
 
+def test_decoder_processes_import_no_jax_no_ray_and_no_storage() -> None:
+    never = {"jax", "flax", "ray", "google", "fsspec", "pyarrow", "paliflow.jobs.storage"}
+    code = f"""
+import sys
+import paliflow.jobs.decoder_process as process
+process._import_all()
+print(sorted(set(sys.modules) & {never}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("[]\n", "")
+
+
 def test_dags_import_operators_and_airflows_own_alone() -> None:
     allowed = ("airflow.sdk", "airflow.providers.standard", "paliflow.operators")
     for path in (ROOT / "dags").glob("*.py"):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import av
@@ -133,7 +132,7 @@ class _Table(NamedTuple):
 class Video:
     """An open file. Use `open_video`."""
 
-    def __init__(self, container: Any, size: int | None, announced: int | None) -> None:
+    def __init__(self, container: Any, size: int, announced: int | None, max_pixels: int) -> None:
         """
         Raises:
             VideoError: it has no video stream, or one that cannot be decoded.
@@ -143,9 +142,12 @@ class Video:
             raise VideoError("no video stream")
         if stream.codec_context is None:
             raise VideoError("its codec is unknown")
+        if (entries := len(stream.index_entries)) > size:
+            raise VideoError(f"its table has {entries} frames, more than the file has bytes")
         self._container, self._stream = container, stream
         self._size, self._announced = size, announced
         stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(max_pixels)}
         self._base: Fraction = stream.time_base or Fraction(1, 1000)
         self._start = stream.start_time
         self.start = (self._start or 0) * self._base
@@ -429,31 +431,34 @@ class Video:
 
 
 @contextmanager
-def open_video(source: str | BinaryIO, size: int | None) -> Iterator[Video]:
-    """Opens a file; it is read as far as needed.
+def open_video(file: BinaryIO, size: int, max_pixels: int) -> Iterator[Video]:
+    """Opens a video; it is read as far as needed.
 
     Args:
-        source: a local path, or an open file that can seek.
+        file: one that can seek.
         size: of the file in bytes, by which it is seen whether its end is missing.
+        max_pixels: a frame that has more is not decoded, wherever in the video it is.
 
     Raises:
         VideoError: it is no video.
     """
-    if isinstance(source, str):
-        with Path(source).open("rb") as local:
-            head = local.read(HEAD)
-    else:
-        head = source.read(HEAD)
-        source.seek(0)
-    announced = announced_size(head)
-    file: Any = source if isinstance(source, str) else io.BufferedReader(source, 2**20)
-    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+    if not size:
+        raise VideoError("not a video: it is empty")
+    file.seek(0)
+    announced = announced_size(file.read(HEAD))
+    file.seek(0)
+    options = {
+        "format_whitelist": _DEMUXERS,
+        "protocol_whitelist": "file",
+        "max_pixels": str(max_pixels),  # of frames that are decoded to find out about streams
+    }
+    buffered: Any = io.BufferedReader(file, 2**20)
     try:
-        container = av.open(file, options=options, metadata_errors="replace")
+        container = av.open(buffered, options=options, metadata_errors="replace")
     except FFmpegError as error:
         raise VideoError(f"not a video, or without its header: {_plain(error)}") from None
     with container:
-        yield Video(container, size, announced)
+        yield Video(container, size, announced, max_pixels)
 
 
 def _is_beyond(stamp: Stamp, target: Target) -> bool:

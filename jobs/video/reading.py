@@ -1,25 +1,22 @@
 """A video, or a piece of one, to a model's inputs: sampled frames or clips, and what is broken."""
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from paliflow.configs.run import ModelSpec
+from paliflow.configs.run import InputsSpec
 from paliflow.configs.video import VideoSpec
-from paliflow.jobs import storage
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import NO_IMAGE, Input, Moment, jpeg, read_content, unreadable
+from paliflow.jobs.item import Item
+from paliflow.jobs.pixels import Files, Moment, Result, jpeg, unreadable
 from paliflow.jobs.video.container import Damage, Frame, Video, VideoError, open_video
 from paliflow.jobs.video.sampling import WHOLE, Piece, Sampler, exact, unit_s
 from paliflow.jobs.video.stills import Animation, Still, Stills
-from paliflow.model import preprocess
+from paliflow.model.images import resize
 
 Source = TypeVar("Source", Video, Animation)
 
@@ -42,28 +39,26 @@ class Sample(NamedTuple):
 
 
 def read_video(
-    item: Item, spec: ModelSpec, size: int, thumbnail: int | None = None
-) -> Iterator[Input | None]:
-    """The inputs of a video in order, then one with an `error` if some of it is missing.
+    item: Item, files: Files, spec: InputsSpec, size: int, thumbnail: int | None = None
+) -> Iterator[Result | None]:
+    """The frames or clips of a video in order, then an `error` if some of it is missing.
 
     Args:
         item: the video, or a piece of it.
+        files: where its bytes come from.
         spec: its `video` says what is sampled.
         size: the network's, in pixels.
         thumbnail: pixels of the longer side of thumbnails at most; None makes none.
 
     Yields:
-        Inputs; None from time to time while it takes long to reach the next.
+        Results; None from time to time while it takes long to reach the next.
     """
     video = spec.video
     assert video
-    if not item.uri:
-        yield Input(item, error=NO_IMAGE)
-        return
-    clip: list[Input] = []
+    clip: list[Result] = []
     number = 0
     try:
-        for sample in samples(item, spec):
+        for sample in samples(item, files, spec):
             if sample is None:
                 yield None
                 continue
@@ -72,14 +67,13 @@ def read_video(
                 yield _joined(clip, video)
                 clip = []
             if isinstance(sample, Damage):
-                yield missing(item, sample)
+                yield missing(sample)
                 continue
             width, height = sample.picture.size
-            one = Input(
-                item,
+            one = Result(
                 width=width,
                 height=height,
-                pixels=preprocess(sample.picture.reduced(size), size),
+                pixels=resize(sample.picture.reduced(size), size),
                 thumbnail=None if thumbnail is None else jpeg(sample.image, thumbnail),
                 moment=Moment(sample.frame, sample.timestamp_s, None, sample.distance),
             )
@@ -89,14 +83,14 @@ def read_video(
             else:
                 yield one
     except VideoError as error:
-        yield Input(item, error=str(error))
+        yield Result(error=str(error))
     except (OSError, ValueError) as error:
-        yield Input(item, error=unreadable(error))
+        yield Result(error=unreadable(error))
     if clip:
         yield _joined(clip, video)
 
 
-def samples(item: Item, spec: ModelSpec) -> Iterator[Sample | Damage | None]:
+def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Damage | None]:
     """The sampled frames, then what damage there is; None for every frame that is passed over.
 
     Raises:
@@ -109,10 +103,10 @@ def samples(item: Item, spec: ModelSpec) -> Iterator[Sample | Damage | None]:
     total = video.count and not (video.clip and video.clip.length_s)
     duration = None
     if total:
-        with opened(item, spec) as source:
+        with opened(item, files, spec) as source:
             duration = source.measure()
     cuts = video.scenes or (video.clip and video.clip.scenes) or None
-    with opened(item, spec) as source:
+    with opened(item, files, spec) as source:
         begin, end = _bounds(video, piece, source)
         if source.breaks_off is not None and begin > source.breaks_off:
             return  # an earlier piece tells
@@ -152,7 +146,7 @@ def samples(item: Item, spec: ModelSpec) -> Iterator[Sample | Damage | None]:
 
 
 @contextmanager
-def opened(item: Item, spec: ModelSpec) -> Iterator[Video | Stills | Animation]:
+def opened(item: Item, files: Files, spec: InputsSpec) -> Iterator[Video | Stills | Animation]:
     """The video, whatever it is.
 
     Raises:
@@ -162,30 +156,12 @@ def opened(item: Item, spec: ModelSpec) -> Iterator[Video | Stills | Animation]:
     assert spec.video
     if item.frames is not None:
         assert spec.video.frame_rate
-        rate = exact(spec.video.frame_rate)
-        hosts, upright = spec.https_hosts, spec.exif == "apply"
-        yield Stills(item.frames, rate, spec.max_pixels, hosts, item.roots, upright=upright)
-        return
-    uri = item.archive or item.uri
-    storage.check_host(uri, spec.https_hosts)
-    if uri.lower().endswith(".webp"):
-        animation = Animation(read_content(item, spec.https_hosts))
-        yield _checked(animation, spec)
-        return
-    uri = storage.within(uri, item.roots)
-    if "://" not in uri and item.archive is None:
-        size = Path(uri).stat().st_size
-        with open_video(uri, size) as video:
-            yield _checked(video, spec)
-        return
-    with storage.open_binary(uri) as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        if item.archive is not None:
-            assert item.offset is not None
-            assert item.size is not None
-            file, size = _Window(file, item.offset, item.size), item.size  # type: ignore[assignment]
-        with open_video(file, size) as video:
+        rate, upright = exact(spec.video.frame_rate), spec.exif == "apply"
+        yield Stills(item.frames, rate, spec.max_pixels, files, upright=upright)
+    elif (item.archive or item.uri).lower().endswith(".webp"):
+        yield _checked(Animation(files.read(item)), spec)
+    else:
+        with files.open(item) as (file, size), open_video(file, size, spec.max_pixels) as video:
             yield _checked(video, spec)
 
 
@@ -194,15 +170,15 @@ def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean()) / 255
 
 
-def missing(item: Item, damage: Damage) -> Input:
+def missing(damage: Damage) -> Result:
     """The error that stands for frames that cannot be had."""
     start = "from its start" if damage.after < 0 else f"after {float(damage.after):.3f} s"
     until = "to its end" if damage.until is None else f"until {float(damage.until):.3f} s"
     at = Moment(None, max(0.0, float(damage.after)))
-    return Input(item, error=f"frames are missing {start} {until}: {damage.reason}", moment=at)
+    return Result(error=f"frames are missing {start} {until}: {damage.reason}", moment=at)
 
 
-def _checked(video: Source, spec: ModelSpec) -> Source:
+def _checked(video: Source, spec: InputsSpec) -> Source:
     if video.width * video.height > spec.max_pixels:
         raise VideoError(
             f"too many pixels: {video.width} x {video.height} are more than "
@@ -212,7 +188,7 @@ def _checked(video: Source, spec: ModelSpec) -> Source:
 
 
 def _bounds(
-    video: VideoSpec, piece: Piece, source: Video | Stills | Animation | Animation
+    video: VideoSpec, piece: Piece, source: Video | Stills | Animation
 ) -> tuple[Fraction, Fraction | None]:
     """Seconds from the first frame at which a piece begins and ends."""
     if piece == WHOLE:
@@ -223,8 +199,8 @@ def _bounds(
     return piece.first * unit, None if piece.last is None else piece.last * unit
 
 
-def _joined(clip: list[Input], video: VideoSpec) -> Input:
-    """One input of the frames of a clip, filled up to as many as the model wants."""
+def _joined(clip: list[Result], video: VideoSpec) -> Result:
+    """One result of the frames of a clip, filled up to as many as the model wants."""
     assert video.clip
     moments = [each.moment for each in clip if each.moment]
     shown = tuple((moment.frame_index or 0, moment.timestamp_s) for moment in moments)
@@ -232,27 +208,3 @@ def _joined(clip: list[Input], video: VideoSpec) -> Input:
     for n in range(len(pixels), video.clip.frames):
         pixels.append(pixels[-1] if video.clip.short == "pad" else pixels[n % len(clip)])
     return clip[0]._replace(pixels=np.stack(pixels), moment=Moment(*shown[0], shown))
-
-
-class _Window(io.RawIOBase):
-    """The bytes of a file from `offset`, `size` of them, as a file."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._at = file, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._offset + self._at)
-        data = self._file.read(max(0, min(len(buffer), self._size - self._at)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)

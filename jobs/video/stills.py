@@ -14,8 +14,8 @@ from PIL import Image
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.video import VideoSpec
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import decode, read_content, unreadable
+from paliflow.jobs.item import Item
+from paliflow.jobs.pixels import Files, decode, unreadable
 from paliflow.jobs.video.container import SMALL, Damage, VideoError
 from paliflow.jobs.video.sampling import Stamp, Target
 
@@ -82,13 +82,12 @@ class Stills:
         uris: Sequence[str],
         rate: Fraction,
         max_pixels: int,
-        https_hosts: tuple[str, ...],
-        roots: tuple[str, ...] | None = None,
+        files: Files,
         *,
         upright: bool = True,
     ) -> None:
-        self._uris, self._rate, self._roots = uris, rate, roots
-        self._max_pixels, self._https_hosts, self._upright = max_pixels, https_hosts, upright
+        self._uris, self._rate = uris, rate
+        self._max_pixels, self._files, self._upright = max_pixels, files, upright
         self.damages: list[Damage] = []
         """What `frames` has come over so far."""
 
@@ -114,7 +113,7 @@ class Stills:
             if (goal.time or 0) > time or (goal.frame or 0) > index:
                 continue
             try:
-                content = read_content(Item(uri, roots=self._roots), self._https_hosts)
+                content = self._files.read(Item(uri))
                 decoded = decode(content, self._max_pixels, upright=self._upright)
             except (OSError, ValueError) as error:
                 decoded = unreadable(error)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,11 @@ MAX_KILLS = 4
 _PAUSE_S = 0.1, 8.0
 """Between two kills."""
 _PATIENCE_S = 240
+_COMMANDS = {
+    "actor": "ray::Annotator",
+    "decoder": r".* -m paliflow\.jobs\.decoder_process ",  # or the server that forks them
+    "worker": "ray::",
+}
 
 
 class Arena:
@@ -73,15 +79,14 @@ class Arena:
         )
 
     def _kill_one(self, dice: random.Random, job: subprocess.Popen[bytes]) -> str | None:
-        kind = dice.choice(["actor", "actor", "worker", "raylet", "driver"])
+        kind = dice.choice(["actor", "actor", "decoder", "worker", "raylet", "driver"])
         if kind == "driver":
             job.kill()
             return kind
         if kind == "raylet":
             self._replace(dice.choice(self._nodes))
             return kind
-        prefix = "ray::Annotator" if kind == "actor" else "ray::"
-        if not (found := [*self._processes(prefix)]):
+        if not (found := [*self._processes(_COMMANDS[kind])]):
             return None
         dice.choice(sorted(found, key=lambda process: process.pid)).kill()
         return kind
@@ -97,13 +102,13 @@ class Arena:
             if node.dead_processes():
                 self._replace(node)
 
-    def _processes(self, prefix: str) -> Iterator[psutil.Process]:
+    def _processes(self, pattern: str) -> Iterator[psutil.Process]:
         """Of the nodes; killing one of the head's own would be to lose the cluster."""
         for node in self._nodes:
             for info in node.all_processes[PROCESS_TYPE_RAYLET]:
                 with suppress(psutil.Error):  # some have just ended
                     for process in psutil.Process(info.process.pid).children(recursive=True):
-                        if (process.cmdline() or [""])[0].startswith(prefix):
+                        if re.match(pattern, " ".join(process.cmdline())):
                             yield process
 
 

@@ -36,7 +36,7 @@ def found(path: Path, **fields: Any) -> list[Example | str]:
 def dropped(path: Path, **fields: Any) -> dict[str, int]:
     """What was left out without being an error."""
     counts = Counter[str]()
-    list(read_examples(ExampleSource.parse({"path": str(path)} | fields), (), counts))
+    list(read_examples(ExampleSource.parse({"path": str(path)} | fields), (), dropped=counts))
     return dict(counts)
 
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paliflow.configs.finetune import FineTuneSpec
-from paliflow.jobs import reader
+from paliflow.jobs import reading
 from paliflow.jobs.examples.feed import Fed, training_feed, validation_feed
 from paliflow.jobs.examples.plan import ExamplePlan, sources_of, write_examples
-from paliflow.jobs.reading import Input, read_input
+from paliflow.jobs.item import Item
+from paliflow.jobs.reading import read_content
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.model.examples import encode_examples
 
@@ -240,12 +241,12 @@ def test_an_example_that_is_too_long_is_cut_on_the_right_where_asked(tune: Tune)
 def test_an_image_that_hangs_holds_up_only_its_row(
     tune: Tune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(item: Any, **fields: Any) -> Input:
+    def read(item: Item, https_hosts: tuple[str, ...]) -> bytes:
         if item.uri.endswith("/2.png"):
-            time.sleep(2)
-        return read_input(item, **fields)
+            time.sleep(3)
+        return read_content(item, https_hosts)
 
-    monkeypatch.setattr(reader, "read_input", read)
+    monkeypatch.setattr(reading, "read_content", read)
     fed = tune(rows(8), read_timeout=0.5).train(0, 2)
     assert [reason for each in fed for reason in each.failures] == [
         "not read and decoded within 0.5 s"

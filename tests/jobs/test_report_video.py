@@ -237,14 +237,12 @@ def test_a_frame_that_is_not_what_it_was_is_said_not_shown(
 
 
 def test_what_takes_too_long_is_left(
-    film: Path, make_spec: SpecFactory, monkeypatch: pytest.MonkeyPatch
+    film: Path, make_page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_video, "_TIMEOUT_S", 0.0)
-    spec = make_spec(input="films", video={"every_s": 1})
-    first, second = report_video._frames(Item(str(film), id="0"), spec, [[0, 50, 100]])
-    assert first.moment
-    assert first.moment.frame_index == 0
-    assert second.error == "not decoded within 0 s"
+    monkeypatch.setattr(report_video, "_TIMEOUT_S", 1e-6)
+    page = make_page([Item(str(film))], {"every_s": 2})
+    said = "not decoded within 1e-06 s (video_timeout)"
+    assert {text for _, text in page.all("figure", "none")} == {said}
 
 
 def test_a_video_that_was_taken_apart_is_read_again(

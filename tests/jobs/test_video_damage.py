@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paliflow.jobs.plan import Item
+from paliflow.jobs.reader import reader
 from paliflow.jobs.video.container import Damage, VideoError
 from paliflow.jobs.video.cutting import pieces
 from paliflow.jobs.video.lengths import announced_size
-from paliflow.jobs.video.reading import Sample, read_video
+from paliflow.jobs.video.reading import Sample
 from paliflow.tests.jobs.test_video_frames import AV1, VP9, X264, X265, numbers, spec, taken
 from paliflow.tests.jobs.videos import draw, with_moov_first, write
 
@@ -156,7 +157,7 @@ def test_what_is_no_video_is_one_error(tmp_path: Path, name: str, said: str) -> 
     path = bad(tmp_path, name)
     with pytest.raises(VideoError, match=said):
         taken(path)
-    (found,) = read_video(Item(str(path)), spec(), 8)
+    (found,) = reader(spec(), 8)(Item(str(path)))
     assert found
     assert said in (found.error or "")
     assert str(tmp_path) not in (found.error or "")
@@ -164,7 +165,7 @@ def test_what_is_no_video_is_one_error(tmp_path: Path, name: str, said: str) -> 
 
 
 def test_what_is_not_there_is_one_error(tmp_path: Path) -> None:
-    (found,) = read_video(Item(str(tmp_path / "a.mp4")), spec(), 8)
+    (found,) = reader(spec(), 8)(Item(str(tmp_path / "a.mp4")))
     assert found
     assert found.error == "not found"
 
@@ -174,7 +175,7 @@ def test_a_header_without_frames_is_one_error(tmp_path: Path) -> None:
     with av.open(str(path)) as container:
         first = next(container.demux(video=0)).pos
     path.write_bytes(path.read_bytes()[:first])
-    found = [each for each in read_video(Item(str(path)), spec(), 8) if each]
+    found = [each for each in reader(spec(), 8)(Item(str(path))) if each]
     assert [each.moment and each.moment.frame_index for each in found] == [None]
     assert found[0].error
     assert "frames are missing from its start to its end" in found[0].error
@@ -197,7 +198,7 @@ def test_a_duration_that_lies_changes_nothing(tmp_path: Path) -> None:
 def test_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", frames=2)
     limited = spec().model_copy(update={"max_pixels": 320 * 240 - 1})
-    (found,) = read_video(Item(str(path)), limited, 8)
+    (found,) = reader(limited, 8)(Item(str(path)))
     assert found
     assert found.error == "too many pixels: 320 x 240 are more than max_pixels=76799"
 

@@ -12,9 +12,11 @@ from PIL import Image
 from paliflow.configs import AnnotateSpec
 from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
+from paliflow.jobs.reader import reader
+from paliflow.jobs.reading import Stored
 from paliflow.jobs.video.container import Damage
 from paliflow.jobs.video.cutting import pieces
-from paliflow.jobs.video.reading import Sample, read_video, samples
+from paliflow.jobs.video.reading import Sample, samples
 from paliflow.tests.jobs.videos import draw, even, read, turned, uneven, write
 
 X265 = {"x265-params": "log-level=none:keyint=48"}
@@ -48,7 +50,7 @@ def spec(**video: Any) -> AnnotateSpec:
 
 def taken(item: Item | Path, **video: Any) -> list[Sample | Damage]:
     item = item if isinstance(item, Item) else Item(str(item))
-    return [found for found in samples(item, spec(**video)) if found is not None]
+    return [found for found in samples(item, Stored(()), spec(**video)) if found is not None]
 
 
 def numbers(found: list[Sample | Damage]) -> list[tuple[int, int]]:
@@ -222,7 +224,7 @@ def test_a_video_in_a_tar_is_read_from_its_place(tmp_path: Path) -> None:
 def test_short_clips_are_looped_or_padded(tmp_path: Path, short: str, tail: list[int]) -> None:
     path = write(tmp_path / "a.mp4")
     clip = {"frames": 7, "short": short}
-    inputs = read_video(Item(str(path)), spec(every_frames=30, clip=clip), 224)
+    inputs = reader(spec(every_frames=30, clip=clip), 224)(Item(str(path)))
     (found,) = [each for each in inputs if each]
     assert found.pixels is not None
     assert found.pixels.shape == (7, 224, 224, 3)

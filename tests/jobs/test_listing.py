@@ -15,10 +15,10 @@ from rich.console import Console
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs import storage
-from paliflow.jobs.checkpoints import digest_of
+from paliflow.jobs.checkpoints import digests_of
 from paliflow.jobs.cli import _print
 from paliflow.jobs.listing import Choice, is_hidden, told
-from paliflow.jobs.reading import decode
+from paliflow.jobs.pixels import decode
 from paliflow.jobs.report import REPORT
 from paliflow.jobs.run import _plan, annotate
 from paliflow.jobs.sources import IMAGE_SUFFIXES, items
@@ -203,7 +203,7 @@ def test_what_was_passed_over_is_said_at_the_start_in_the_manifest_and_in_the_re
 ) -> None:
     folder = as_folder(tmp_path, {"a.jpg": JPEG, "b.txt": b"", "c.txt": b"", "._a.jpg": b""})
     spec = make_spec(input=str(folder), report=True)
-    _plan(spec.location, spec, digest_of)
+    _plan(spec.location, spec, digests_of, items)
     commit_parts(spec, items(spec), [0])
     summary = annotate(spec, Console(force_terminal=False))
     assert summary.passed_over == {".txt": 2, "hidden": 1}

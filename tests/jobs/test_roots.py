@@ -20,10 +20,10 @@ from paliflow.jobs.examples.example import image_item
 from paliflow.jobs.examples.sources import Example, read_examples
 from paliflow.jobs.paths import with_absolute_paths
 from paliflow.jobs.plan import Item
+from paliflow.jobs.reader import reader
 from paliflow.jobs.reading import read_content, read_input
 from paliflow.jobs.sources import items
 from paliflow.jobs.tables import resolve
-from paliflow.jobs.video.reading import read_video
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode, write_rows
 from paliflow.tests.jobs.outputs import finish
@@ -317,7 +317,7 @@ def test_films_and_their_frames_lead_no_further_than_images(data: Path) -> None:
         (item, *_) = items(spec)
         if item.frames:
             item = item._replace(frames=item.frames[-1:])
-        (read,) = [each for each in read_video(item, spec, 8) if each]
+        (read,) = [each for each in reader(spec, 8)(item) if each]
         assert read.error
         assert "it lies outside of its manifest's folder" in read.error
 

@@ -98,7 +98,10 @@ def test_where_nothing_is_to_be_found_what_is_given_is_a_false_positive() -> Non
     assert figure("detection_f1", right, [f"{HALF} cat", f"{HALF} cat"]) == pytest.approx(2 / 3)
     assert figure("mean_iou", right, [f"{HALF} cat", ""], "segment cat") == 1
     assert figure("mean_iou", right, [f"{HALF} cat", f"{HALF} cat"], "segment cat") == 0.5
-    for metric in ("exact_match", "anls", "relaxed_match", "count_match", "vqa_accuracy"):
+    of_texts: tuple[Metric, ...] = (
+        *("exact_match", "anls", "relaxed_match", "count_match", "vqa_accuracy"),
+    )
+    for metric in of_texts:
         assert figure(metric, [[""]], [""]) == 1
         assert figure(metric, [[""]], ["cat"]) == 0
     for metric in ("cider", "rouge_l"):

@@ -117,7 +117,7 @@ def images(folder: Path, *, large: bool = True) -> dict[str, str]:
     made = {
         "precincts.jp2": (precincts(2048 if large else 1024), ""),
         "tile.tif": (tiled_tiff(24_576), "too many pixels"),
-        "ispe.avif": (lying_avif(8192), "too many pixels"),
+        "ispe.avif": (lying_avif(6000), "too many pixels"),
     }
     for name, (content, _) in made.items():
         (folder / name).write_bytes(content)

@@ -16,9 +16,8 @@ from functools import cache
 from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from paliflow.configs.base import Spec
 from paliflow.jobs.channel import Channel, shared_memory
 from paliflow.jobs.decoding import Task
 from paliflow.jobs.item import Item
@@ -44,9 +43,9 @@ Int32 = Annotated[int, Field(ge=0, lt=2**31)]
 Int63 = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Message(Spec):
+class _Message(BaseModel):
     # A decoder may be in the hands of whoever made a file.
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class _Made(_Message):

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from paliflow.configs.base import Spec
 from paliflow.configs.run import InputsSpec
 from paliflow.jobs.item import Item
 from paliflow.jobs.pixels import Files, Result, decode_to_result
@@ -13,7 +12,9 @@ from paliflow.jobs.video.frames import chosen_frames, length, sampled_frames
 from paliflow.jobs.video.reading import read_video
 
 
-class _Task(Spec):
+class _Task(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     @property
     def single(self) -> bool:
         """Whether there is one result, after which a decoder waits for another input."""

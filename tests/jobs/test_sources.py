@@ -107,11 +107,12 @@ def test_a_manifest_names_one_image_a_row_relative_to_itself(tmp_path: Path, suf
     [
         ("m.tsv", b"image\tnote\na.jpg\tx, y\nb.jpg\t\n"),
         ("m.ndjson", b'{"image": "a.jpg"}\n{"image": "b.jpg"}\n'),
-        ("m.csv.gz", gzip.compress(b"image\na.jpg\nb.jpg\n")),
-        ("m.TSV.gz", gzip.compress(b"image\tnote\na.jpg\t\nb.jpg\t\n")),
+        ("m.csv.gz", gzip.compress(b"image\na.jpg\nb.jpg\n", mtime=0)),
+        ("m.TSV.gz", gzip.compress(b"image\tnote\na.jpg\t\nb.jpg\t\n", mtime=0)),
         (
             "m.jsonl.gz",
-            gzip.compress(b'{"image": "a.jpg"}\n') + gzip.compress(b'{"image": "b.jpg"}'),
+            gzip.compress(b'{"image": "a.jpg"}\n', mtime=0)
+            + gzip.compress(b'{"image": "b.jpg"}', mtime=0),
         ),
     ],
 )
@@ -147,11 +148,15 @@ def test_a_missing_image_column_is_named_with_those_there_are(tmp_path: Path, su
         ("m.csv", LFS_POINTER, "a Git LFS pointer: `git lfs pull`"),
         ("m.parquet", LFS_POINTER, "a Git LFS pointer: `git lfs pull`"),
         ("m.tar", LFS_POINTER, "a Git LFS pointer: `git lfs pull`"),
-        ("m.tar", gzip.compress(b"x"), "it is gzip: unpack it"),
+        ("m.tar", gzip.compress(b"x", mtime=0), "it is gzip: unpack it"),
         ("m.tar", b"PK\3\4and so on", "it is a zip: unpack it"),
-        ("m.csv", gzip.compress(b"image\n"), "it is gzip: unpack it"),
+        ("m.csv", gzip.compress(b"image\n", mtime=0), "it is gzip: unpack it"),
         ("m.csv.gz", b"image\na.jpg\n", "it is not gzip, or breaks off"),
-        ("m.jsonl.gz", gzip.compress(b'{"image": "a"}\n' * 99)[:-9], "not gzip, or breaks off"),
+        (
+            "m.jsonl.gz",
+            gzip.compress(b'{"image": "a"}\n' * 99, mtime=0)[:-9],
+            "not gzip, or breaks off",
+        ),
         ("m.json", b"[]", r"\.json is neither an image nor a manifest, .* \.tsv, \.jsonl"),
         ("m.txt", b"a.jpg", r"\.txt is neither an image nor a manifest, which end in \.parquet"),
         ("m.txt.gz", b"", r"\.txt\.gz is neither an image nor a manifest"),

@@ -324,7 +324,8 @@ def preprocess(image: Image.Image, size: int) -> NDArray[np.float32]:
     if image.size == (size, size):
         return np.asarray(image, np.float32) / 127.5 - 1.0
     # Sums of float32 that are a whole level stay just below it as often as not.
-    return np.floor(_resized(image, size) + 2**-10) / 127.5 - 1.0
+    levels: NDArray[np.float32] = np.floor(_resized(image, size) + 2**-10)
+    return levels / 127.5 - 1.0
 
 
 def _resized(image: Image.Image, size: int) -> NDArray[np.float32]:

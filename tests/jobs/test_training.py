@@ -54,7 +54,7 @@ def mean_loss(model: PaliGemma, file: Path) -> float:
     texts = encode_examples(tokenizer, [(row["prefix"], row["suffix"]) for row in rows], 16)
     images = [preprocess(Image.open(file.parent / r["image"]).convert("RGB"), 56) for r in rows]
     logits = model.logits(np.stack(images), texts.text[:, :-1], texts.mask_ar[:, :-1])
-    losses = suffix_losses(jnp.asarray(logits), texts.text[:, 1:], texts.mask_loss[:, 1:])
+    losses = suffix_losses(*map(jnp.asarray, (logits, texts.text[:, 1:], texts.mask_loss[:, 1:])))
     return float(losses.mean())
 
 

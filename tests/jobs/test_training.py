@@ -54,8 +54,8 @@ def mean_loss(model: PaliGemma, file: Path) -> float:
     texts = encode_examples(tokenizer, [(row["prefix"], row["suffix"]) for row in rows], 16)
     images = [preprocess(Image.open(file.parent / r["image"]).convert("RGB"), 56) for r in rows]
     logits = model.logits(np.stack(images), texts.text[:, :-1], texts.mask_ar[:, :-1])
-    losses = suffix_losses(*map(jnp.asarray, (logits, texts.text[:, 1:], texts.mask_loss[:, 1:])))
-    return float(losses.mean())
+    targets, weights = jnp.asarray(texts.text[:, 1:]), jnp.asarray(texts.mask_loss[:, 1:])
+    return float(suffix_losses(jnp.asarray(logits), targets, weights).mean())
 
 
 def test_a_run_trains_validates_and_exports_a_model_that_loads(folder: Path) -> None:

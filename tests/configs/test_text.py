@@ -19,6 +19,7 @@ from paliflow.configs import (
 )
 from paliflow.configs.base import SpecError
 from paliflow.configs.load import load_spec
+from paliflow.configs.prompts import stripped
 
 ASK: dict[str, Any] = {"input": "in", "output": "out", "prompts": ["ocr"], "run_id": "r"}
 TUNE: dict[str, Any] = {"output": "/out", "run_id": "r", "train": [{"path": "/in.jsonl"}]}
@@ -34,7 +35,7 @@ LISTS = [
     (spec, name)
     for spec in SPECS
     for name, field in spec.model_fields.items()
-    if tuple[str, ...] == field.annotation or name == "prompts"
+    if tuple[str, ...] == field.annotation or name in ("prompts", "allowed_roots")
 ]
 
 
@@ -55,7 +56,10 @@ def test_text_that_is_no_list_is_the_only_item_of_a_tuple_field(
     assert getattr(spec.parse(SPECS[spec] | {name: text}), name) == (text,)
 
 
-@given(st.lists(st.text(min_size=1), min_size=1, unique=True))
+_PROMPTS = st.text(min_size=1).filter(lambda text: stripped(text) == text)
+
+
+@given(st.lists(_PROMPTS, min_size=1, unique=True))
 def test_a_list_of_prompts_survives_being_written_as_text(prompts: list[str]) -> None:
     for text in (str(prompts), json.dumps(prompts), json.dumps(prompts, ensure_ascii=False)):
         assert AnnotateSpec.parse(ASK | {"prompts": text}).prompts == tuple(prompts)

@@ -195,7 +195,7 @@ def test_coco_values_are_parsed_whatever_type_they_have(tmp_path: Path) -> None:
     for said in ("1", "true", True, 1):
         assert coco(path, [{"iscrowd": said}]) == []
     for said in ("maybe", 2, 0.5):
-        assert coco(path, [{"iscrowd": said}]) == ["iscrowd is neither 0 nor 1"]
+        assert coco(path, [{"iscrowd": said}]) == [f"iscrowd={said!r} is neither true nor false"]
     assert coco(path, [{"caption": "a cat"}]) == [plain]
     assert coco(path, [{"image_id": 1.0, "category_id": 1.0}]) == [plain]
     for odd in (1.5, True, None, [[1]], json.loads(nested(500))):

@@ -59,9 +59,8 @@ def mean_loss(model: PaliGemma, file: Path) -> float:
     texts = encode_examples(tokenizer, [(row["prefix"], row["suffix"]) for row in rows], 16)
     images = [preprocess(Image.open(file.parent / r["image"]).convert("RGB"), 56) for r in rows]
     logits = model.logits(np.stack(images), texts.text[:, :-1], texts.mask_ar[:, :-1])
-    text, mask = (jnp.asarray(each[:, 1:]) for each in (texts.text, texts.mask_loss))
-    losses = suffix_losses(jnp.asarray(logits), text, mask)
-    return float(losses.mean())
+    targets, weights = jnp.asarray(texts.text[:, 1:]), jnp.asarray(texts.mask_loss[:, 1:])
+    return float(suffix_losses(jnp.asarray(logits), targets, weights).mean())
 
 
 def test_a_run_trains_validates_and_exports_a_model_that_loads(folder: Path) -> None:

@@ -149,7 +149,7 @@ def test_floats_that_are_no_numbers_are_black_and_infinite_ones_white() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_tiff_that_pillow_cannot_read_is_unsupported_not_broken(dtype: type) -> None:
-    colour: NDArray[Any] = np.zeros((4, 4, 3), dtype)
+    colour: np.ndarray[Any, Any] = np.zeros((4, 4, 3), dtype)
     for values in (colour, colour[..., 0]) if dtype is np.float64 else (colour,):
         error = decode(_tiff(values), LIMIT)
         assert error == "unsupported image: TIFF: unknown pixel mode"

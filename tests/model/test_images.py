@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from paliflow.jobs.pixels import decode

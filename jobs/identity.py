@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from paliflow.configs.base import SpecError
 from paliflow.configs.run import RunSpec
 
@@ -16,7 +18,7 @@ def differences(before: Mapping[str, Any], spec: RunSpec) -> list[str]:
             default.
         spec: the spec that names the same run.
     """
-    now = spec.model_dump(mode="json")
+    now, before = spec.model_dump(mode="json"), _with_defaults(before, type(spec))
     defaults = type(spec).model_construct().model_dump(mode="json", warnings=False)
     fields = [name for name in {**now, **before} if name not in spec.HOW]
     return [
@@ -24,6 +26,14 @@ def differences(before: Mapping[str, Any], spec: RunSpec) -> list[str]:
         for name in fields
         if (was := before.get(name, defaults.get(name))) != now.get(name)
     ]
+
+
+def _with_defaults(before: Mapping[str, Any], kind: type[RunSpec]) -> Mapping[str, Any]:
+    """A spec as this version writes it, down to nested fields that an older one did not have."""
+    try:
+        return kind.model_validate(dict(before)).model_dump(mode="json")
+    except ValidationError:  # of a version that allowed more
+        return before
 
 
 def require_same(before: Mapping[str, Any], spec: RunSpec) -> None:

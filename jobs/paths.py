@@ -1,7 +1,7 @@
 """Specs name files from wherever the job was started; runs go on elsewhere."""
 
-import errno
-import os
+import io
+import uuid
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,8 +44,10 @@ def require_folder(spec: RunSpec) -> None:
         return
     try:
         Path(spec.location).mkdir(parents=True, exist_ok=True)
-        if not os.access(spec.location, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), spec.location)
+        # What every part needs: some mounts cannot create a file only if there is none.
+        probe = f"{spec.location}/.probe-{uuid.uuid4().hex}"
+        storage.commit_if_absent(probe, io.BytesIO())
+        storage.delete(probe)
     except OSError as error:
         raise SpecError(
             f"output={spec.output!r}: no folder can be made there: {error.strerror}: "

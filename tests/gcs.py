@@ -5,6 +5,7 @@ Faults can be injected, and `python -m paliflow.tests.gcs --help` runs it as a p
 
 import argparse
 import contextlib
+import gzip
 import io
 import json
 import random
@@ -17,7 +18,7 @@ from functools import partial
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 from urllib.request import Request, urlopen
 
 from gcp_storage_emulator.exceptions import NotFound
@@ -98,8 +99,8 @@ class _Storage(Storage):  # type: ignore[misc]
 class _Conditional:
     """The storage as one request sees it: all happens under its ifGenerationMatch."""
 
-    def __init__(self, storage: _Storage, demand: int | None) -> None:
-        self._storage, self._demand = storage, demand
+    def __init__(self, storage: _Storage, demand: int | None, unzips: bool = False) -> None:
+        self._storage, self._demand, self._unzips = storage, demand, unzips
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -119,7 +120,7 @@ class _Conditional:
         if self._demand:  # 0 is about the target of a copy, and this is its source
             self._storage.check(bucket, name, self._demand)
         content: bytes = self._storage.get_file(bucket, name)
-        return content
+        return gzip.decompress(content) if self._unzips else content
 
     def create_resumable_upload(self, bucket: str, name: str, meta: Any) -> str:
         with self._storage.lock:
@@ -136,6 +137,7 @@ class _Conditional:
 class _Handler(RequestHandler):  # type: ignore[misc]
     protocol_version = "HTTP/1.1"
     wfile: Any
+    _gzipped = False
 
     def __init__(self, storage: _Storage, faults: Faults, *connection: Any) -> None:
         self._objects, self._faults = storage, faults
@@ -199,6 +201,22 @@ class _Handler(RequestHandler):  # type: ignore[misc]
         self.end_headers()
         self.wfile.write(body)
 
+    def end_headers(self) -> None:
+        if self._gzipped:
+            self.send_header("Content-Encoding", "gzip")
+        super().end_headers()
+
+    def _is_gzipped(self, query: dict[str, list[str]]) -> bool:
+        """Whether the content is asked for of an object with that content encoding."""
+        bucket, _, name = urlparse(self.path).path.partition("/b/")[2].partition("/o/")
+        if query.get("alt") != ["media"] or not name:
+            return False
+        try:
+            meta = self._objects.get_file_obj(unquote(bucket), unquote(name))
+        except NotFound:
+            return False
+        return bool(meta.get("contentEncoding") == "gzip")
+
     def _conditionally(self, handle: Any) -> None:
         query = parse_qs(urlparse(self.path).query)
         if finished := self._objects.finished.get(query.get("upload_id", [""])[0]):
@@ -206,7 +224,12 @@ class _Handler(RequestHandler):  # type: ignore[misc]
             self._say(HTTPStatus.OK, finished)
             return
         demand = query.get("ifGenerationMatch")
-        self.storage = _Conditional(self._objects, int(demand[0]) if demand else None)
+        self._gzipped = self.command == "GET" and self._is_gzipped(query)
+        unzips = self._gzipped and "gzip" not in self.headers.get("Accept-Encoding", "")
+        if unzips:
+            del self.headers["Range"]  # decompressive transcoding answers with the whole
+            self._gzipped = False
+        self.storage = _Conditional(self._objects, int(demand[0]) if demand else None, unzips)
         try:
             handle()
         except _PreconditionError as failure:

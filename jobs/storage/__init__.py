@@ -117,7 +117,8 @@ def commit_if_absent(uri: str, content: BinaryIO) -> bool:
     """Writes a file whole and durably, unless it is there already.
 
     Nobody ever sees a part of it, and of two writers one wins: on `gs://` by the precondition
-    ifGenerationMatch=0, locally by a hard link to a synced temporary file beside it.
+    ifGenerationMatch=0, locally by a hard link to a synced temporary file beside it, or by a
+    rename that replaces nothing.
 
     Args:
         uri: what to create, local or `gs://`; local parent folders are made.

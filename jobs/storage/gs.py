@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import gzip
 import io
 import os
+import tempfile
 import uuid
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, BinaryIO
@@ -18,6 +21,9 @@ up two minutes after the first try."""
 
 _CONNECTIONS = 64
 """Kept open to a host."""
+_UNZIPPED = 200
+"""A gzipped object of more than some kB that unpacks to more times its size was made to fill the
+disk."""
 
 
 def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> bytes:
@@ -31,10 +37,17 @@ def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> by
     span = {} if (offset, size) == (0, None) else {"start": offset}
     if size is not None:
         span["end"] = offset + size - 1
+    blob = _blob(uri)
     with _errors(uri), contextlib.suppress(RequestRangeNotSatisfiable):
-        # raw_download: what is stored, whatever content encoding the object claims.
-        _blob(uri).download_to_file(file, raw_download=True, timeout=_TIMEOUT_S, **span)
-    return file.getvalue()
+        # raw_download: what is stored, so that ranges and checksums are of that.
+        blob.download_to_file(file, raw_download=True, timeout=_TIMEOUT_S, **span)
+    if blob.content_encoding != "gzip":
+        return file.getvalue()
+    with open_binary(uri) as unzipped:
+        if size is None and limit is not None and unzipped.seek(0, io.SEEK_END) > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", uri)
+        unzipped.seek(offset)
+        return unzipped.read() if size is None else unzipped.read(size)
 
 
 @contextlib.contextmanager
@@ -50,7 +63,12 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
             timeout=_TIMEOUT_S,
             if_generation_match=blob.generation,
         ) as file:
-            yield file
+            if blob.content_encoding != "gzip":
+                yield file
+                return
+            with tempfile.TemporaryFile() as unzipped:
+                _unzip(file, unzipped, max(2**24, _UNZIPPED * (blob.size or 0)), uri)
+                yield unzipped
 
 
 def is_file(uri: str) -> bool:
@@ -107,6 +125,19 @@ def replace(uri: str, content: BinaryIO, seen: str | None) -> bool:
 def delete(uri: str) -> None:
     with _errors(uri):
         _blob(uri).delete(timeout=_TIMEOUT_S)
+
+
+def _unzip(file: BinaryIO, target: BinaryIO, limit: int, uri: str) -> None:
+    """What an object with the content encoding gzip stands for, as GCS itself hands it out."""
+    try:
+        with gzip.GzipFile(fileobj=file) as content:
+            while piece := content.read(2**20):
+                if target.tell() + len(piece) > limit:
+                    raise OSError(errno.EFBIG, f"unpacks to more than {limit} bytes", uri)
+                target.write(piece)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise OSError(errno.EINVAL, f"its content encoding is gzip: {error}", uri) from None
+    target.seek(0)
 
 
 class _Bounded(io.BytesIO):

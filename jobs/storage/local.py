@@ -1,6 +1,7 @@
 """Local files: only regular ones are read; written whole, synced, by link or rename."""
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import glob
@@ -14,6 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from paliflow.jobs.storage.entry import Entry
+
+_NO_LINKS = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK)
+"""What file systems without hard links say."""
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+"""Of Linux's renameat2(2)."""
 
 
 def read_bytes(uri: str, offset: int, size: int | None, limit: int | None) -> bytes:
@@ -64,7 +70,7 @@ def commit_if_absent(uri: str, content: BinaryIO) -> bool:
     target = Path(uri)
     with _synced_beside(target, content) as temporary:
         try:
-            os.link(temporary, target)
+            _move_if_absent(temporary, target)
         except FileExistsError:
             return False
     _sync_folder(target.parent)
@@ -72,8 +78,15 @@ def commit_if_absent(uri: str, content: BinaryIO) -> bool:
 
 
 def copy_if_absent(uri: str, target: str) -> None:
-    with contextlib.suppress(FileExistsError):
+    try:
         os.link(uri, target)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open_binary(uri) as file:
+            commit_if_absent(target, file)
     _sync_folder(Path(target).parent)
 
 
@@ -101,6 +114,29 @@ def replace(uri: str, content: BinaryIO, seen: str | None) -> bool:
 
 def delete(uri: str) -> None:
     Path(uri).unlink()
+
+
+def _move_if_absent(temporary: Path, target: Path) -> None:
+    """Gives a file its name in one step, by a hard link or, where there are none, by a rename.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: ENOTSUP if the file system, some FUSE and network mounts, can do neither.
+    """
+    try:
+        os.link(temporary, target)
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = os.fsencode(temporary), os.fsencode(target)
+    if renameat2 and not renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
+        return
+    if renameat2 and ctypes.get_errno() == errno.EEXIST:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    said = "the file system has neither hard links nor renames that replace nothing"
+    raise OSError(errno.ENOTSUP, said, str(target))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Storage: whole files, created once, listed in order; local and gs://."""
 
+import ctypes
 import errno
+import gzip
 import io
 import os
 import sys
@@ -11,11 +13,14 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from google.cloud.storage import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.configs.base import redacted
+from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import SpecError, redacted
 from paliflow.jobs import storage
+from paliflow.jobs.paths import require_folder
 from paliflow.jobs.storage import remote
 
 
@@ -338,3 +343,69 @@ def test_what_is_redacted_keeps_its_place() -> None:
     text = "GET https://user:secret@host/a b.jpg?X-Goog-Signature=secret&x=1: 403, s3://k:s@b/a"
     assert redacted(text) == "GET https://host/a b.jpg 403, s3://b/a"
     assert redacted("gs://bucket/a?b@c.jpg") == "gs://bucket/a?b@c.jpg"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_there_are_no_hard_links_a_file_is_still_created_only_if_absent(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert put(f"{tmp_path}/file", b"first")
+    assert not put(f"{tmp_path}/file", b"second")
+    storage.copy_if_absent(f"{tmp_path}/file", f"{tmp_path}/copy")
+    storage.copy_if_absent(f"{tmp_path}/file", f"{tmp_path}/copy")
+    assert storage.read_bytes(f"{tmp_path}/copy") == b"first"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "copy"}
+
+
+def test_where_nothing_can_be_created_only_if_absent_a_run_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoRenames:
+        """A C library without renameat2."""
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: NoRenames())
+    spec = AnnotateSpec(input="in", output=f"{tmp_path}/out", prompts=("ocr",), run_id="r")
+    with pytest.raises(SpecError, match="neither hard links nor renames that replace nothing"):
+        require_folder(spec)
+    assert list(Path(spec.location).iterdir()) == []
+
+
+def test_an_object_with_the_content_encoding_gzip_is_handed_out_unzipped(
+    gcs: None, tmp_path: Path
+) -> None:
+    uri, content = f"gs://images/{tmp_path.name}/a.csv", b"image,question\na.jpg,why?\n" * 1000
+    store_encoded(uri, gzip.compress(content))
+    assert storage.read_bytes(uri) == content
+    assert storage.read_bytes(uri, 6, 8) == content[6:14]
+    assert storage.read_bytes(uri, len(content) + 5, 8) == b""
+    with storage.open_binary(uri) as file:
+        assert file.seek(-9, io.SEEK_END) == len(content) - 9
+        assert file.read() == content[-9:]
+    with pytest.raises(OSError, match="larger than 100 bytes"):
+        storage.read_bytes(uri, limit=100)
+
+
+def test_an_encoded_object_that_is_no_gzip_or_a_bomb_is_an_error(gcs: None, tmp_path: Path) -> None:
+    uri = f"gs://images/{tmp_path.name}/b"
+    store_encoded(uri, b"\x89PNG and so on")
+    with pytest.raises(OSError, match="its content encoding is gzip"):
+        storage.read_bytes(uri)
+    store_encoded(uri, gzip.compress(bytes(10**8)))
+    with pytest.raises(OSError, match="unpacks to more than"):
+        storage.read_bytes(uri)
+
+
+def store_encoded(uri: str, stored: bytes) -> None:
+    """As `gsutil cp -Z` stores it."""
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    blob = Client().bucket(bucket).blob(name)
+    blob.content_encoding = "gzip"
+    blob.upload_from_string(stored)

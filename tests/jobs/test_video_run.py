@@ -1,5 +1,6 @@
 """Runs over videos: every sampled frame times every prompt is one row, whatever happens."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from paliflow.jobs.asking import Asked
 from paliflow.jobs.evaluate import evaluate
 from paliflow.jobs.examples.feed import training_feed
 from paliflow.jobs.examples.plan import sources_of, write_examples
+from paliflow.jobs.reader import reader
 from paliflow.jobs.reading import Input
 from paliflow.jobs.sources import items
+from paliflow.jobs.video.cutting import pieces
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import write_rows
@@ -220,3 +223,16 @@ def test_extracted_frames_are_videos_by_folder_or_by_group(tmp_path: Path) -> No
         found(input=scattered, video=grouped)
     with pytest.raises(SpecError, match="only the rows of a manifest have columns"):
         found(input=str(tmp_path), video=grouped)
+
+
+def test_a_film_whose_name_is_not_utf_8_is_read(tmp_path: Path, make_spec: SpecFactory) -> None:
+    write_film(tmp_path / "film.mp4", np.random.default_rng(1), "test", 1, 50)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    os.link(tmp_path / "film.mp4", os.fsencode(folder) + b"/caf\xe9.mp4")
+    spec = make_spec(input=str(folder), video=VIDEO)
+    (item,) = pieces(items(spec), spec)
+    assert item.uri.endswith(r"/caf\xe9.mp4")
+    read = [found for found in reader(spec, 8)(item) if found]
+    assert len(read) == 4
+    assert not any(found.error for found in read)

@@ -300,6 +300,7 @@ class DecoderPool:
         clock: Clock,
         anew: bool,
     ) -> Iterator[Result | None]:
+        last = None
         with ExitStack() as stack:
             if task.single:
                 while not self._turns.acquire(timeout=_TICK_S):
@@ -308,12 +309,19 @@ class DecoderPool:
             decoder = self._new() if anew else self._take()
             conversation = _Conversation(decoder, files, clock, self._exclusive, self._memory_mb)
             try:
-                yield from conversation.results(task, request, data)
+                for result in conversation.results(task, request, data):
+                    if task.single and result is not None:
+                        last = result
+                    else:
+                        yield result
             finally:
                 if conversation.ended:
                     self._give_back(decoder)
                 else:
                     decoder.end()
+        # Whoever takes this may let one wait for long, and a turn is what others wait for.
+        if last is not None:
+            yield last
 
     def _take(self) -> _Decoder:
         with self._lock:

@@ -122,12 +122,17 @@ class ReadAhead:
             begun.since = shown
             for found in self._read(begun.item):
                 begun.since = None
-                if found is not None or time.monotonic() - shown >= _SIGN_S:
-                    shown = time.monotonic()
+                if found is not None:
                     if not self._put(begun, found):
                         return
+                    shown = time.monotonic()
                 elif begun.abandoned or self._closed.is_set():
                     return
+                elif time.monotonic() - shown >= _SIGN_S:
+                    shown = time.monotonic()
+                    # Never waits: who reads may hold what an earlier item waits for.
+                    with suppress(Full):
+                        begun.queue.put_nowait(None)
                 begun.since = time.monotonic()
         except BaseException as error:
             end = _End(error)

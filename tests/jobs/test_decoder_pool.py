@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +345,11 @@ def test_a_signal_that_ends_a_decoder_twice_is_named(image: Path) -> None:
     pool._new = new_and_dying  # type: ignore[method-assign]
     (found,) = decode(pool, image.read_bytes())
     assert found.error == "crashes the decoder (SIGSEGV)"
+
+
+def test_a_result_that_is_not_taken_yet_keeps_no_other_input_waiting(image: Path) -> None:
+    read_one = reader(spec(decoder_memory=1024), 56, 2)  # a pool of its own, of two decoders
+    waiting = [iter(read_one(Item(str(image)))) for _ in range(4)]
+    for each in waiting:
+        found = next(result for result in islice(each, 20) if result)
+        assert found.pixels is not None

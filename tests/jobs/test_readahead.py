@@ -90,3 +90,18 @@ def test_what_a_reader_raises_is_raised_where_it_is_waited_for() -> None:
         assert next(inputs) == Input(Item("a"))
         with pytest.raises(ZeroDivisionError):
             next(inputs)
+
+
+def test_who_shows_signs_of_life_never_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readahead, "_SIGN_S", 0.0)
+    free = threading.Event()
+
+    def read(item: Item) -> Iterator[Input | None]:
+        if item.uri == "1":
+            yield from [None] * 100  # more than there is room for, before it lets the first go on
+            free.set()
+        assert free.wait(20)
+        yield Input(item)
+
+    with closing(ReadAhead(read, [Item("0"), Item("1")], 2, 60)) as ahead:
+        assert [found.item.uri for found in ahead] == ["0", "1"]

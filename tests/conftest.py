@@ -19,6 +19,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
     os.environ.setdefault("PJRT_NPROC", "1")
 
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # The same small models are compiled in dozens of processes: commands, actors, tasks.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
 _SHARED = {"ray", "services"}
 """Fixtures that take a minute to start; all tests that want one of them run in one process."""
 

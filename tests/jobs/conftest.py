@@ -27,12 +27,10 @@ def gcs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cluster(gcs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Ray cluster with two cores, whose actors share what they compile."""
+def cluster(gcs: None) -> Iterator[str]:
+    """The address of a Ray cluster with two cores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         ray.init(
             "local",
             num_cpus=2,

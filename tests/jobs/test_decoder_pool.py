@@ -205,6 +205,7 @@ RESULT = {
     "error": "no",
     "moment": None,
     "length": None,
+    "orientation": 1,
 }
 
 
@@ -226,6 +227,7 @@ RESULT = {
                 {"thumbnail": 10},
                 {"width": -1},
                 {"width": 2**40},
+                {"orientation": 9},
                 {"error": None},
                 {"error": "x" * 3000},
                 {"moment": [0, float("nan"), None, None]},

@@ -188,6 +188,7 @@ def test_ids_metadata_size_and_format_are_as_asked_for(
             image_column="file",
             id_column="key",
             metadata_columns=["shop"],
+            allowed_roots=[str(videos)],
             format="png",
             longest_side=160,
         )

@@ -87,13 +87,14 @@ def test_broken_files_are_error_rows_that_say_why(finished: RunSummary) -> None:
     }
     for row in rows:
         assert row["text"] is row["width"] is row["logprob"] is row["detections"] is None
-        assert len(row["source_sha256"]) == 64
+        assert row["source_sha256"] is None  # of what is no image nothing is told
 
 
 def test_good_files_are_answered(finished: RunSummary) -> None:
     rows = [row for row in read_rows(finished.location) if row["status"] == "ok"]
     for row in rows:
         assert row["error"] is None
+        assert len(row["source_sha256"]) == 64
         assert re.fullmatch(r"\d+-\d+", row["source_version"])
         assert (row["width"], row["height"]) == (40, 30)
         assert 1 <= row["token_count"] <= 6

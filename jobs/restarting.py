@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from paliflow.configs.base import SpecError
 from paliflow.configs.run import RunSpec
 from paliflow.jobs import storage
+from paliflow.jobs.columns import json_record
 from paliflow.jobs.compact import stop_compaction
 from paliflow.jobs.identity import differences
 from paliflow.jobs.paths import require_folder
@@ -40,7 +42,7 @@ def settle(spec: _S, columns: pa.Schema | None = None) -> _S:
         columns: the columns of the run's parts; None for a job that writes no parts.
 
     Raises:
-        SpecError: nothing can be written to its output.
+        SpecError: nothing can be written to its output, or what the run has written is broken.
     """
     name, number, before = spec.run_id, 1, None
     while True:
@@ -88,12 +90,17 @@ def _begun_spec(run: str) -> dict[str, Any] | None:
 
 
 def _read_json(uri: str) -> dict[str, Any]:
-    """A JSON object; empty if the file is not there."""
+    """A JSON object; empty if the file is not there.
+
+    Raises:
+        SpecError: it is broken.
+    """
     try:
-        content: dict[str, Any] = json.loads(storage.read_bytes(uri))
+        return json_record(storage.read_bytes(uri), uri)
     except FileNotFoundError:
         return {}
-    return content
+    except ValueError as error:
+        raise SpecError(f"{error}; remove the run's folder, or take another run_id") from None
 
 
 def _json_file(content: Mapping[str, Any]) -> io.BytesIO:

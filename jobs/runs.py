@@ -149,17 +149,12 @@ def superseded_by(location: str) -> str | None:
         location: the run's folder.
     """
     try:
-        return _successor(storage.read_bytes(f"{location}/{MANIFEST}").decode())
+        manifest = json.loads(storage.read_bytes(f"{location}/{MANIFEST}"))
     except FileNotFoundError:
         return None
-
-
-def _successor(manifest: str) -> str | None:
-    try:
-        found: str | None = json.loads(manifest).get(SUPERSEDED_BY)
-    except (ValueError, AttributeError):
+    except (ValueError, RecursionError):
         return None  # whoever parses it says what is wrong
-    return found
+    return manifest.get(SUPERSEDED_BY) if isinstance(manifest, dict) else None
 
 
 def seal(summary: Summary, *, again: bool = False) -> None:

@@ -10,9 +10,11 @@ INSTALLED := .venv/installed
 AOT := .venv/tpu-aot
 # The oldest Airflow that pyproject.toml allows, in an environment of its own.
 FLOOR := .venv/floor
+# A Python with JAX for the GPU at hand, and torch and transformers to compare with.
+GPU_PYTHON ?= python3
 FOLDERS := configs model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video finetune-demo test floor slow chaos fuzz fullsize lint format tpu-check measure picture clean
+.PHONY: demo demo-video finetune-demo test floor slow chaos fuzz fullsize lint format tpu-check gpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -54,6 +56,9 @@ tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compi
 	$(PIP) -c constraints.txt --target $(AOT) libtpu
 	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_check
 	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_finetune
+
+gpu-check: .mypy  ## Inference on one GPU beside transformers, by GPU_PYTHON: minutes; to gpu.md
+	PYTHONPATH=.mypy $(GPU_PYTHON) -m paliflow.benchmarks.gpu_check --torch $(GPU_PYTHON) --output gpu.md
 
 measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of held-out scans
 	$(BIN)/python -m paliflow.benchmarks.digits measure

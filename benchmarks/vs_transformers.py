@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from paliflow.model import VARIANTS, Greedy, PaliGemma
 from paliflow.model.cost import Shape, work
 from paliflow.model.generate import generate
 from paliflow.model.huggingface import write_huggingface
+from paliflow.model.layers import int8_product, quantise
 from paliflow.model.paligemma import encode_images
 from paliflow.model.weights import expected_shapes
 
@@ -57,12 +59,13 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
             for size in batch or (16,):
-                inputs = _inputs(Path(folder), model, size)
+                inputs = write_inputs(Path(folder), model, size)
                 for name in engines:
                     library, _, dtype = name.partition(":")
                     asked = {
-                        "dtype": dtype, "weights": str(weights), "inputs": str(inputs),
-                        "new_tokens": new_tokens, "matmul": matmul, "warm": warm,
+                        "engines": [dtype], "new_tokens": new_tokens, "matmul": matmul,
+                        "cases": [{"weights": str(weights), "inputs": str(inputs)}],
+                        "warm": warm, "rounds": 1,
                     }  # fmt: skip
                     result = _run(torch if library == "torch" else None, asked) | {"batch": size}
                     result["images/s"] = size / result["total_s"]
@@ -101,10 +104,11 @@ def _run(python: str | None, asked: dict[str, Any]) -> dict[str, float]:
     return result
 
 
-def _inputs(folder: Path, model: str, batch: int) -> Path:
+def write_inputs(folder: Path, model: str, batch: int) -> Path:
+    """Random images and prompts, in a file that both engines read."""
     rng = np.random.default_rng(0)
     size = VARIANTS[model].image_size
-    path = folder / f"{batch}.npz"
+    path = folder / f"{size}-{batch}.npz"
     images = rng.uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
     prompt = rng.integers(1000, 200_000, (batch, PROMPT_TOKENS)).astype(np.int32)
     prompt[:, 0] = 2
@@ -124,37 +128,70 @@ def _write_weights(folder: Path, model: str) -> None:
     write_huggingface(folder, params, VARIANTS[model])
 
 
-def _time_jax(asked: dict[str, Any]) -> dict[str, float]:
-    """Times prefill and generation of one batch; compiled before."""
-    float_type = "bfloat16" if asked["dtype"] == "int8" else asked["dtype"]
-    x = jnp.ones((asked["matmul"], asked["matmul"]), float_type)
-    square = jax.jit(lambda x: jnp.einsum("AB,CB->AC", x, x, preferred_element_type=jnp.float32))
+def matmul_rate(dtype: str, side: int) -> float:
+    """Operations a second of a large square product of random numbers."""
+    x = jax.random.normal(jax.random.key(0), (side, side))
+    if dtype == "int8":
+        x, _ = quantise(x, (1,))
+        square = jax.jit(lambda x: int8_product(x, x))
+    else:
+        x = x.astype(dtype)
+        square = jax.jit(
+            lambda x: jnp.einsum("AB,CB->AC", x, x, preferred_element_type=jnp.float32)
+        )
+    products = 1 if jax.default_backend() == "cpu" else 10
     square(x).block_until_ready()
     started = time.perf_counter()
-    square(x).block_until_ready()
-    rate = 2 * asked["matmul"] ** 3 / (time.perf_counter() - started)
+    for _ in range(products):
+        product = square(x)
+    product.block_until_ready()
+    return products * 2 * side**3 / (time.perf_counter() - started)
 
-    model = PaliGemma.from_checkpoint(asked["weights"], dtype=asked["dtype"])
-    data = np.load(asked["inputs"])
-    images, prompt = jnp.asarray(data["images"]), jnp.asarray(data["prompt"])
-    mask = jnp.ones(prompt.shape, bool)
-    network, params = model.network, model.params
-    rows, patches = len(images), model.config.vision.num_patches
-    lowered = encode_images.lower(network, params, images, model.slices(rows, patches))
-    encode, tokens = lowered.compile(), lowered.out_info
+
+class Compiled:
+    """The programs that answer one batch, compiled; every call runs them once."""
+
+    def __init__(self, model: PaliGemma, inputs: Path) -> None:
+        """Compiles the vision tower for the images of `write_inputs`."""
+        data = np.load(inputs)
+        self.model = model
+        self._images, self._prompt = jnp.asarray(data["images"]), jnp.asarray(data["prompt"])
+        rows, patches = len(self._images), model.config.vision.num_patches
+        lowered = encode_images.lower(
+            model.network, model.params, self._images, model.slices(rows, patches)
+        )
+        self._slices = model.slices(rows, patches + PROMPT_TOKENS)
+        self._encode, self._tokens = lowered.compile(), lowered.out_info
+
+    def generation(self, count: int) -> Callable[[], float]:
+        """Compiles generation of so many tokens, and gives what times it."""
+        params, mask = self.model.params, jnp.ones(self._prompt.shape, bool)
+        program = generate.lower(
+            *(self.model.network, params, self._tokens, self._prompt, mask, 0),
+            max_new_tokens=count, sampler=Greedy(), eos_id=None, slices=self._slices,
+        ).compile()  # fmt: skip
+
+        def timed() -> float:
+            started = time.perf_counter()
+            answers = program(params, self._encode(params, self._images), self._prompt, mask, 0)
+            assert np.asarray(answers.lengths).tolist() == [count] * len(mask)
+            return time.perf_counter() - started
+
+        return timed
+
+
+def _time_jax(asked: dict[str, Any]) -> dict[str, float]:
+    """Times prefill and generation of one batch; compiled before."""
+    (dtype,), (case,) = asked["engines"], asked["cases"]
+    rate = matmul_rate("bfloat16" if dtype == "int8" else dtype, asked["matmul"])
+    model = PaliGemma.from_checkpoint(case["weights"], dtype=dtype)
+    compiled = Compiled(model, Path(case["inputs"]))
 
     def timed(count: int) -> float:
-        program = generate.lower(
-            *(network, params, tokens, prompt, mask, 0),
-            max_new_tokens=count, sampler=Greedy(), eos_id=None,
-            slices=model.slices(rows, patches + PROMPT_TOKENS),
-        ).compile()  # fmt: skip
-        for _ in range(1 + asked["warm"]):
-            started = time.perf_counter()
-            answers = program(params, encode(params, images), prompt, mask, 0)
-            assert np.asarray(answers.lengths).tolist() == [count] * len(prompt)
-            seconds = time.perf_counter() - started
-        return seconds
+        once = compiled.generation(count)
+        if asked["warm"]:
+            once()
+        return once()
 
     result = {"total_s": timed(asked["new_tokens"])}
     # Not `ru_maxrss`, which starts at what the parent had in memory.

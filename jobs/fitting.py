@@ -47,7 +47,11 @@ def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> t
         SpecError: not as many rows fit as the spec says.
     """
     copies = model.mesh.shape["data"]
-    shape = replace(shape_of(spec, prompt_tokens), data_parallel=copies)
+    shape = replace(
+        shape_of(spec, prompt_tokens),
+        data_parallel=copies,
+        slice_tokens=model.backend.slice_tokens,
+    )
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     width = spec.batch_size or _ON_A_CPU
     if limit and not spec.batch_size:

@@ -24,6 +24,7 @@ from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.cost import Memory, memory, work
 from paliflow.model.sharding import device_rows
 from paliflow.model.weights import expected_shapes, infer_config
+from paliflow.model.xla import backend_of
 
 _GIB = 2**30
 _SPREADS = (1, 2, 4, 8)
@@ -167,7 +168,12 @@ def _outlook(load: Load, chip: Chip, chips: int | None, over: int) -> Outlook:
     given = chips or ceil(sum(spec.accelerators_per_actor.get(kind, 0) for kind in ("TPU", "GPU")))
     copies = ceil(max(given, 1) / over)
     shape = shape_of(spec, load.prompt_tokens)
-    shape = replace(shape, model_parallel=over, data_parallel=copies)
+    shape = replace(
+        shape,
+        model_parallel=over,
+        data_parallel=copies,
+        slice_tokens=backend_of(chip.name, chip.hbm * _GIB, over * copies).slice_tokens,
+    )
     largest = largest_of(load.config, spec, shape, chip.hbm * _GIB)
     batch = min(spec.batch_size or largest, largest)
     need = memory(load.config, shape, batch or copies)

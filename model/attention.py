@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from paliflow.model.xla import traced_backend
+
 # Axes: B batch, T query position, S key position, H query head, K key-value head, h head_dim,
 # Q query position and head of one K.
 
@@ -22,18 +24,34 @@ def attend(
     """Grouped attention with float32 logits and softmax.
 
     Long sequences go block by block of queries, each seeing all keys: at 896 pixels, where T x S
-    float32 logits of one image would be a gigabyte, an eighth of it is in memory.
+    float32 logits of one image would be a gigabyte, an eighth of it is in memory. Where the backend
+    has a kernel for it, none is.
 
     Args:
         query: [B, T, H, h], already scaled.
         key, value: [B, S, K, h]; K divides H.
-        mask: bool [B, T, S] or [B, 1, S], or None where all attend to all.
+        mask: bool [B, T, S]; or [B, 1, S] where all queries see the same keys, the first ones if
+            there are several queries; or None where all attend to all.
         softcap: `cap * tanh(logits / cap)` before the mask.
 
     Returns:
         [B, T, H, h] in the query's dtype.
     """
     length = query.shape[1]
+    fused = traced_backend().attention
+    if fused and query.dtype == jnp.bfloat16 and length > 1 and softcap is None:
+        lengths = None
+        if mask is not None and mask.shape[1] == 1:
+            # A kernel that is told lengths takes half the time of one that reads a mask, or less.
+            lengths = mask[:, 0].sum(-1, dtype=jnp.int32)
+            mask = None
+        return jax.nn.dot_product_attention(
+            *(query, key, value),
+            mask=None if mask is None else mask[:, None],
+            key_value_seq_lengths=lengths,
+            scale=1.0,
+            implementation=fused,
+        )
     if length <= 2 * BLOCK:
         return _attend(query, key, value, mask, softcap)
     own = mask is not None and mask.shape[1] > 1  # each query sees other keys

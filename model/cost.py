@@ -11,7 +11,7 @@ from paliflow.configs.chips import Chip, Dtype
 from paliflow.model.attention import BLOCK
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.sharding import device_rows
-from paliflow.model.slices import slices
+from paliflow.model.slices import TOKENS, slices
 from paliflow.model.weights import abstract_params
 
 # Axes: B rows on a device, F frame, P patch, T image tokens and prompt, S slot of the cache,
@@ -42,6 +42,8 @@ class Shape:
     """Devices that share one copy of the weights."""
     data_parallel: int = 1
     """Copies."""
+    slice_tokens: int = TOKENS
+    """Of a slice of the batch, at most; see `xla.Backend`."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
         return rows * (3 * length * width * item + max(attending, 2 * 4 * length * hidden))
 
     tower = transient(
-        rows // slices(rows, patches) * shape.frames,
+        rows // slices(rows, patches, shape.slice_tokens) * shape.frames,
         *(vision.num_patches, vision.width, vision.mlp_dim),
         *(vision.num_heads, vision.width // vision.num_heads),
     )
@@ -158,7 +160,7 @@ def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
     tower += 2 * rows * shape.frames * 4 * 3 * config.image_size**2
     tokens = rows * patches * text.width * item
     prefill = transient(
-        rows // slices(rows, length),
+        rows // slices(rows, length, shape.slice_tokens),
         *(length, text.width, text.mlp_dim, text.num_heads, text.head_dim),
     )
     # The prompt's keys and values are copied to where the answer's have room.

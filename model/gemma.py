@@ -275,7 +275,7 @@ class Decoder(nn.Module):
         Args:
             x: [B, T, D] embedded tokens; its dtype is that of the matrix products.
             positions: int32 [B, T] for RoPE.
-            mask: bool [B, T, S], or [B, 1, S] for all T alike; query t sees key s.
+            mask: bool [B, T, S], or [B, 1, S] for all T alike, as `attend`; query t sees key s.
             cache: None, and then S = T; or S slots, of which [index, index + T) are overwritten.
             index: int32 scalar; only with a cache.
             at: int32 [B], the one position of each row whose hidden state is wanted, so that the

@@ -277,7 +277,7 @@ def write_huggingface(folder: Path, params: Mapping[str, Any], config: PaliGemma
         raise CheckpointError(f"parameters that have no tensor: {', '.join(sorted(flat))}")
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    described = _config_json(config, array.dtype)
+    described = config_json(config, array.dtype)
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
@@ -286,7 +286,8 @@ def _published_name(plain: str) -> str:
     return plain.replace("language_model.", "language_model.model.", 1)
 
 
-def _config_json(config: PaliGemmaConfig, dtype: DTypeLike) -> dict[str, Any]:
+def config_json(config: PaliGemmaConfig, dtype: DTypeLike) -> dict[str, Any]:
+    """What transformers reads the architecture from."""
     vision, text = config.vision, config.text
     described_text: dict[str, Any] = {
         "model_type": "gemma2" if text.post_norms else "gemma",

@@ -14,6 +14,8 @@ import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from paliflow.model.xla import traced_backend
+
 # Axes: R rank of an adapter.
 
 _SIMD = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
@@ -109,9 +111,14 @@ def einsum(
         x.reshape(-1, *x.shape[rows:]),
         kernel.astype(x.dtype),
         precision="highest" if x.dtype == jnp.float32 else None,
-        preferred_element_type=jnp.float32,
+        preferred_element_type=_product_dtype(dtype or x.dtype),
     )
     return product.reshape(*x.shape[:rows], *product.shape[1:]).astype(dtype or x.dtype)
+
+
+def _product_dtype(result: DTypeLike) -> DTypeLike:
+    """What XLA is asked for, of a product that ends in `result`."""
+    return result if traced_backend().narrow_products else jnp.float32
 
 
 def quantise(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -142,7 +149,7 @@ def _product_of_rows(x: jax.Array, kernel: Rows, dtype: DTypeLike | None) -> jax
         product = jax.lax.dot_general(
             *(x, rows.astype(x.dtype), _OF_ROWS),
             precision="highest" if x.dtype == jnp.float32 else None,
-            preferred_element_type=jnp.float32,
+            preferred_element_type=_product_dtype(dtype or x.dtype),
         )
     else:
         values, scale = quantise(x, (1,))

@@ -11,6 +11,7 @@ from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.gemma import Caches, Decoder
 from paliflow.model.layers import Rows
 from paliflow.model.vision import VisionTower
+from paliflow.model.xla import ANY, Backend, tracing_for
 
 # Axes: B batch, F frame, N image tokens of all frames, T text, S = N + T, D width, V vocabulary.
 
@@ -35,7 +36,8 @@ def attention_mask(mask_ar: jax.Array, valid: jax.Array | None = None) -> jax.Ar
 
 def apply(network: "Network", params: Any, method: str, *args: Any) -> Any:
     """Calls a method of the network with its parameters, without the top-level `params` key."""
-    return network.apply({"params": params}, *args, method=method)
+    with tracing_for(network.backend):
+        return network.apply({"params": params}, *args, method=method)
 
 
 class Network(nn.Module):
@@ -43,13 +45,14 @@ class Network(nn.Module):
 
     `dtype` is that of activations; None means the dtype the weights are stored in, bfloat16 where
     that is int8.
-    `remat` and `dropout` are for training: see `Decoder`.
+    `remat` and `dropout` are for training: see `Decoder`. `backend` is for `apply`.
     """
 
     config: PaliGemmaConfig
     dtype: DTypeLike | None = None
     remat: bool = False
     dropout: float = 0.0
+    backend: Backend = ANY
 
     def setup(self) -> None:
         """Declares the reference's names: img, llm."""

@@ -18,8 +18,9 @@ from paliflow.model.generate import Generation, generate
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Greedy, Sampler
 from paliflow.model.sharding import device_rows, local_mesh, split_rows
-from paliflow.model.slices import CPU_TOKENS, TOKENS, sliced, slices
+from paliflow.model.slices import sliced, slices
 from paliflow.model.weights import infer_config, load_params
+from paliflow.model.xla import ANY, Backend, backend_of_mesh
 
 # Axes: B batch, F frame, N image tokens of all frames, T text, M new token, V vocabulary.
 
@@ -35,6 +36,7 @@ class PaliGemma:
     config: PaliGemmaConfig
     params: dict[str, Any]
     mesh: Mesh
+    backend: Backend = ANY
 
     @classmethod
     def from_checkpoint(
@@ -67,20 +69,21 @@ class PaliGemma:
             leaves, described = read_checkpoint(local)
             shapes = {name: leaf.shape for name, leaf in leaves.items()}
             config = infer_config(shapes, **described | config_overrides)
-            return cls(config, load_params(leaves, config, dtype, mesh), mesh)
+            params = load_params(leaves, config, dtype, mesh)
+        return cls(config, params, mesh, backend_of_mesh(mesh))
 
     def _place(self, *arrays: ArrayLike) -> list[jax.Array]:
         return [split_rows(x, self.mesh) for x in arrays]
 
     def slices(self, batch: int, tokens: int) -> int:
         """How many slices a batch of so many tokens a row goes through the model in."""
-        most = CPU_TOKENS if self.mesh.devices.flat[0].platform == "cpu" else TOKENS
-        return slices(device_rows(batch, self.mesh.shape["data"]), tokens, most)
+        rows = device_rows(batch, self.mesh.shape["data"])
+        return slices(rows, tokens, self.backend.slice_tokens)
 
     @property
     def network(self) -> Network:
         """The Flax module that these weights belong to."""
-        return Network(self.config)
+        return Network(self.config, backend=self.backend)
 
     def encode_images(self, images: ArrayLike) -> jax.Array:
         """Runs the vision tower once, for any number of prompts.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 # Axes: B batch, b row of a slice, s slice.
 
 TOKENS = 2560
-"""Of a slice, at most: eight images at 224 pixels. More would compute no faster: weights are read
+"""Of a slice, at most, if nothing else was measured: eight images at 224 pixels. Weights are read
 from memory in less time than so many tokens take to be multiplied with them."""
 CPU_TOKENS = 640
 """On a CPU, where two images at 224 pixels suffice."""

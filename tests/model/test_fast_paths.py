@@ -1,5 +1,6 @@
 """Every fast path computes what the plain one does: layouts, blocks, int8 weights and caches."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from paliflow.model.sampling import Greedy
 from paliflow.model.sharding import local_mesh
 from paliflow.model.slices import TOKENS, slices
 from paliflow.model.weights import abstract_params
+from paliflow.model.xla import Backend
 from paliflow.tests.model.conftest import expected, load_reference, reference_params
 
 
@@ -165,16 +167,18 @@ def test_a_product_of_bytes_is_exact(unsigned: bool) -> None:
     np.testing.assert_array_equal(found, x.astype(np.int64) @ rows.T.astype(np.int64))
 
 
-def test_int8_reads_what_bfloat16_reads(scenes: Any) -> None:
+def test_int8_and_a_gpus_backend_read_what_bfloat16_reads(scenes: Any) -> None:
     """The bundled model on images it can read: the same answers but for one in twenty-five."""
     images, prompt, mask = scenes
-    answers = {}
-    for dtype, int8_cache in (("bfloat16", False), ("int8", False), ("bfloat16", True)):
-        model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype=dtype)
-        options: dict[str, Any] = {"max_new_tokens": 16, "int8_cache": int8_cache}
-        answers[dtype, int8_cache] = model.generate(images, prompt, mask, **options)
-    plain = answers.pop(("bfloat16", False))
-    for other in answers.values():
+    model, narrow = (
+        PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype=dtype) for dtype in ("bfloat16", "int8")
+    )
+    gpu = replace(model, backend=Backend("xla", narrow_products=True))
+    plain, *others = (
+        each.generate(images, prompt, mask, max_new_tokens=16, int8_cache=int8_cache)
+        for each, int8_cache in ((model, False), (model, True), (narrow, False), (gpu, False))
+    )
+    for other in others:
         alike = (other.tokens == plain.tokens).all(axis=1)
         assert np.mean(alike) >= 0.96
         drift = np.abs(other.logprobs.sum(1) - plain.logprobs.sum(1))[np.asarray(alike)]

@@ -10,10 +10,11 @@ from paliflow.model.sharding import local_mesh
 
 CODE = """
 import jax, numpy as np
-from paliflow.model import paligemma
+from dataclasses import replace
+from paliflow.model.xla import Backend
 from paliflow.tests.model.conftest import expected, load_reference
-paligemma.CPU_TOKENS = 40  # a slice of two rows or fewer
 model, want = load_reference("pg2", model_parallel={model_parallel}), expected("pg2")
+model = replace(model, backend=Backend(slice_tokens=40))  # a slice of two rows or fewer
 rows = np.arange({batch}) % 3
 image, prompt, mask = (want[name][rows] for name in ("image", "prompt", "prompt_mask"))
 assert len(jax.devices()) == 8

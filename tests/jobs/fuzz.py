@@ -15,6 +15,7 @@ from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from paliflow.configs import AnnotateSpec
@@ -42,7 +43,8 @@ def _seeds(films: bool) -> dict[str, bytes]:
     """Small whole files by suffix."""
     if not films:
         whole = {suffix: encode("RGB", kind, (64, 48)) for suffix, kind in FORMATS.items()}
-        frames = [Image.effect_noise((48, 48), 50 + n).convert("RGB") for n in range(3)]
+        noise = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
+        frames = [Image.fromarray(each) for each in noise]
         whole["tiff"] = encode("RGB", "TIFF", (64, 48), compression="tiff_lzw")
         whole["jpeg"] = encode("CMYK", "JPEG", (64, 48), progressive=True)
         with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,7 @@ from paliflow.configs import ExtractSpec
 from paliflow.configs.summary import SPEC_VARIABLE
 from paliflow.jobs import storage
 from paliflow.jobs.extract import extract
+from paliflow.jobs.listing import is_hidden
 from paliflow.jobs.run import annotate
 from paliflow.jobs.sources import IMAGE_SUFFIXES
 from paliflow.jobs.video.container import VIDEO_SUFFIXES
@@ -34,7 +35,8 @@ def fill(folder: Path, images: int, films: int, seed: int = 1) -> None:
 
 def listed(folder: Path, suffixes: Iterable[str]) -> set[str]:
     """What a run finds there."""
-    uris = (entry.uri for entry in storage.list_files(str(folder)))
+    found = (entry.uri for entry in storage.list_files(str(folder)))
+    uris = (uri for uri in found if not is_hidden(uri.removeprefix(f"{folder}/")))
     return {uri for uri in uris if os.path.splitext(uri)[1].lower() in suffixes}  # noqa: PTH122
 
 

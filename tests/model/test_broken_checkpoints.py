@@ -333,7 +333,7 @@ def test_a_repository_of_hugging_face_says_to_download_it(where: str) -> None:
 @example("a/..", [])
 @example("", ["", "etc", "passwd"])
 def test_no_object_name_leaves_the_folder_of_a_download(prefix: str, parts: list[str]) -> None:
-    root = Path("/root/of/downloads")
+    root = Path("/folder/of/downloads")
     try:
         path = _relative_path(prefix, "/".join([prefix, *parts]))
     except ValueError:

@@ -31,7 +31,7 @@ from PIL import Image
 from paliflow.jobs.channel import Channel
 from paliflow.jobs.decoding import TASK
 from paliflow.jobs.item import Item
-from paliflow.jobs.pixels import MAX_BYTES, Result
+from paliflow.jobs.pixels import MAX_BYTES, RangeFile, Result
 from paliflow.model import images
 
 _PR_SET_PDEATHSIG = 1
@@ -223,7 +223,11 @@ class _Asked:
     @contextlib.contextmanager
     def open(self, item: Item) -> Iterator[tuple[BinaryIO, int]]:
         """See `Files`."""
-        yield io.BufferedReader(_AskedFile(self, self._size)), self._size
+
+        def read(offset: int, size: int) -> bytes:
+            return self.ask(kind="read", offset=offset, size=size)
+
+        yield io.BufferedReader(RangeFile(read, self._size)), self._size
 
     def ask(self, **request: Any) -> bytes:
         """What the other end reads.
@@ -238,30 +242,6 @@ class _Asked:
         if reply["errno"] is None:
             raise ValueError(reply["error"])
         raise OSError(reply["errno"], reply["error"])
-
-
-class _AskedFile(io.RawIOBase):
-    """A file at the other end."""
-
-    def __init__(self, files: _Asked, size: int) -> None:
-        self._files, self._size, self._at = files, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        size = max(0, min(len(buffer), self._size - self._at))
-        data = self._files.ask(kind="read", offset=self._at, size=size) if size else b""
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 if __name__ == "__main__":

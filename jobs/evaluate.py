@@ -88,7 +88,8 @@ def evaluate(
     require_folder(spec)
     plan = write_examples(run, spec.sets, spec)
     require_same(plan.spec, spec)
-    print(*plan.dropped(), sep="\n", end="\n" * bool(plan.dropped()), flush=True)
+    for line in plan.dropped():
+        print(printable(line), flush=True)
     metrics = _metrics(spec, plan)
     questions, digest = _write_questions(run, plan)
     asked = partial(_questions, run, plan)

@@ -1,8 +1,9 @@
 """What a decoder makes of an input: pixels, or the reason why there are none."""
 
 import io
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,30 @@ class Files(Protocol):
         Raises:
             OSError, ValueError: it cannot be read.
         """
+
+
+class RangeFile(io.RawIOBase):
+    """A seekable file of `size` bytes, of which `read(offset, size)` gives any range."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read, self._size, self._at = read, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self._size - self._at))
+        data = self._read(self._at, size) if size else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def decode_to_result(

@@ -5,14 +5,21 @@ import errno
 import hashlib
 import io
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paliflow.jobs import storage
 from paliflow.jobs.item import Item
-from paliflow.jobs.pixels import MAX_BYTES, Moment, Result, decode_to_result, unreadable
+from paliflow.jobs.pixels import (
+    MAX_BYTES,
+    Moment,
+    RangeFile,
+    Result,
+    decode_to_result,
+    unreadable,
+)
 from paliflow.model.images import normalize
 
 NO_IMAGE = "the manifest names no image in this row"
@@ -130,30 +137,10 @@ class Stored:
             if item.archive is None:
                 yield file, file.seek(0, io.SEEK_END)
                 return
-            assert item.offset is not None
             assert item.size is not None
-            yield _Window(file, item.offset, item.size), item.size  # type: ignore[misc]
 
+            def read(offset: int, size: int) -> bytes:
+                file.seek((item.offset or 0) + offset)
+                return file.read(size)
 
-class _Window(io.RawIOBase):
-    """The bytes of a file from `offset`, `size` of them, as a file."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._at = file, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._offset + self._at)
-        data = self._file.read(max(0, min(len(buffer), self._size - self._at)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+            yield RangeFile(read, item.size), item.size  # type: ignore[misc]

@@ -12,7 +12,7 @@ AOT := .venv/tpu-aot
 FLOOR := .venv/floor
 # A Python with JAX for the GPU at hand, and torch and transformers to compare with.
 GPU_PYTHON ?= python3
-FOLDERS := configs model metrics jobs operators dags benchmarks tests
+FOLDERS := configs storage model metrics jobs operators dags benchmarks tests
 
 .PHONY: demo demo-video finetune-demo test floor slow chaos fuzz fullsize lint format tpu-check gpu-check measure picture clean
 
@@ -43,10 +43,11 @@ fuzz: $(INSTALLED)  ## 50,000 mutated images and films through the decoders: ten
 fullsize: $(INSTALLED)  ## The tests at the published sizes: 8 GB of memory, 6 GB of disk
 	$(BIN)/python -m pytest -m fullsize -s
 
-lint: $(INSTALLED) .mypy  ## ruff and strict mypy
+lint: $(INSTALLED) .mypy  ## ruff, strict mypy, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p paliflow
+	cd .mypy && ../$(BIN)/lint-imports ../pyproject.toml --cache-dir ../.import_linter_cache
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -89,4 +90,4 @@ $(FLOOR)/installed: pyproject.toml $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf .venv .mypy .mypy_cache .ruff_cache .pytest_cache .demo
+	rm -rf .venv .mypy .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .demo

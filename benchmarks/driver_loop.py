@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import typer
 
-from paliflow.jobs.driver import Beat, Done, Fleet, drive
+from paliflow.jobs.fleet.scheduler import Beat, Done, Fleet, drive
 
 _PROCESSES = 1
 
@@ -27,7 +27,7 @@ class Host:
         """Always the same."""
         return Beat(0, 0)
 
-    def annotate(self, shard: int) -> Done:
+    def process(self, shard: int) -> Done:
         """Every shard is done at once."""
         return Done(256, (), 0.0)
 

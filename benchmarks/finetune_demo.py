@@ -18,9 +18,9 @@ from rich.table import Table
 from paliflow.benchmarks.demo import HOME, run_dag
 from paliflow.benchmarks.digits import scenes
 from paliflow.configs import AnnotateSpec, EvaluateSummary
-from paliflow.jobs import registry
-from paliflow.jobs.run import annotate
-from paliflow.jobs.runs import read_summary
+from paliflow.jobs.annotate.job import annotate
+from paliflow.jobs.registry import aliases as registry
+from paliflow.jobs.runs.outputs import read_summary
 
 ROOT = HOME / "finetune"
 FOLDER = ROOT / "paliflow"

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.schema import ANNOTATIONS
-from paliflow.jobs import storage
-from paliflow.jobs.incremental import only_new
-from paliflow.jobs.plan import Item
-from paliflow.jobs.runs import seal
+from paliflow.jobs.runs.outputs import seal
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.sources.incremental import only_new
 from paliflow.tests.summaries import made_up
 
 PROMPT = "caption en"

@@ -23,11 +23,11 @@ from rich.console import Console
 from paliflow.benchmarks.digits.measure import PROMPTS
 from paliflow.benchmarks.digits.scenes import compose
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.asking import Asker
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import Input, read_input
-from paliflow.jobs.run import annotate
-from paliflow.jobs.sink import read_parts
+from paliflow.jobs.annotate.job import annotate
+from paliflow.jobs.annotate.predictor import Asker
+from paliflow.jobs.media.reading import Input, read_input
+from paliflow.jobs.runs.parts import read_parts
+from paliflow.jobs.runs.plan import Item
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
 
 BATCH, TOKENS, SHARD = 16, 32, 64

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.plan import read_plan, read_shard, write_plan
-from paliflow.jobs.sink import part_uri, present_parts
-from paliflow.jobs.sources import items
+from paliflow.jobs.runs.parts import part_uri, present_parts
+from paliflow.jobs.runs.plan import read_plan, read_shard, write_plan
+from paliflow.jobs.sources.items import items
 
 _BATCH = 100_000
 _SCHEMA = pa.schema([("image", pa.string()), ("question", pa.string())])

@@ -18,10 +18,10 @@ import typer
 from PIL import Image
 
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.item import Item
-from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reader import Read, reader
-from paliflow.jobs.reading import Input, read_input
+from paliflow.jobs.media.readahead import ReadAhead
+from paliflow.jobs.media.reader import Read, reader
+from paliflow.jobs.media.reading import Input, read_input
+from paliflow.jobs.runs.item import Item
 
 SIDES = 224, 640, 1920
 SIZE, DEPTH = 224, 32

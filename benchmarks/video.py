@@ -24,10 +24,10 @@ import typer
 from av.video.stream import VideoStream
 
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.plan import Item
-from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reader import at_once, reader
-from paliflow.jobs.video.cutting import pieces
+from paliflow.jobs.media.readahead import ReadAhead
+from paliflow.jobs.media.reader import at_once, reader
+from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.runs.plan import Item
 
 FPS, WIDTH, HEIGHT = 25, 1920, 1080
 SIZE = 224

@@ -1,5 +1,7 @@
 """Summaries: what `_manifest.json` holds and what a job reports when it ends."""
 
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -18,6 +20,12 @@ SUMMARY_PREFIX = "paliflow-summary: "
 def cut_said(cut: int) -> str:
     """What the line that sums a run up says of answers that were cut."""
     return f", {cut} cut by max_new_tokens" if cut else ""
+
+
+def passed_over_said(passed_over: Mapping[str, int]) -> str:
+    """E.g. `12 .txt, 3 hidden`: the most common first."""
+    counts = Counter(passed_over).most_common()
+    return ", ".join(f"{count:,} {what}" for what, count in counts)
 
 
 def _without_null(figures: Any) -> Any:

@@ -11,14 +11,14 @@ from rich.console import Console
 from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX, VERSION_VARIABLE
-from paliflow.jobs.cli import user_errors
+from paliflow.jobs.cli.main import user_errors
 
 JOBS: dict[str, tuple[type[Spec], str]] = {
-    "annotate": (AnnotateSpec, "run"),
-    "evaluate": (EvaluateSpec, "evaluate"),
-    "extract": (ExtractSpec, "extract"),
-    "finetune": (FineTuneSpec, "finetune"),
-    "promote": (PromoteSpec, "promote"),
+    "annotate": (AnnotateSpec, "annotate.job"),
+    "evaluate": (EvaluateSpec, "evaluate.job"),
+    "extract": (ExtractSpec, "extract.job"),
+    "finetune": (FineTuneSpec, "finetune.job"),
+    "promote": (PromoteSpec, "evaluate.promotion"),
 }
 """Each job's spec, and the module of the function of its name."""
 

@@ -10,10 +10,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NEVER = {
     "configs": {"airflow", "ray", "jax"},
+    "storage": {"airflow", "ray", "jax", "paliflow.model", "paliflow.jobs"},
     "model": {"airflow", "ray"},
     "metrics": {"airflow", "ray", "jax", "pyarrow", "pydantic", "paliflow.configs"},
     "jobs": {"airflow"},
-    "operators": {"ray", "jax", "flax", "pyarrow", "paliflow.model", "paliflow.jobs"},
+    "operators": {
+        "ray",
+        "jax",
+        "flax",
+        "pyarrow",
+        "paliflow.model",
+        "paliflow.storage",
+        "paliflow.jobs",
+    },
 }
 
 
@@ -41,10 +50,10 @@ print(sorted(set(sys.modules) & {NEVER[folder]}))
 
 
 def test_decoder_processes_import_no_jax_no_ray_and_no_storage() -> None:
-    never = {"jax", "flax", "ray", "google", "fsspec", "pyarrow", "paliflow.jobs.storage"}
+    never = {"jax", "flax", "ray", "google", "fsspec", "pyarrow", "paliflow.storage"}
     code = f"""
 import sys
-import paliflow.jobs.decoder_process as process
+import paliflow.jobs.media.decoder_process as process
 process._import_all()
 print(sorted(set(sys.modules) & {never}))
 """

@@ -8,14 +8,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from paliflow import storage
 from paliflow.configs import RunSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
-from paliflow.jobs import storage
-from paliflow.jobs.columns import require
 from paliflow.jobs.examples.example import Example, lasting_uri, make_example
-from paliflow.jobs.plan import Item, read_plan, read_shard
-from paliflow.jobs.runs import finished_runs, read_summary, row_files
+from paliflow.jobs.runs.outputs import finished_runs, read_summary, row_files
+from paliflow.jobs.runs.plan import Item, read_plan, read_shard
+from paliflow.jobs.sources.columns import require
 
 _ROWS_AT_ONCE = 8192
 _OWN = {"image_column": "source_uri", "prefix_column": "prompt", "suffix_column": "text"}

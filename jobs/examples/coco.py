@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from itertools import cycle
 from typing import Any
 
+from paliflow import storage
 from paliflow.configs.examples import ExampleSource
-from paliflow.jobs import storage
 from paliflow.jobs.examples.example import Example, make_example, truth
 from paliflow.model.detections import Detection, format_detections, parse_detections
 

@@ -4,9 +4,9 @@ import re
 from typing import Any, Literal, NamedTuple
 
 from paliflow.configs.prompts import misspelt_task, say_stripped, stripped, task_of
-from paliflow.jobs.columns import CELL
-from paliflow.jobs.plan import Item
-from paliflow.jobs.tables import resolve
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.sources.columns import CELL
+from paliflow.jobs.sources.tables import resolve
 
 _BYTES = re.compile(r"(.+)#bytes=([0-9]{1,18})-([0-9]{1,18})")
 _MAY_FIND_NOTHING = ("detect", "segment")

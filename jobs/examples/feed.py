@@ -15,10 +15,10 @@ from paliflow.configs.finetune import FineTuneSpec
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, training_name
-from paliflow.jobs.plan import Item
-from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reader import at_once, reader
-from paliflow.jobs.reading import Input
+from paliflow.jobs.media.readahead import ReadAhead
+from paliflow.jobs.media.reader import at_once, reader
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.plan import Item
 from paliflow.model.examples import Texts, encode_examples
 from paliflow.model.loss import Batch
 from paliflow.model.tokenizer import Tokenizer

@@ -14,18 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from paliflow import storage
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import EXAMPLES
-from paliflow.jobs import storage
 from paliflow.jobs.examples.example import Example
 from paliflow.jobs.examples.sources import image_roots, read_examples
-from paliflow.jobs.limits import ErrorLimits
-from paliflow.jobs.plan import read_spec
-from paliflow.jobs.runs import spread
-from paliflow.jobs.sink import REASONS
+from paliflow.jobs.runs.error_limits import ErrorLimits
+from paliflow.jobs.runs.outputs import spread
+from paliflow.jobs.runs.parts import REASONS
+from paliflow.jobs.runs.plan import read_spec
 
 _ROWS_AT_ONCE = 8192
 

@@ -4,14 +4,14 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
+from paliflow import storage
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
-from paliflow.jobs import storage
-from paliflow.jobs.admission import Admission, roots_of
 from paliflow.jobs.examples.annotations import annotation_examples, names_images_itself
 from paliflow.jobs.examples.coco import coco_examples
 from paliflow.jobs.examples.example import Example, make_example
-from paliflow.jobs.tables import TABLE_SUFFIXES, Columns, suffix, table_rows
+from paliflow.jobs.sources.admission import Admission, roots_of
+from paliflow.jobs.sources.tables import TABLE_SUFFIXES, Columns, suffix, table_rows
 
 __all__ = ["Example", "image_roots", "read_examples"]
 

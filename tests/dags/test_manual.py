@@ -12,8 +12,8 @@ import paliflow.dags
 from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import Spec
 from paliflow.configs.load import load_spec
-from paliflow.jobs import commands
-from paliflow.jobs.plan import Item
+from paliflow.jobs.cli import commands
+from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.outputs import finish
 
 ROOT = Path(str(paliflow.dags.__file__)).parent.parent

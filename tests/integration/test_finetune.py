@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from paliflow.configs import PromoteSpec
-from paliflow.jobs.promote import promote
+from paliflow.jobs.evaluate.promotion import promote
 from paliflow.model import BUNDLED_CHECKPOINT
 from paliflow.tests.integration.conftest import SAMPLE, Services
 

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.summary import SPEC_VARIABLE
-from paliflow.jobs import storage
-from paliflow.jobs.sink import part_uri
-from paliflow.jobs.storage import gs
+from paliflow.jobs.runs.parts import part_uri
+from paliflow.storage import gs
 from paliflow.tests.jobs.files import write_mixed
 
 INPUTS, SHARD_SIZE = 60, 4

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paliflow.configs import EvaluateSummary
-from paliflow.jobs.runs import seal
+from paliflow.jobs.runs.outputs import seal
 
 EXAMPLES = 400
 SETS = {"held_out": "exact_match", "old_domain": "anls"}

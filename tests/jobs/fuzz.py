@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.item import Item
-from paliflow.jobs.reader import reader
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.runs.item import Item
 from paliflow.tests.jobs.files import encode
 from paliflow.tests.jobs.videos import write
 from paliflow.tests.jobs.zoo import FORMATS

@@ -10,8 +10,8 @@ from sentencepiece import sentencepiece_model_pb2
 from paliflow.benchmarks.digits.scenes import answer, compose
 from paliflow.configs import FineTuneSpec
 from paliflow.jobs.examples.plan import sources_of, write_examples
-from paliflow.jobs.training.start import begin, steps_of
-from paliflow.jobs.training.worker import Job, Outcome, work
+from paliflow.jobs.finetune.start import begin, steps_of
+from paliflow.jobs.finetune.worker import Job, Outcome, work
 
 
 def write_scenes(path: Path, split: str, count: int) -> Path:

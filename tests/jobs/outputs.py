@@ -8,11 +8,11 @@ from typing import Any
 
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.prompts import task_of
-from paliflow.jobs.plan import Item, write_plan
-from paliflow.jobs.reading import Input, read_input
-from paliflow.jobs.rows import answer_row, error_row
-from paliflow.jobs.runs import seal
-from paliflow.jobs.sink import commit_part, read_parts
+from paliflow.jobs.annotate.rows import answer_row, error_row
+from paliflow.jobs.media.reading import Input, read_input
+from paliflow.jobs.runs.outputs import seal
+from paliflow.jobs.runs.parts import commit_part, read_parts
+from paliflow.jobs.runs.plan import Item, write_plan
 from paliflow.model import Detection
 
 Answer = Callable[[Input, str], tuple[str, list[Detection]]]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec, RunSummary
-from paliflow.jobs import storage
-from paliflow.jobs.runs import read_summary
+from paliflow.jobs.runs.outputs import read_summary
 from paliflow.tests.jobs.chaos import INPUTS, SHARD_SIZE, Arena, arena, faulty_bucket, rows_of
 from paliflow.tests.jobs.conftest import small_spec
 

@@ -22,12 +22,13 @@ from paliflow.configs import (
 )
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX, VERSION_VARIABLE
-from paliflow.jobs import evaluate, promote
-from paliflow.jobs.cli import _annotate, main, user_errors
-from paliflow.jobs.driver import Done, Fleet
-from paliflow.jobs.plan import Item
-from paliflow.jobs.progress import Progress
-from paliflow.jobs.training.watch import _validated
+from paliflow.jobs.cli.main import _annotate, main, user_errors
+from paliflow.jobs.evaluate import job as evaluate
+from paliflow.jobs.evaluate import promotion as promote
+from paliflow.jobs.finetune.progress import _validated
+from paliflow.jobs.fleet.progress import Progress
+from paliflow.jobs.fleet.scheduler import Done, Fleet
+from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import write_mixed
 from paliflow.tests.jobs.outputs import commit_parts, finish
@@ -86,7 +87,7 @@ def test_options_become_the_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         specs.append(spec)
         return finish(spec.model_copy(update={"output": str(tmp_path)}), [Item("missing.jpg")])
 
-    monkeypatch.setattr("paliflow.jobs.run.annotate", annotate)
+    monkeypatch.setattr("paliflow.jobs.annotate.job.annotate", annotate)
     options = {
         "--prompt": "caption en",
         "--metadata-column": "shop",

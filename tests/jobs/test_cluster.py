@@ -10,12 +10,12 @@ import ray
 from rich.console import Console
 
 from paliflow.configs.base import ClusterError, SpecError
-from paliflow.jobs import run
-from paliflow.jobs.accelerators import require_accelerators
-from paliflow.jobs.annotator import Annotator
-from paliflow.jobs.cluster import described, places, share_cores
-from paliflow.jobs.finetune import finetune
-from paliflow.jobs.plan import Plan
+from paliflow.jobs.annotate import job as run
+from paliflow.jobs.annotate.actor import Annotator
+from paliflow.jobs.finetune.job import finetune
+from paliflow.jobs.fleet.accelerators import require_accelerators
+from paliflow.jobs.fleet.cluster import described, places, share_cores
+from paliflow.jobs.runs.plan import Plan
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
 from paliflow.tests.jobs.labelled import finetune_spec, train_here

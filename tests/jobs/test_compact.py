@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from paliflow import storage
 from paliflow.configs import RunSummary
-from paliflow.jobs import compact as compaction
-from paliflow.jobs import storage
-from paliflow.jobs.compact import compact, pieces
-from paliflow.jobs.plan import Item
-from paliflow.jobs.runs import read_summary, row_files
-from paliflow.jobs.sink import part_uri
+from paliflow.jobs.runs import compact as compaction
+from paliflow.jobs.runs.compact import compact, pieces
+from paliflow.jobs.runs.outputs import read_summary, row_files
+from paliflow.jobs.runs.parts import part_uri
+from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import write_mixed
 from paliflow.tests.jobs.outputs import finish

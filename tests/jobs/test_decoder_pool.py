@@ -22,16 +22,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs import decoder_pool as pools
-from paliflow.jobs.channel import Channel, shared_memory
-from paliflow.jobs.decoder_pool import Clock, DecoderPool
-from paliflow.jobs.decoding import ImageTask
-from paliflow.jobs.item import Item
-from paliflow.jobs.pixels import Result
-from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reader import reader
-from paliflow.jobs.reading import Input, Stored, read_input
-from paliflow.jobs.video.cutting import pieces
+from paliflow.jobs.media import decoder_pool as pools
+from paliflow.jobs.media.channel import Channel, shared_memory
+from paliflow.jobs.media.decoder_pool import Clock, DecoderPool
+from paliflow.jobs.media.decoding import ImageTask
+from paliflow.jobs.media.pixels import Result
+from paliflow.jobs.media.readahead import ReadAhead
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.media.reading import Input, Stored, read_input
+from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.runs.item import Item
 from paliflow.tests.jobs import hostile, zoo
 from paliflow.tests.jobs.files import encode
 from paliflow.tests.jobs.videos import write
@@ -51,7 +51,7 @@ def processes(pid: int | None = None) -> list[psutil.Process]:
     found = []
     for each in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.Error):  # some have just ended
-            if "paliflow.jobs.decoder_process" in each.cmdline():
+            if "paliflow.jobs.media.decoder_process" in each.cmdline():
                 found.append(each)
     return found
 
@@ -151,8 +151,8 @@ def test_no_process_outlives_who_started_it(image: Path) -> None:
     code = f"""
 import time
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.item import Item
-from paliflow.jobs.reader import reader
+from paliflow.jobs.runs.item import Item
+from paliflow.jobs.media.reader import reader
 (found,) = reader(AnnotateSpec.parse({spec().model_dump_json()!r}), 8)(Item({str(image)!r}))
 assert found.error is None
 print("read", flush=True)

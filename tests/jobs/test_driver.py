@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import ray
 
-from paliflow.jobs import driver
-from paliflow.jobs.driver import MAX_DEATHS, SUSPICIOUS, Beat, Done, Fleet, drive
+from paliflow.jobs.fleet import scheduler as driver
+from paliflow.jobs.fleet.scheduler import MAX_DEATHS, SUSPICIOUS, Beat, Done, Fleet, drive
 
 INPUTS = 3
 """Inputs of every shard."""
@@ -43,7 +43,7 @@ class Worker:
     def beat(self) -> Beat:
         return Beat(self._answered, self._answered)
 
-    def annotate(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
         with self._device:
             self._begin(f"shard {shard}")
             for place in range(INPUTS):
@@ -163,7 +163,7 @@ def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(
     assert done[2] == Done(INPUTS, (), 2)
     assert done[1].inputs == INPUTS
     (reason,) = done[1].failures
-    assert reason.startswith("kills the annotator: ")
+    assert reason.startswith("kills the worker: ")
     begun = log(tmp_path)
     assert begun.count("shard 1") == SUSPICIOUS + 1
     probes = [line for line in begun if line.startswith("probe 1.")]
@@ -172,14 +172,14 @@ def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(
 
 def test_loads_that_keep_dying_end_the_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "kill always load").touch()
-    with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} annotators in a row died loading"):
+    with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} workers in a row died loading"):
         run(range(2))
     assert log(tmp_path).count("load") == MAX_DEATHS
 
 
 def test_a_shard_that_kills_without_a_culprit_ends_the_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "kill always shard 1").touch()
-    with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} annotators in a row died at shard 1"):
+    with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} workers in a row died at shard 1"):
         run(range(2))
     begun = log(tmp_path)
     assert begun.count("shard 1") == SUSPICIOUS + MAX_DEATHS

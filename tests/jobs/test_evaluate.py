@@ -17,11 +17,11 @@ from rich.console import Console
 from paliflow.benchmarks.digits import scenes
 from paliflow.configs import EvaluateSpec, EvaluateSummary
 from paliflow.configs.base import SpecError
-from paliflow.jobs import evaluate as job
-from paliflow.jobs import registry
+from paliflow.jobs.evaluate import job
 from paliflow.jobs.examples.plan import write_examples
-from paliflow.jobs.limits import ErrorLimitError
-from paliflow.jobs.registry import Weights
+from paliflow.jobs.registry import aliases as registry
+from paliflow.jobs.registry.aliases import Weights
+from paliflow.jobs.runs.error_limits import ErrorLimitError
 from paliflow.model import (
     BUNDLED_CHECKPOINT,
     Detection,
@@ -234,7 +234,7 @@ def test_a_killed_evaluation_is_resumed_to_the_same_predictions(
     spec = EvaluateSpec.parse(finished.spec | fields)
     code = (
         "import sys; from rich.console import Console; from paliflow.configs import EvaluateSpec;"
-        "from paliflow.jobs.evaluate import evaluate;"
+        "from paliflow.jobs.evaluate.job import evaluate;"
         "evaluate(EvaluateSpec.parse(sys.argv[1]), Console(), sys.argv[2])"
     )
     answers = Path(spec.location, "_answers", "run_id=test")

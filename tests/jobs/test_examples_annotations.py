@@ -8,12 +8,12 @@ import pytest
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
-from paliflow.jobs.compact import compact
 from paliflow.jobs.examples.example import image_item
 from paliflow.jobs.examples.sources import Example, read_examples
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import read_content
-from paliflow.jobs.sources import items
+from paliflow.jobs.media.reading import read_content
+from paliflow.jobs.runs.compact import compact
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
 from paliflow.tests.jobs.outputs import commit_parts, finish

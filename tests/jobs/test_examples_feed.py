@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paliflow.configs.finetune import FineTuneSpec
-from paliflow.jobs import reading
 from paliflow.jobs.examples.feed import Fed, training_feed, validation_feed
 from paliflow.jobs.examples.plan import ExamplePlan, sources_of, write_examples
-from paliflow.jobs.item import Item
-from paliflow.jobs.reading import read_content
+from paliflow.jobs.media import reading
+from paliflow.jobs.media.reading import read_content
+from paliflow.jobs.runs.item import Item
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.model.examples import encode_examples
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from paliflow import storage
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.finetune import FineTuneSpec
-from paliflow.jobs import storage
 from paliflow.jobs.examples.plan import (
     open_examples,
     read_plan,
@@ -18,7 +18,7 @@ from paliflow.jobs.examples.plan import (
     write_examples,
 )
 from paliflow.jobs.examples.sources import read_examples
-from paliflow.jobs.limits import ErrorLimitError
+from paliflow.jobs.runs.error_limits import ErrorLimitError
 
 
 def lines(count: int, **fields: Any) -> bytes:

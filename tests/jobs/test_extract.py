@@ -13,13 +13,13 @@ from rich.console import Console
 from paliflow.configs import ExtractSpec, ExtractSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.schema import FRAMES
-from paliflow.jobs import extract as job
-from paliflow.jobs.cli import main
-from paliflow.jobs.extractor import Extractor
-from paliflow.jobs.limits import ErrorLimitError
-from paliflow.jobs.plan import Item, write_plan
-from paliflow.jobs.runs import list_runs
-from paliflow.jobs.sources import items
+from paliflow.jobs.cli.main import main
+from paliflow.jobs.extract import job
+from paliflow.jobs.extract.actor import Extractor
+from paliflow.jobs.runs.error_limits import ErrorLimitError
+from paliflow.jobs.runs.outputs import list_runs
+from paliflow.jobs.runs.plan import Item, write_plan
+from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.mortal import Mortal
 from paliflow.tests.jobs.videos import read, uneven, with_moov_first, write
@@ -155,7 +155,7 @@ def test_what_one_input_writes_does_not_depend_on_another(
     actor = Extractor(spec, spec.location, plan)
     actor.probe(0, 1)
     before = digests(spec.location)
-    done = actor.annotate(0, {0: "kills"})
+    done = actor.process(0, {0: "kills"})
     assert done.failures == ("kills",)
     assert digests(spec.location) == before
     first, *others = read_rows(spec.location)

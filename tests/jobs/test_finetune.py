@@ -16,9 +16,9 @@ from rich.console import Console
 from paliflow.configs import FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
-from paliflow.jobs.finetune import finetune
-from paliflow.jobs.training.export import model_uri
-from paliflow.jobs.training.log import read_log
+from paliflow.jobs.finetune.export import model_uri
+from paliflow.jobs.finetune.job import finetune
+from paliflow.jobs.finetune.log import read_log
 from paliflow.model import checkpoint_sha256
 from paliflow.tests.jobs.labelled import finetune_spec, train_here
 

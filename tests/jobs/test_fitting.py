@@ -10,17 +10,17 @@ import pytest
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs.fitting import fitting_batch, shape_of
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma
+from paliflow.model.batch_size import fitting_batch, shape_of
 from paliflow.model.cost import memory
 
 OUT_OF_MEMORY = """
 import resource
 import numpy as np, psutil
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.asking import Asker
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import Input
+from paliflow.jobs.annotate.predictor import Asker
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.media.reading import Input
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
 from paliflow.benchmarks.digits.measure import held_out_scenes
 

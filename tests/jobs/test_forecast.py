@@ -13,11 +13,11 @@ import yaml
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.chips import catalogue
-from paliflow.jobs.cli import main
-from paliflow.jobs.fitting import shape_of
-from paliflow.jobs.forecast import Load, forecast, load, outlook
+from paliflow.jobs.annotate.forecast import Load, forecast, load, outlook
+from paliflow.jobs.cli.main import main
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.model.aot import Program
+from paliflow.model.batch_size import shape_of
 from paliflow.model.cost import Shape
 from paliflow.tests.jobs.files import write_mixed
 

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from paliflow import storage
 from paliflow.configs import ExtractSpec
 from paliflow.configs.summary import SPEC_VARIABLE
-from paliflow.jobs import storage
-from paliflow.jobs.extract import extract
-from paliflow.jobs.listing import is_hidden
-from paliflow.jobs.run import annotate
-from paliflow.jobs.sources import IMAGE_SUFFIXES
-from paliflow.jobs.video.container import VIDEO_SUFFIXES
+from paliflow.jobs.annotate.job import annotate
+from paliflow.jobs.extract.job import extract
+from paliflow.jobs.media.video.container import VIDEO_SUFFIXES
+from paliflow.jobs.sources.items import IMAGE_SUFFIXES
+from paliflow.jobs.sources.listing import is_hidden
 from paliflow.tests.jobs import fuzz, hostile, zoo
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 

@@ -4,7 +4,7 @@ import pytest
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs.identity import require_same
+from paliflow.jobs.runs.identity import require_same
 
 SPEC = AnnotateSpec(input="in", output="out", prompts=("ocr",), run_id="daily")
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.limits import ErrorLimitError, ErrorLimits
+from paliflow.jobs.runs.error_limits import ErrorLimitError, ErrorLimits
 
 
 def limits(**fields: Any) -> ErrorLimits:

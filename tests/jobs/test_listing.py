@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs import storage
-from paliflow.jobs.checkpoints import digests_of
-from paliflow.jobs.cli import _print
-from paliflow.jobs.listing import Choice, is_hidden, told
-from paliflow.jobs.pixels import decode
-from paliflow.jobs.report import REPORT
-from paliflow.jobs.run import _plan, annotate
-from paliflow.jobs.sources import IMAGE_SUFFIXES, items
+from paliflow.configs.summary import passed_over_said
+from paliflow.jobs.annotate.job import _plan, annotate
+from paliflow.jobs.cli.main import _print
+from paliflow.jobs.media.pixels import decode
+from paliflow.jobs.registry.checkpoints import digests_of
+from paliflow.jobs.report.page import REPORT
+from paliflow.jobs.sources.items import IMAGE_SUFFIXES, items
+from paliflow.jobs.sources.listing import Choice, is_hidden
 from paliflow.model.images import has_image_magic
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
@@ -174,7 +175,7 @@ def test_suffixes_without_end_are_counted_together() -> None:
         assert not choice.takes(f"film.a rather long and \x1b[31m red one {number}", bytes)
     assert len(choice.passed_over) <= 51
     assert choice.passed_over.total() == 2000
-    assert "\x1b" not in told(choice.passed_over)
+    assert "\x1b" not in passed_over_said(choice.passed_over)
 
 
 def test_an_input_without_images_says_what_it_has_instead(tmp_path: Path) -> None:

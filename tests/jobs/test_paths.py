@@ -8,10 +8,10 @@ from rich.console import Console
 
 from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs.evaluate import evaluate
-from paliflow.jobs.extract import extract
-from paliflow.jobs.finetune import finetune
-from paliflow.jobs.run import annotate
+from paliflow.jobs.annotate.job import annotate
+from paliflow.jobs.evaluate.job import evaluate
+from paliflow.jobs.extract.job import extract
+from paliflow.jobs.finetune.job import finetune
 
 _SOURCE = {"path": "/in.jsonl"}
 

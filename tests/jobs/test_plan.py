@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.checkpoints import Resolved
-from paliflow.jobs.plan import Item, read_plan, read_shard, write_plan
+from paliflow.jobs.registry.locations import Resolved
+from paliflow.jobs.runs.plan import Item, read_plan, read_shard, write_plan
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 ITEMS = st.builds(

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from paliflow.configs import PromoteSpec, PromoteSummary
 from paliflow.configs.base import SpecError
-from paliflow.jobs import promote as job
-from paliflow.jobs import registry
-from paliflow.jobs.registry import Model, Weights
+from paliflow.jobs.evaluate import promotion as job
+from paliflow.jobs.registry import aliases as registry
+from paliflow.jobs.registry.aliases import Model, Weights
 from paliflow.model import BUNDLED_CHECKPOINT, checkpoint_sha256, local_copy
 from paliflow.tests.jobs.evaluations import EXAMPLES, evaluated, right
 

@@ -7,10 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from paliflow.jobs import readahead
-from paliflow.jobs.plan import Item
-from paliflow.jobs.readahead import ReadAhead
-from paliflow.jobs.reading import Input
+from paliflow.jobs.media import readahead
+from paliflow.jobs.media.readahead import ReadAhead
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.plan import Item
 
 
 def test_inputs_come_in_order_and_are_begun_before_they_are_asked_for() -> None:

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs import reading, storage
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reader import reader
-from paliflow.jobs.reading import Input, read_input
+from paliflow.jobs.media import reading
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.media.reading import Input, read_input
+from paliflow.jobs.runs.plan import Item
 from paliflow.model import images
 from paliflow.tests.jobs.files import bomb, encode
 

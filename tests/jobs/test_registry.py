@@ -11,11 +11,12 @@ from sentencepiece import sentencepiece_model_pb2
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs import registry
-from paliflow.jobs.annotator import Annotator
-from paliflow.jobs.checkpoints import Resolved, digest_of, opened, resolve, weights_of
-from paliflow.jobs.plan import write_plan
-from paliflow.jobs.registry import Model, Weights, with_alias, with_version
+from paliflow.jobs.annotate.actor import Annotator
+from paliflow.jobs.registry import aliases as registry
+from paliflow.jobs.registry.aliases import Model, Weights, with_alias, with_version
+from paliflow.jobs.registry.checkpoints import digest_of, opened, weights_of
+from paliflow.jobs.registry.locations import Resolved, resolve
+from paliflow.jobs.runs.plan import write_plan
 from paliflow.model import BUNDLED_CHECKPOINT
 from paliflow.tests.jobs.labelled import swap_pieces
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from paliflow.configs.base import printable
-from paliflow.jobs import registry
-from paliflow.jobs.cli import main
-from paliflow.jobs.registry import Weights
+from paliflow.jobs.cli.main import main
+from paliflow.jobs.registry import aliases as registry
+from paliflow.jobs.registry.aliases import Weights
 from paliflow.model import BUNDLED_CHECKPOINT
 from paliflow.tests.jobs.evaluations import evaluated, right
 

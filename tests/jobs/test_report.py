@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from paliflow.jobs import storage
-from paliflow.jobs.compact import compact
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import Input
-from paliflow.jobs.report import write_report
+from paliflow import storage
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.report.page import write_report
+from paliflow.jobs.runs.compact import compact
+from paliflow.jobs.runs.plan import Item
 from paliflow.model import Detection
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
@@ -332,7 +332,7 @@ def test_the_time_that_shows_is_the_time_of_the_parts(
             now += timedelta(minutes=1)
             return now
 
-    monkeypatch.setattr("paliflow.jobs.sink.datetime", Clock)
+    monkeypatch.setattr("paliflow.jobs.runs.parts.datetime", Clock)
     items = images(tmp_path / "images", 30)
     start = now
     summary = finish(make_spec(input="x", shard_size=1), items, started=start)

@@ -13,15 +13,15 @@ from PIL import Image
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.prompts import task_of
-from paliflow.jobs import report_video
-from paliflow.jobs.compact import compact
-from paliflow.jobs.plan import Item, write_plan
-from paliflow.jobs.reader import reader
-from paliflow.jobs.reading import Input
-from paliflow.jobs.report import write_report
-from paliflow.jobs.report_video import clock
-from paliflow.jobs.rows import answer_row, error_row
-from paliflow.jobs.sink import commit_part
+from paliflow.jobs.annotate.rows import answer_row, error_row
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.report import videos as report_video
+from paliflow.jobs.report.page import write_report
+from paliflow.jobs.report.videos import clock
+from paliflow.jobs.runs.compact import compact
+from paliflow.jobs.runs.parts import commit_part
+from paliflow.jobs.runs.plan import Item, write_plan
 from paliflow.tests.jobs import outputs, videos
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.test_report import HOSTILE, Page, read

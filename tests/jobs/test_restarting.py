@@ -5,16 +5,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.schema import ANNOTATIONS
-from paliflow.jobs import storage
-from paliflow.jobs.compact import compact
-from paliflow.jobs.identity import require_same
-from paliflow.jobs.incremental import only_new
-from paliflow.jobs.plan import Item, read_plan
-from paliflow.jobs.restarting import settle
-from paliflow.jobs.runs import find_run, list_runs, read_summary, row_files, state
+from paliflow.jobs.runs.compact import compact
+from paliflow.jobs.runs.identity import require_same
+from paliflow.jobs.runs.outputs import find_run, list_runs, read_summary, row_files, state
+from paliflow.jobs.runs.plan import Item, read_plan
+from paliflow.jobs.runs.restarting import settle
+from paliflow.jobs.sources.incremental import only_new
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.evaluations import evaluated, right
 from paliflow.tests.jobs.outputs import commit_parts, finish

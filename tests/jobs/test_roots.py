@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec, FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
-from paliflow.jobs import storage
 from paliflow.jobs.examples.example import image_item
 from paliflow.jobs.examples.sources import Example, read_examples
-from paliflow.jobs.paths import with_absolute_paths
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reader import reader
-from paliflow.jobs.reading import read_content, read_input
-from paliflow.jobs.sources import items
-from paliflow.jobs.tables import resolve
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.media.reading import read_content, read_input
+from paliflow.jobs.runs.paths import with_absolute_paths
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.sources.items import items
+from paliflow.jobs.sources.tables import resolve
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode, write_rows
 from paliflow.tests.jobs.outputs import finish

@@ -3,9 +3,9 @@
 import pytest
 
 from paliflow.configs.prompts import task_of
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import Input
-from paliflow.jobs.rows import error_row
+from paliflow.jobs.annotate.rows import error_row
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.plan import Item
 
 
 @pytest.mark.parametrize(

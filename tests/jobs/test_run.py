@@ -18,14 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from paliflow import storage
 from paliflow.benchmarks.digits import scenes
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.schema import ANNOTATIONS
-from paliflow.jobs import run, storage
-from paliflow.jobs.annotator import Annotator
-from paliflow.jobs.plan import write_plan
-from paliflow.jobs.sources import items
+from paliflow.jobs.annotate import job as run
+from paliflow.jobs.annotate.actor import Annotator
+from paliflow.jobs.runs.plan import write_plan
+from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import encode, write_mixed
 from paliflow.tests.jobs.mortal import Mortal
@@ -300,7 +301,7 @@ def test_two_drivers_of_one_run_at_once_make_one_run(
     spec = make_spec(input=str(images), shard_size=56)
     code = (
         "import sys; from rich.console import Console; from paliflow.configs import AnnotateSpec;"
-        "from paliflow.jobs import run;"
+        "from paliflow.jobs.annotate import job as run;"
         "run.annotate(AnnotateSpec.parse(sys.argv[1]), Console(), sys.argv[2])"
     )
     command = [sys.executable, "-c", code, spec.model_dump_json(), cluster]

@@ -9,14 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from paliflow import storage
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
-from paliflow.jobs import storage
-from paliflow.jobs.compact import compact
 from paliflow.jobs.examples.sources import read_examples
-from paliflow.jobs.incremental import only_new
-from paliflow.jobs.plan import Item
-from paliflow.jobs.runs import (
+from paliflow.jobs.runs.compact import compact
+from paliflow.jobs.runs.outputs import (
     find_run,
     finished_runs,
     list_runs,
@@ -25,6 +23,8 @@ from paliflow.jobs.runs import (
     sample_rows,
     state,
 )
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.sources.incremental import only_new
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.evaluations import evaluated, right
 from paliflow.tests.jobs.outputs import commit_parts, finish

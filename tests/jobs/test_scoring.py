@@ -8,7 +8,7 @@ import pytest
 from paliflow import metrics
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import Metric
-from paliflow.jobs.scoring import metrics_of, score
+from paliflow.jobs.evaluate.scoring import metrics_of, score
 from paliflow.model import MaskDecoder
 
 VAE = Path(__file__).parents[1] / "data" / "reference" / "vae.weights.npz"

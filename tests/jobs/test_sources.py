@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs import storage
-from paliflow.jobs.plan import Item
-from paliflow.jobs.sources import items
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.files import write_rows
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"

@@ -17,11 +17,11 @@ from google.cloud.storage import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError, redacted
-from paliflow.jobs import storage
-from paliflow.jobs.paths import require_folder
-from paliflow.jobs.storage import remote
+from paliflow.jobs.runs.paths import require_folder
+from paliflow.storage import remote
 
 
 @pytest.fixture(params=["local", "gs"])

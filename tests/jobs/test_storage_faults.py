@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from paliflow.jobs import storage
-from paliflow.jobs.storage import gs
+from paliflow import storage
+from paliflow.storage import gs
 from paliflow.tests.gcs import FAULTS, Faults, at_random, serve
 
 CONTENT = bytes(range(256)) * 500

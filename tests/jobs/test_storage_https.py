@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import read_input
+from paliflow.jobs.media.reading import read_input
+from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.files import encode
 from paliflow.tests.servers import running, tls_server, write_certificate
 
@@ -99,10 +99,10 @@ def host(certificate: Path) -> Iterator[str]:
 
 READ = """
 import json, sys
-from paliflow.jobs import storage
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import read_input
-from paliflow.jobs.storage import remote
+from paliflow import storage
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.media.reading import read_input
+from paliflow.storage import remote
 remote._TIMEOUT_S = 4.0
 host, *names = sys.argv[1:]
 for name in names:

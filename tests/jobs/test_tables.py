@@ -13,13 +13,13 @@ import pytest
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
-from paliflow.jobs import tables, tars
-from paliflow.jobs.columns import CELL
 from paliflow.jobs.examples.sources import Example, read_examples
-from paliflow.jobs.plan import Item
-from paliflow.jobs.sources import items
-from paliflow.jobs.tables import Columns, table_rows
-from paliflow.jobs.video.stills import taken_apart
+from paliflow.jobs.media.video.stills import taken_apart
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.sources import tables, tars
+from paliflow.jobs.sources.columns import CELL
+from paliflow.jobs.sources.items import items
+from paliflow.jobs.sources.tables import Columns, table_rows
 from paliflow.tests.jobs.files import write_rows
 
 

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs import storage
-from paliflow.jobs.plan import Item
-from paliflow.jobs.run import annotate
-from paliflow.jobs.sources import items
+from paliflow.jobs.annotate.job import annotate
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
 

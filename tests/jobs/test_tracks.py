@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.jobs.tracks import link
+from paliflow.jobs.annotate.tracks import link
 
 
 def box(label: str, x: float, y: float = 0.0, side: float = 10.0) -> dict[str, Any]:

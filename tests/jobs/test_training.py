@@ -18,15 +18,15 @@ from rich.console import Console
 from paliflow.configs import FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs.examples.plan import sources_of, write_examples
-from paliflow.jobs.finetune import finetune
-from paliflow.jobs.limits import ErrorLimitError
-from paliflow.jobs.training import worker
-from paliflow.jobs.training.export import model_uri
-from paliflow.jobs.training.log import Log, read_log, read_progress
-from paliflow.jobs.training.saving import Checkpoints
-from paliflow.jobs.training.start import begin, steps_of
-from paliflow.jobs.training.watch import described
-from paliflow.jobs.training.worker import Job, work
+from paliflow.jobs.finetune import worker
+from paliflow.jobs.finetune.checkpointing import Checkpoints
+from paliflow.jobs.finetune.export import model_uri
+from paliflow.jobs.finetune.job import finetune
+from paliflow.jobs.finetune.log import Log, read_log, read_progress
+from paliflow.jobs.finetune.progress import described
+from paliflow.jobs.finetune.start import begin, steps_of
+from paliflow.jobs.finetune.worker import Job, work
+from paliflow.jobs.runs.error_limits import ErrorLimitError
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
 from paliflow.model.examples import encode_examples
 from paliflow.model.loss import suffix_losses

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reader import reader
-from paliflow.jobs.video.container import Damage, VideoError
-from paliflow.jobs.video.cutting import pieces
-from paliflow.jobs.video.lengths import announced_size
-from paliflow.jobs.video.reading import Sample
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.media.video.container import Damage, VideoError
+from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.media.video.lengths import announced_size
+from paliflow.jobs.media.video.reading import Sample
+from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.test_video_frames import AV1, VP9, X264, X265, numbers, spec, taken
 from paliflow.tests.jobs.videos import draw, with_moov_first, write
 

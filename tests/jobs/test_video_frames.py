@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from paliflow import storage
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs import storage
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reader import reader
-from paliflow.jobs.reading import Stored
-from paliflow.jobs.video.container import Damage
-from paliflow.jobs.video.cutting import pieces
-from paliflow.jobs.video.reading import Sample, samples
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.media.reading import Stored
+from paliflow.jobs.media.video.container import Damage
+from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.media.video.reading import Sample, samples
+from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.videos import draw, even, read, turned, uneven, write
 
 X265 = {"x265-params": "log-level=none:keyint=48"}

@@ -14,16 +14,16 @@ from rich.console import Console
 from paliflow.benchmarks.digits.films import write_film
 from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, RunSummary
 from paliflow.configs.base import SpecError
-from paliflow.jobs import run
-from paliflow.jobs.annotator import Annotator
-from paliflow.jobs.asking import Asked
-from paliflow.jobs.evaluate import evaluate
+from paliflow.jobs.annotate import job as run
+from paliflow.jobs.annotate.actor import Annotator
+from paliflow.jobs.annotate.predictor import Asked
+from paliflow.jobs.evaluate.job import evaluate
 from paliflow.jobs.examples.feed import training_feed
 from paliflow.jobs.examples.plan import sources_of, write_examples
-from paliflow.jobs.reader import reader
-from paliflow.jobs.reading import Input
-from paliflow.jobs.sources import items
-from paliflow.jobs.video.cutting import pieces
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.sources.items import items
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import write_rows

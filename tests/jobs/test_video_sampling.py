@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.video import VideoSpec
-from paliflow.jobs.video.sampling import WHOLE, Piece, Sampler, Stamp, exact
+from paliflow.jobs.media.video.sampling import WHOLE, Piece, Sampler, Stamp, exact
 
 STEPS = st.lists(st.integers(1, 2000), max_size=120)
 SECONDS = st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.5])

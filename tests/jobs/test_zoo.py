@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from paliflow.jobs import storage
+from paliflow import storage
 from paliflow.tests.jobs import zoo
 
 READ_ALL = r"""
@@ -16,9 +16,9 @@ import json, re, sys, time
 import pytest
 from PIL import Image
 
-from paliflow.jobs import storage
-from paliflow.jobs.plan import Item
-from paliflow.jobs.reading import read_input
+from paliflow import storage
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.media.reading import read_input
 for uri in json.load(sys.stdin):
     start, wall = time.process_time(), time.monotonic()
     read = read_input(Item(uri), size=224, max_pixels=10**8, thumbnail=64, https_hosts=())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paliflow.jobs.pixels import decode
+from paliflow.jobs.media.pixels import decode
 from paliflow.model import ImageTooLarge, decode_image, images, preprocess
 
 LIMIT = 10_000

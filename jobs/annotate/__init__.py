@@ -1,0 +1,1 @@
+"""Annotation: inputs and prompts in, rows of answers out. Others use `job.annotate`."""

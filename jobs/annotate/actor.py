@@ -1,0 +1,186 @@
+"""The actor: takes shards, reads ahead of the device, has the prompts asked, commits parts."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from importlib.metadata import version
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from paliflow.configs import AnnotateSpec
+from paliflow.configs.folders import require_closed
+from paliflow.jobs.annotate.predictor import Asked, Asker
+from paliflow.jobs.annotate.tracks import link
+from paliflow.jobs.fleet.accelerators import require_accelerators
+from paliflow.jobs.fleet.cluster import core_share, share_cores
+from paliflow.jobs.fleet.scheduler import Beat, Done
+from paliflow.jobs.media.readahead import ReadAhead
+from paliflow.jobs.media.reader import at_once, reader
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.registry.checkpoints import loading, opened
+from paliflow.jobs.registry.locations import tokenizer_of
+from paliflow.jobs.runs.parts import commit_part
+from paliflow.jobs.runs.plan import Item, Plan, read_shard
+from paliflow.model import MaskDecoder, PaliGemma
+
+_BATCHES_AHEAD = 2
+
+
+class Annotator:
+    """One model on one host's devices. `load` comes first, then any number of shards.
+
+    A threaded actor: while one shard is computed, the next one's inputs are read and the last
+    one's part is written.
+    """
+
+    def __init__(self, spec: AnnotateSpec, run: str, plan: Plan) -> None:
+        """Keeps what it is told; fast, so that what can fail fails in `load`."""
+        self._spec, self._run, self._plan = spec, run, plan
+        self._device, self._tally = threading.Lock(), threading.Lock()
+        self._answered = self._moved = 0  # items; inputs, batches and signs of life
+        self._free_at = 0.0  # when the device had last done a batch
+        self._started = 0.0  # when loading began; 0 once the first batch is told of
+
+    def load(self) -> tuple[tuple[str, str], ...]:
+        """Loads the weights and tokenizes the prompts.
+
+        Returns:
+            What is worth knowing of it, as `Done.notes`.
+
+        Raises:
+            SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, others
+                can write to the compilation cache, the checkpoint is not what was registered, a
+                prompt is too long, or the devices are not those of `accelerators_per_actor`.
+        """
+        self._started = time.monotonic()
+        spec, pinned = self._spec, self._plan.pinned(self._spec)
+        share_cores(spec)
+        require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
+        if spec.compilation_cache:
+            with loading("compilation_cache", spec.compilation_cache):
+                if not spec.compilation_cache.startswith("gs://"):
+                    require_closed(Path(spec.compilation_cache))
+            jax.config.update("jax_compilation_cache_dir", spec.compilation_cache)
+        overrides = spec.model_dump(include={"query_pre_attn_scalar"}, exclude_none=True)
+        with opened(pinned, tokenizer_of(spec, pinned.checkpoint)) as files:
+            model = PaliGemma.from_checkpoint(
+                files.path, dtype=spec.dtype, model_parallel=spec.model_parallel, **overrides
+            )
+        mask_decoder = None
+        if spec.mask_decoder:
+            with loading("mask_decoder", spec.mask_decoder):
+                mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
+        with loading("max_prompt_tokens", spec.max_prompt_tokens):
+            self._asker = Asker(model, files.tokenizer, mask_decoder, spec)
+        self._image_size, self._cores = model.config.image_size, core_share(spec)
+        self._about = {
+            "spec": spec.model_dump_json(),
+            "checkpoint_sha256": files.sha256,
+            "version": version("paliflow"),
+        }
+        self._loaded_s = time.monotonic() - self._started
+        return (("model", self._describe(model)),)
+
+    def _describe(self, model: PaliGemma) -> str:
+        needs, chips = self._asker.memory, model.mesh.size
+        kind = jax.local_devices()[0].device_kind
+        parts = {"weights": needs.parameters, "cache": needs.cache, "logits": needs.logits}
+        parts["activations"] = needs.activations
+        said = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
+        return (
+            f"{self._spec.dtype} on {chips} x {kind}, {self._asker.width} rows at a time, reckoned "
+            f"to take {needs.total / 2**30:.2f} GiB of each ({said}); loaded in "
+            f"{self._loaded_s:.1f} s"
+        )
+
+    def beat(self) -> Beat:
+        """Says how far it is."""
+        return Beat(self._answered, self._moved)
+
+    def _move(self) -> None:
+        self._moved += 1
+
+    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+        """Answers every prompt about every input of a shard and commits its part.
+
+        Args:
+            shard: of the plan.
+            condemned: inputs not to touch, by their place in the shard, and why.
+        """
+        items = read_shard(self._run, self._plan, shard)
+        untouched = {items[place]: reason for place, reason in (condemned or {}).items()}
+        rows, busy_s = self._answer(items, shard, untouched)
+        wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
+        reasons = tuple(errors[0] for errors in wrong if errors)
+        counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
+        flat = [row for own in rows for row in own]
+        commit_part(self._run, shard, flat, self._spec, self._about | counts)
+        return Done(len(items), reasons, busy_s, tuple(self._asker.notes))
+
+    def probe(self, shard: int, place: int) -> None:
+        """Does one input of a shard and forgets it, to see whether it kills."""
+        self._answer([read_shard(self._run, self._plan, shard)[place]], shard, {})
+
+    def _answer(
+        self, items: list[Item], shard: int, untouched: Mapping[Item, str]
+    ) -> tuple[list[list[dict[str, Any]]], float]:
+        """The rows of each item, and the seconds in which the device was busy."""
+        spec = self._spec
+        read_item = reader(spec, self._image_size, spec.thumbnail, self._cores)
+
+        def read(item: Item) -> Iterable[Input | None]:
+            if item in untouched:
+                return (Input(item, error=untouched[item]),)
+            return read_item(item)
+
+        rows: list[list[dict[str, Any]]] = [[] for _ in items]
+        place = told = 0  # of the item whose rows came last; items that are told of as answered
+        busy_s = 0.0
+        asked: deque[Asked] = deque()
+
+        def collect() -> None:
+            nonlocal busy_s, place, told
+            batch = asked.popleft()
+            for source, own in zip(batch.batch, batch.rows(), strict=True):
+                while items[place] is not source.item:
+                    place += 1
+                rows[place].extend(own)
+            with self._tally:
+                now = time.monotonic()
+                busy_s += now - max(batch.at, self._free_at)
+                self._free_at = now
+                self._moved += 1
+                self._answered += place - told
+                told = place
+                if self._started:
+                    after = now - self._started
+                    rest = f"{self._loaded_s:.1f} of them to load, then compilation"
+                    self._asker.notes.append(("first batch", f"after {after:.1f} s, {rest}"))
+                    self._started = 0.0
+
+        width = self._asker.width
+        depth = _BATCHES_AHEAD * width
+        readers = at_once(spec, self._cores)
+        ahead = ReadAhead(read, items, depth, spec.read_timeout, readers, self._move)
+        with closing(ahead), self._device:
+            inputs = iter(ahead)
+            for number in count():
+                # A broken input keeps its place, so that no other's batch depends on it.
+                if not (batch := list(islice(inputs, width))):
+                    break
+                asked.append(self._asker.ask(batch, (shard, number)))
+                if len(asked) > 1:  # the device has the next batch while this one is parsed
+                    collect()
+        while asked:  # and the first of the next shard while the last of this one is
+            collect()
+        with self._tally:
+            self._answered += len(items) - told
+        if spec.video and spec.video.track:
+            for own in rows:
+                link(own, spec.video.track)
+        return rows, busy_s

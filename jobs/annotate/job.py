@@ -1,0 +1,131 @@
+"""One annotation run from spec to report: plan, have shards answered, sum up, show."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from rich.console import Console
+
+from paliflow import storage
+from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.base import printable
+from paliflow.configs.schema import ANNOTATIONS
+from paliflow.jobs.annotate.actor import Annotator
+from paliflow.jobs.fleet.shards import run_pending_shards
+from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.registry.checkpoints import digests_of
+from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
+from paliflow.jobs.report.page import REPORT, write_report
+from paliflow.jobs.runs.compact import compact
+from paliflow.jobs.runs.identity import require_same
+from paliflow.jobs.runs.lifecycle import run_once
+from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
+from paliflow.jobs.runs.totals import add_up
+from paliflow.jobs.sources.incremental import only_new
+from paliflow.jobs.sources.items import items
+
+_PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
+Digests = Callable[[Resolved], tuple[str, ...]]
+ListItems = Callable[[AnnotateSpec, Counter[str]], Iterator[Item]]
+
+
+def annotate(
+    spec: AnnotateSpec,
+    console: Console,
+    ray_address: str | None = None,
+    list_items: ListItems = items,
+) -> RunSummary:
+    """Does what a run lacks and writes its manifest; Ray starts only if something lacks.
+
+    Args:
+        spec: relative paths in it are relative to this process's folder.
+        console: where progress goes.
+        ray_address: as in `connected`.
+        list_items: what the spec's input stands for.
+
+    Raises:
+        SpecError: the user must change something: the input, the checkpoint, a prompt, a run id
+            that another spec has taken, or an input of which too much is broken.
+        ClusterError: the cluster is not there, or has no room now.
+        RuntimeError: the parts do not add up to the plan, or actors keep dying.
+    """
+    clock = time.monotonic()
+
+    def work(spec: AnnotateSpec) -> tuple[Plan, int, Digests]:
+        @cache
+        def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
+            return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
+
+        run = spec.location
+        plan = read_plan(run) or _plan(run, spec, digests, list_items)
+        require_same(plan.spec, spec)
+        already = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
+        return plan, already, digests
+
+    def sum_up(spec: AnnotateSpec, done: tuple[Plan, int, Digests]) -> Mapping[str, Any]:
+        plan, already, digests = done
+        speed = (plan.inputs - already) / (time.monotonic() - clock)
+        return _figures(plan, spec, digests) | {"images_per_second": speed}
+
+    summary = run_once(spec, RunSummary, work, sum_up, _PACKAGES, ANNOTATIONS)
+    return _finish(summary, spec)
+
+
+def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]:
+    """
+    Raises:
+        ErrorLimitError: too many inputs have failed.
+        RuntimeError: the parts do not belong together.
+    """
+    run, pinned = spec.location, plan.pinned(spec)
+    totals = add_up(run, plan, spec)
+    if len(totals.checkpoints) > 1:
+        raise RuntimeError(
+            f"the parts of {run} come from {len(totals.checkpoints)} different checkpoints: those "
+            f"at {pinned.checkpoint} changed during the run; start another with a new run_id"
+        )
+    return {
+        "inputs": plan.inputs,
+        "rows": totals.rows,
+        "ok": totals.rows - totals.errors,
+        "errors": totals.errors,
+        "cut": totals.cut,
+        "error_reasons": totals.error_reasons,
+        "shards": plan.shards,
+        "passed_over": plan.passed_over,
+        "checkpoint": pinned.checkpoint,
+        "checkpoint_sha256": next(iter(totals.checkpoints), None) or digests(pinned)[0],
+    }
+
+
+def _plan(
+    run: str,
+    spec: AnnotateSpec,
+    digests: Digests,
+    list_items: ListItems,
+) -> Plan:
+    resolved = resolve(spec)
+    passed_over: Counter[str] = Counter()
+    found = list_items(spec, passed_over)
+    if spec.only_new:
+        found = only_new(found, spec, digests(resolved))
+    if spec.video:
+        found = pieces(found, spec)
+    return write_plan(run, found, spec.model_dump(mode="json"), resolved, passed_over)
+
+
+def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
+    """What a sealed run may still lack, because its job died before: other views of its rows.
+
+    A part that another driver committed while this run was compacted goes in the same stroke.
+    """
+    if spec.compact or summary.files:
+        summary = compact(summary)
+    if spec.report and not storage.is_file(f"{summary.location}/{REPORT}"):
+        try:
+            write_report(summary)
+        except Exception as error:  # a failed report must not fail the run
+            print(f"no report: {type(error).__name__}: {printable(str(error))}", flush=True)
+    return summary

@@ -1,0 +1,1 @@
+"""The `paliflow` command line. The console script and `__main__` alone use it."""

@@ -1,0 +1,231 @@
+"""The commands whose job is written down in a YAML file."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs.base import SpecError, printable
+from paliflow.configs.chips import catalogue
+from paliflow.configs.load import load_spec
+
+SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="A field of the spec, e.g. lora.rank=8. Repeatable."
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster's head:port, or `auto`; one here if not given."),
+]
+RunId = Annotated[str | None, typer.Option(help="Instead of the spec's.")]
+
+
+def finetune(
+    spec: SpecFile,
+    set_: Overrides = None,
+    run_id: RunId = None,
+    ray_address: Address = None,
+) -> None:
+    """Trains a checkpoint on labelled images and writes another, with a card that tells how.
+
+    The same command again goes on with a run that was interrupted.
+
+    \b
+    # Lines of labels.jsonl: {"image": "a.png", "prefix": "ocr", "suffix": "81"}
+    output: models           # the run is written to models/run_id=week-31
+    run_id: week-31
+    train:
+      - path: labels.jsonl
+    validation:
+      held_out: {path: held-out.jsonl}
+    checkpoint: gs://bucket/paligemma-3b-pt-224.npz
+    duration: {epochs: 5}    # or {steps: 1000}
+    learning_rate: 1e-5
+    lora: {rank: 16}         # leave it out to train all weights
+    """
+    parsed = load_spec(FineTuneSpec, spec, _overrides(set_, run_id))
+    from paliflow.jobs.finetune import job  # here, because JAX and Ray would make --help wait
+
+    summary = job.finetune(parsed, Console(), ray_address)
+    for name, value in summary.figures.items():
+        print(f"{printable(name)} {value:.4f}")
+    print(
+        f"{summary.steps} steps, loss {summary.loss:.4f}, {summary.errors} errors of "
+        f"{summary.examples} examples, in {summary.seconds:.1f} s: {printable(summary.model)}"
+    )
+
+
+def extract(
+    spec: SpecFile,
+    set_: Overrides = None,
+    run_id: RunId = None,
+    ray_address: Address = None,
+) -> None:
+    """Writes sampled frames of videos as images, with a manifest in Parquet.
+
+    The same command again goes on with a run that was interrupted.
+
+    \b
+    input: gs://bucket/videos/
+    output: frames           # the run is written to frames/run_id=week-31
+    run_id: week-31
+    video: {every_s: 2}      # or fps, every_frames, count, keyframes, scenes
+    longest_side: 640        # leave it out to keep the videos' size
+    """
+    parsed = load_spec(ExtractSpec, spec, _overrides(set_, run_id))
+    from paliflow.jobs.extract import job
+
+    summary = job.extract(parsed, Console(), ray_address)
+    print(
+        f"{summary.frames} frames, {summary.errors} errors, from {summary.inputs} videos or pieces "
+        f"of them in {summary.seconds:.1f} s: {printable(summary.location)}"
+    )
+
+
+def evaluate(
+    spec: SpecFile,
+    set_: Overrides = None,
+    run_id: RunId = None,
+    ray_address: Address = None,
+) -> None:
+    """Asks a checkpoint held-out examples, and scores its answers.
+
+    Every answer, beside what is right, is kept with its scores in predictions.parquet.
+
+    The same command again goes on with a run that was interrupted.
+
+    \b
+    # Lines of held-out.jsonl: {"image": "a.png", "prefix": "ocr", "suffix": "81"}
+    output: evaluations      # the run is written to evaluations/run_id=week-31
+    run_id: week-31
+    sets:
+      held_out: {path: held-out.jsonl}       # its prefixes say how it is scored
+      old_domain: {path: old.jsonl, max_examples: 500}
+    checkpoint: registry://digits@production
+    registry: gs://bucket/models
+    """
+    parsed = load_spec(EvaluateSpec, spec, _overrides(set_, run_id))
+    from paliflow.jobs.evaluate import job
+
+    job.evaluate(parsed, Console(), ray_address)
+
+
+def promote(spec: SpecFile, set_: Overrides = None) -> None:
+    """Compares two evaluations of the same examples and moves an alias, or says why not.
+
+    To be kept is no failure: the exit code is 0 either way. Safe to repeat.
+
+    \b
+    registry: gs://bucket/models
+    name: digits
+    candidate: evaluations/run_id=week-31
+    incumbent: evaluations/run_id=week-31-production
+    metric: held_out/exact_match
+    min_gain: 0.01           # better by at least this, with a confidence of
+    confidence: 0.95
+    guards: {old_domain/exact_match: 0.02}        # and this is worse by no more
+
+    The first checkpoint has nothing to compare with: give registry, name and checkpoint alone.
+    """
+    parsed = load_spec(PromoteSpec, spec, set_ or ())
+    from paliflow.jobs.evaluate import promotion as job
+
+    job.promote(parsed, Console())
+
+
+def plan(
+    spec: SpecFile,
+    set_: Overrides = None,
+    images: Annotated[
+        int | None,
+        typer.Option(help="How many images, frames or clips; the input's, if not given."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A published model, e.g. paligemma-3b-224, instead of reading the checkpoint.",
+        ),
+    ] = None,
+    new_tokens: Annotated[
+        int | None, typer.Option(help="Of an answer; max_new_tokens if not given.")
+    ] = None,
+    chip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="E.g. v5e. Repeat for several; all if not given."),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHIP=USD", help="Of a chip-hour, instead of the list price. Repeatable."
+        ),
+    ] = None,
+    efficiency: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT=FRACTION",
+            help="Of its peak that a chip reaches: compute=0.5 or bandwidth=0.6. Repeatable.",
+        ),
+    ] = None,
+    compile_: Annotated[
+        str | None,
+        typer.Option(
+            "--compile",
+            metavar="SLICE",
+            help="Have the TPU compiler say whether it fits, e.g. on v5e:2x4. Takes minutes.",
+        ),
+    ] = None,
+) -> None:
+    """Reckons what an annotation run takes of each kind of chip: memory, hours, cost.
+
+    Nothing is run, and no chip is needed.
+
+    \b
+    input: gs://bucket/photos/       # is listed, unless --images says how many
+    output: annotations
+    run_id: week-31
+    prompts:
+      - caption en
+    checkpoint: gs://bucket/paligemma-3b-mix-224.npz
+    dtype: bfloat16                  # or int8
+    max_new_tokens: 32
+
+    Example: paliflow plan spec.yaml --images 1000000 --model paligemma-3b-224 --price v5e=0.6
+
+    With --compile, exit code 1 says that a program does not fit.
+    """
+    parsed = load_spec(AnnotateSpec, spec, set_ or ())
+    known = catalogue().priced(_numbers("--price", price))
+    known = known.reaching(_numbers("--efficiency", efficiency))
+    chips = known.only(chip or ())
+    slice_chip = known.named(compile_.partition(":")[0]) if compile_ else None
+    from paliflow.jobs.annotate import forecast
+
+    console = Console()
+    load = forecast.load(parsed, images, model, new_tokens)
+    console.print(forecast.shown(load, forecast.forecast(load, chips)))
+    if compile_ and slice_chip:
+        table, fits = forecast.compiled(load, slice_chip, compile_)
+        console.print("", table)
+        if not fits:
+            raise typer.Exit(1)
+
+
+def _numbers(option: str, pairs: list[str] | None) -> dict[str, float]:
+    """`v5e=0.6` by name."""
+    numbers = {}
+    for pair in pairs or ():
+        name, _, value = pair.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            raise SpecError(f"{option} {pair!r}: give a name, = and a number") from None
+    return numbers
+
+
+def _overrides(set_: list[str] | None, run_id: str | None) -> list[str]:
+    return [*(set_ or []), *([f"run_id={run_id}"] if run_id else [])]

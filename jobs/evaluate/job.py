@@ -1,0 +1,301 @@
+"""One evaluation from spec to manifest: plan, ask, score, sum up."""
+
+import hashlib
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from paliflow import storage
+from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
+from paliflow.configs.base import SpecError, printable
+from paliflow.configs.examples import Metric
+from paliflow.configs.run import AskSpec
+from paliflow.configs.summary import cut_said
+from paliflow.jobs.annotate.job import annotate
+from paliflow.jobs.evaluate.scoring import Score, metrics_of, score
+from paliflow.jobs.examples.example import Example, image_item
+from paliflow.jobs.examples.orientation import boxes_in_picture
+from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
+from paliflow.jobs.media.reader import reader
+from paliflow.jobs.runs.identity import require_same
+from paliflow.jobs.runs.lifecycle import run_once
+from paliflow.jobs.runs.outputs import row_files
+from paliflow.jobs.runs.plan import Item, read_plan
+from paliflow.model import MaskDecoder
+
+PREDICTIONS = "predictions.parquet"
+FIGURES = "figures.json"
+_BLOCK = 8192
+_QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
+_ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height"]
+_SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
+_PREDICTION = [
+    ("set", pa.string()),
+    ("id", pa.string()),
+    ("image", pa.string()),
+    ("image_sha256", pa.string()),
+    ("prefix", pa.string()),
+    ("references", pa.list_(pa.string())),
+    ("text", pa.string()),
+    ("status", pa.string()),
+    ("error", pa.string()),
+]
+
+_PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
+_Row = dict[str, Any]
+
+
+class _Asked(NamedTuple):
+    """An evaluation whose answers are there."""
+
+    plan: ExamplePlan
+    metrics: dict[str, tuple[Metric, ...]]
+    """How each set is scored."""
+    digest: str
+    """Of all that was asked and is right."""
+    answers: RunSummary
+
+
+def evaluate(
+    spec: EvaluateSpec, console: Console, ray_address: str | None = None
+) -> EvaluateSummary:
+    """Does what an evaluation lacks and writes its manifest.
+
+    The examples are written to the run's folder first, so that a resumed run asks the same. They
+    are asked by an annotation run of its own in `_answers/`, which is resumed like any other.
+
+    Args:
+        spec: relative paths in it are relative to this process's folder.
+        console: where progress and the figures go.
+        ray_address: as in `connected`.
+
+    Raises:
+        SpecError: as in `annotate`; or there are no examples, they have several images, or nothing
+            says how to score a set.
+        ClusterError: as in `annotate`.
+        RuntimeError: as in `annotate`.
+    """
+
+    def work(spec: EvaluateSpec) -> _Asked:
+        run = spec.location
+        plan = write_examples(run, spec.sets, spec)
+        require_same(plan.spec, spec)
+        for line in plan.dropped():
+            print(printable(line), flush=True)
+        metrics = _metrics(spec, plan)
+        questions, digest = _write_questions(run, plan)
+        asked = partial(_questions, run, plan)
+        answers = annotate(_asking(spec, questions), console, ray_address, asked)
+        return _Asked(plan, metrics, digest, answers)
+
+    summary = run_once(spec, EvaluateSummary, work, _figures, _PACKAGES)
+    _show(summary, console)
+    return summary
+
+
+def _figures(spec: EvaluateSpec, asked: _Asked) -> Mapping[str, Any]:
+    answers = asked.answers
+    figures, misfits = _write_scores(spec, asked.plan, asked.metrics, answers)
+    return {
+        "checkpoint": answers.checkpoint,
+        "checkpoint_sha256": answers.checkpoint_sha256,
+        "examples": answers.rows,
+        "errors": answers.errors + misfits.total(),
+        "error_reasons": dict((misfits + Counter(answers.error_reasons)).most_common()),
+        "cut": answers.cut,
+        "examples_sha256": asked.digest,
+        "figures": figures,
+    }
+
+
+def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[Metric, ...]]:
+    """How each set is scored.
+
+    Raises:
+        SpecError: nothing says it, or an example has several images.
+    """
+    metrics = {}
+    for name, chosen in spec.sets.items():
+        prefixes = set()
+        for example in open_examples(spec.location, plan, name):
+            prefixes.add(example.prefix)
+            if len(example.images) > 1:
+                raise SpecError(
+                    f"sets.{name}: example {example.id!r} has {len(example.images)} images; an "
+                    "evaluation asks about one image at a time as yet: leave such examples out"
+                )
+        metrics[name] = metrics_of(name, chosen.metrics, prefixes)
+    return metrics
+
+
+def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
+    """Writes all examples as a manifest to annotate; its URI, and the digest of the examples."""
+    uri, digest = f"{run}/_plan/questions.parquet", hashlib.sha256()
+    with tempfile.TemporaryFile() as file:
+        with pq.ParquetWriter(pa.PythonFile(file, mode="w"), _QUESTIONS, compression="zstd") as out:
+            for source in plan.sources:
+                examples = iter(open_examples(run, plan, source.name))
+                while some := list(islice(examples, _BLOCK)):
+                    for example in some:
+                        # Without a size as versions before had it, so that evaluations compare.
+                        about = [source.name, *(example if example.size else example[:-1])]
+                        digest.update(json.dumps(about).encode() + b"\n")
+                    rows = [(f"{source.name}/{e.id}", e.images[0], e.prefix) for e in some]
+                    columns = [list(column) for column in zip(*rows, strict=True)]
+                    out.write_table(pa.table(columns, schema=_QUESTIONS))
+        storage.commit_if_absent(uri, file)
+    return uri, digest.hexdigest()
+
+
+def _questions(run: str, plan: ExamplePlan, *_: object) -> Iterator[Item]:
+    """All examples to annotate, each with where its image may lie: what its manifest says again."""
+    for source in plan.sources:
+        for example in open_examples(run, plan, source.name):
+            item = image_item(example.images[0], source.roots)
+            yield item._replace(prompts=(example.prefix,), id=f"{source.name}/{example.id}")
+
+
+def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
+    """The annotation run that asks the questions."""
+    asking = AnnotateSpec(
+        **spec.model_dump(include=set(AskSpec.model_fields) - {"output", "generation"}),
+        output=f"{spec.location}/_answers",
+        input=questions,
+        prompt_column="prefix",
+        id_column="id",
+    )
+    planned = read_plan(asking.location)
+    # The questions may lie elsewhere by now, moved with the run's folder; they are in the plan.
+    return asking.model_copy(update={"input": planned.spec["input"]}) if planned else asking
+
+
+def _write_scores(
+    spec: EvaluateSpec,
+    plan: ExamplePlan,
+    metrics: Mapping[str, tuple[Metric, ...]],
+    answers: RunSummary,
+) -> tuple[dict[str, float], Counter[str]]:
+    """Joins answers to what is right and writes them with their scores.
+
+    Returns:
+        The figures; why, and how often, what is right does not fit the image that was asked about.
+    """
+    decoder = MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
+    columns = dict.fromkeys(metric for own in metrics.values() for metric in own)
+    schema = pa.schema(_PREDICTION + [(metric, _SCORE) for metric in columns])
+    figures, misfits = {}, Counter[str]()
+    answered = _answers(answers)
+    with tempfile.TemporaryFile() as file:
+        with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as out:
+            for name, own in metrics.items():
+                examples = open_examples(spec.location, plan, name)
+                roots = plan.source(name).roots
+                asked = zip(examples, islice(answered, len(examples)), strict=True)
+                rows = [
+                    {
+                        "set": name,
+                        "id": example.id,
+                        "image": example.images[0],
+                        "prefix": example.prefix,
+                        **_of(answer, f"{name}/{example.id}", answers.location),
+                        **references_of(example, answer, spec, misfits, roots),
+                    }
+                    for example, answer in asked
+                ]
+                scores = score(
+                    own,
+                    [row["prefix"] for row in rows],
+                    [row["references"] for row in rows],
+                    [row["text"] for row in rows],
+                    decoder,
+                )
+                for metric, of_each in scores.items():
+                    figures[f"{name}/{metric}"] = of_each.figure
+                    _add(rows, metric, of_each)
+                out.write_table(pa.Table.from_pylist(rows, schema), row_group_size=_BLOCK)
+        storage.overwrite(f"{spec.location}/{PREDICTIONS}", file)
+    content = io.BytesIO(json.dumps(figures, indent=2).encode())
+    storage.overwrite(f"{spec.location}/{FIGURES}", content)
+    return figures, misfits
+
+
+def references_of(
+    example: Example,
+    answer: _Row,
+    spec: EvaluateSpec,
+    misfits: Counter[str],
+    roots: tuple[str, ...] | None,
+) -> _Row:
+    """What is right, its boxes in the frame of the image that was asked about.
+
+    Where they are of another image's size, the answer's columns are those of an error.
+    """
+    picture, upright = (answer["width"], answer["height"]), spec.exif == "apply"
+    if example.size is None or answer["status"] == "error" or example.size == picture:
+        return {"references": example.suffixes}
+    item = image_item(example.images[0], roots)
+    read = next(found for found in reader(spec, 1)(item) if found)
+    try:
+        if read.error:
+            raise ValueError(read.error)
+        turned = [
+            boxes_in_picture(suffix, example.size, picture, read.orientation, upright=upright)
+            for suffix in example.suffixes
+        ]
+    except ValueError as error:
+        misfits[str(error)] += 1
+        failed = {"text": None, "status": "error", "error": str(error)}
+        return {"references": example.suffixes, **failed}
+    return {"references": turned}
+
+
+def _answers(run: RunSummary) -> Iterator[_Row]:
+    """The rows of the annotation run: one a question, in their order.
+
+    After the answer about a video of which some is missing comes a row that says so.
+    """
+    last = None
+    for uri in row_files(run):
+        with storage.open_binary(uri) as file:
+            for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=_ANSWERS):
+                for row in batch.to_pylist():
+                    if row["id"] != last:
+                        yield row
+                    last = row["id"]
+
+
+def _of(answer: _Row, question: str, location: str) -> _Row:
+    if answer["id"] != question:
+        raise RuntimeError(f"{location} answers {answer['id']!r} where {question!r} was asked")
+    columns = {name: answer[name] for name in ("text", "status", "error")}
+    return {"image_sha256": answer["source_sha256"], **columns}
+
+
+def _add(rows: list[_Row], metric: Metric, of_each: Score) -> None:
+    parts = zip(of_each.numerators.tolist(), of_each.denominators.tolist(), strict=True)
+    for row, (numerator, denominator) in zip(rows, parts, strict=True):
+        row[metric] = {"numerator": numerator, "denominator": denominator}
+
+
+def _show(summary: EvaluateSummary, console: Console) -> None:
+    table = Table("figure", box=None, header_style="bold", pad_edge=False)
+    table.add_column("value", justify="right")
+    for figure, value in summary.figures.items():
+        table.add_row(Text(printable(figure)), f"{value:.4f}")
+    console.print(table)
+    print(
+        f"{summary.examples} examples, {summary.errors} of them errors{cut_said(summary.cut)}, "
+        f"answered by {printable(summary.checkpoint)}: {printable(summary.location)}",
+        flush=True,
+    )

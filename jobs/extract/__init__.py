@@ -1,0 +1,1 @@
+"""Extraction: sampled frames of videos as an image dataset. Others use `job.extract`."""

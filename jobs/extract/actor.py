@@ -1,0 +1,141 @@
+"""The actor: takes shards, samples frames ahead, writes them as images, commits parts."""
+
+import io
+import posixpath
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from importlib.metadata import version
+from typing import Any
+
+from paliflow import storage
+from paliflow.configs import ExtractSpec
+from paliflow.configs.base import brief
+from paliflow.configs.schema import FRAMES
+from paliflow.jobs.fleet.cluster import core_share
+from paliflow.jobs.fleet.scheduler import Beat, Done
+from paliflow.jobs.media.decoding import SampledFramesTask
+from paliflow.jobs.media.readahead import ReadAhead
+from paliflow.jobs.media.reader import at_once, task_reader
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.parts import commit_part
+from paliflow.jobs.runs.plan import Item, Plan, read_shard
+
+_AHEAD = 32
+"""Encoded frames that wait to be written."""
+_WRITERS = 8
+_SUFFIXES = {"jpeg": "jpg", "png": "png"}
+
+
+class Extractor:
+    """Does shards of an extraction; a threaded actor, a `ShardWorker`."""
+
+    def __init__(self, spec: ExtractSpec, run: str, plan: Plan) -> None:
+        """Keeps what it is told."""
+        self._spec, self._run, self._plan = spec, run, plan
+        self._reading = spec.reading
+        self._turn = threading.Lock()  # of the shard whose frames are taken
+        self._done: Counter[str] = Counter()  # items; inputs and signs of life
+
+    def load(self) -> tuple[tuple[str, str], ...]:
+        """Nothing is to be loaded."""
+        return ()
+
+    def beat(self) -> Beat:
+        """Says how far it is."""
+        return Beat(self._done["items"], self._done["moves"])
+
+    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+        """Writes the frames of a shard and commits its part.
+
+        Args:
+            shard: of the plan.
+            condemned: inputs not to touch, by their place in the shard, and why.
+        """
+        items = read_shard(self._run, self._plan, shard)
+        rows = self._extract(dict(enumerate(items)), shard, condemned or {})
+        wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
+        reasons = tuple(errors[0] for errors in wrong if errors)
+        about = {
+            "spec": self._spec.model_dump_json(),
+            "version": version("paliflow"),
+            "checkpoint_sha256": "",  # no model looked at them
+            "inputs": str(len(items)),
+            "failed": str(len(reasons)),
+        }
+        flat = [row for own in rows for row in own]
+        commit_part(self._run, shard, flat, self._reading, about, FRAMES)
+        return Done(len(items), reasons)
+
+    def probe(self, shard: int, place: int) -> None:
+        """Does one input of a shard, to see whether it kills; what it writes is written again."""
+        self._extract({place: read_shard(self._run, self._plan, shard)[place]}, shard, {})
+
+    def _extract(
+        self, items: Mapping[int, Item], shard: int, condemned: Mapping[int, str]
+    ) -> list[list[dict[str, Any]]]:
+        """The rows of each item, by its place in the shard, once their images are written."""
+        spec = self._spec
+        untouched = {items[place]: reason for place, reason in condemned.items()}
+
+        cores = core_share(self._reading)
+        task = SampledFramesTask(
+            spec=spec, format=spec.format, quality=spec.quality, longest_side=spec.longest_side
+        )
+        read_item = task_reader(task, spec, cores)  # frames come in place of their thumbnails
+
+        def read(item: Item) -> Iterable[Input | None]:
+            if item in untouched:
+                return (Input(item, error=untouched[item]),)
+            return read_item(item)
+
+        def move() -> None:
+            self._done["moves"] += 1
+
+        places = iter(items.items())
+        place, item = -1, None
+        rows: list[list[dict[str, Any]]] = []
+        writing: deque[Future[None]] = deque()
+        readers = at_once(spec, cores)
+        ahead = ReadAhead(read, items.values(), _AHEAD, spec.read_timeout, readers, move)
+        with closing(ahead), self._turn, ThreadPoolExecutor(_WRITERS) as writers:
+            for source in ahead:
+                while source.item is not item:
+                    place, item = next(places)
+                    rows.append([])
+                name = None
+                if source.thumbnail:
+                    # An item's n-th image is always the same, whatever becomes of other items: who
+                    # does a shard again, even beside another, writes what is there already.
+                    name = f"frames/{shard:05d}/{place:05d}-{len(rows[-1]):06d}"
+                    name += f".{_SUFFIXES[spec.format]}"
+                    uri, content = posixpath.join(self._run, name), io.BytesIO(source.thumbnail)
+                    writing.append(writers.submit(storage.overwrite, uri, content))
+                    if len(writing) > _AHEAD:
+                        writing.popleft().result()
+                rows[-1].append(_row(source, name))
+                self._done["items"] += len(rows[-1]) == 1
+            for each in writing:
+                each.result()
+        return rows
+
+
+def _row(source: Input, image: str | None) -> dict[str, Any]:
+    """By the columns of `FRAMES`."""
+    item, moment = source.item, source.moment
+    return {
+        "image": image,
+        "source_uri": item.uri,
+        "source_version": item.version,
+        "frame_index": moment and moment.frame_index,
+        "timestamp_s": moment and moment.timestamp_s,
+        "width": source.width,
+        "height": source.height,
+        "frame_distance": moment and moment.frame_distance,
+        "id": item.id,
+        "metadata": item.metadata,
+        "status": "error" if source.error else "ok",
+        "error": source.error and brief(source.error),
+    }

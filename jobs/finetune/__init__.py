@@ -1,0 +1,1 @@
+"""Fine-tuning: labelled examples in, a checkpoint out. Others use `job.finetune`."""

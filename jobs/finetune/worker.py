@@ -1,0 +1,231 @@
+"""What each worker does: load, restore, step, look, save, export."""
+
+import json
+import math
+from collections import Counter, deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+from numpy.typing import NDArray
+
+from paliflow.configs.base import SpecError
+from paliflow.configs.finetune import FineTuneSpec
+from paliflow.jobs.examples.feed import training_feed
+from paliflow.jobs.examples.plan import ExamplePlan
+from paliflow.jobs.finetune.checkpointing import Checkpoints, Tally
+from paliflow.jobs.finetune.export import export
+from paliflow.jobs.finetune.log import Log
+from paliflow.jobs.finetune.start import Start, Steps, open_weights, recipe_of
+from paliflow.jobs.finetune.throughput import Speed, gather_counts
+from paliflow.jobs.finetune.validation import Validation
+from paliflow.jobs.fleet.accelerators import require_accelerators
+from paliflow.jobs.registry.checkpoints import opened
+from paliflow.jobs.registry.locations import Resolved
+from paliflow.jobs.runs.error_limits import ErrorLimits
+from paliflow.model.batch_size import host_memory
+from paliflow.model.sharding import global_batch, global_mesh
+from paliflow.model.train import Trainer
+from paliflow.model.weights import Leaf
+
+_LOSSES_SHOWN = 5
+
+
+class Job(NamedTuple):
+    """What the workers of a run are told."""
+
+    spec: FineTuneSpec
+    start: Start
+    plan: ExamplePlan
+    steps: Steps
+
+    def packed(self) -> dict[str, str]:
+        """As JSON: what it passes on its way need not import the classes to read it."""
+        models = {"spec": self.spec, "start": self.start, "plan": self.plan}
+        packed = {name: model.model_dump_json() for name, model in models.items()}
+        return {**packed, "steps": json.dumps(self.steps)}
+
+    @classmethod
+    def unpacked(cls, packed: Mapping[str, str]) -> "Job":
+        """The inverse of `packed`."""
+        return cls(
+            FineTuneSpec.parse(packed["spec"]),
+            Start.parse(packed["start"]),
+            ExamplePlan.parse(packed["plan"]),
+            Steps(*json.loads(packed["steps"])),
+        )
+
+
+class Outcome(NamedTuple):
+    """What becomes of a training."""
+
+    best_step: int
+    errors: int
+    reasons: dict[str, int]
+    examples_per_second: float
+
+
+def work(packed: dict[str, str]) -> dict[str, Any]:
+    """Trains to the end, from the newest checkpoint if there is one; Ray Train calls it.
+
+    Args:
+        packed: a `Job`.
+
+    Returns:
+        The fields of an `Outcome`.
+
+    Raises:
+        SpecError: the user must change something.
+    """
+    with ExitStack() as stack:
+        return _Training(Job.unpacked(packed), stack).run()._asdict()
+
+
+class _Training:
+    """One worker's part of a run. Every process makes the same calls in the same order."""
+
+    def __init__(self, job: Job, stack: ExitStack) -> None:
+        self._job, self._stack = job, stack
+        spec, steps = job.spec, job.steps
+        require_accelerators("accelerators_per_worker", spec.accelerators_per_worker)
+        self._mesh = global_mesh()
+        if spec.batch_size % (spec.accumulate * self._mesh.size):
+            raise SpecError(
+                f"batch_size={spec.batch_size} has to divide by accumulate={spec.accumulate} times "
+                f"{self._mesh.size} devices"
+            )
+        start = Resolved(job.start.checkpoint, job.start.checkpoint_sha256)
+        with opened(start, job.start.tokenizer) as files:
+            self._tokenizer = files.tokenizer
+            config, leaves = open_weights(files.path, spec)
+            # float32 [B, F, size, size, 3]
+            rows = spec.batch_size // jax.process_count() * spec.frames_per_example
+            images, there = rows * config.image_size**2 * 3 * 4, host_memory()
+            if images > there:
+                raise SpecError(
+                    f"batch_size={spec.batch_size}: its images take {images / 2**30:.1f} GiB of "
+                    f"this host's memory, which has {there / 2**30:.1f}; lower it"
+                )
+            self._trainer = Trainer(config, recipe_of(spec, steps), self._mesh)
+            self._state, self._frozen = self._trainer.init(_unread(leaves))
+        self._image_size = config.image_size
+        self._checkpoints = stack.enter_context(Checkpoints(spec.location, spec.keep, spec.best))
+        self._tally, self._first = Tally(0, Counter()), 0
+        if restored := self._checkpoints.restore(self._trainer.abstract[0]):
+            self._state, self._tally = restored
+            self._first = int(self._state.step)
+        self._limits = ErrorLimits(spec)
+        self._limits.add(self._tally.drawn, self._tally.reasons.total(), self._tally.reasons)
+        self._log = None
+        if jax.process_index() == 0:
+            self._log = Log(spec.location, self._first, steps.total)
+            stack.callback(self._log.close)
+        self._validation = Validation(job.plan, spec, self._trainer, self._tokenizer)
+        self._speed = Speed(spec, self._trainer)
+        self._losses: deque[float] = deque(maxlen=_LOSSES_SHOWN)
+
+    def run(self) -> Outcome:
+        spec, steps = self._job.spec, self._job.steps
+        if self._first == 0:
+            self._validate(0)
+        feed = training_feed(
+            spec.location,
+            self._job.plan,
+            spec,
+            self._tokenizer,
+            self._image_size,
+            first_step=self._first,
+            total_steps=steps.total,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        # The device computes a step while the figures of the one before it are looked at.
+        waiting: deque[tuple[int, dict[str, jax.Array], tuple[str, ...]]] = deque()
+        self._speed.go_on()
+        for step, fed in enumerate(feed, self._first + 1):
+            batch = global_batch(fed.batch, self._mesh)
+            self._state, metrics = self._trainer.step(self._state, self._frozen, batch)
+            waiting.append((step, metrics, fed.failures))
+            look = step % steps.validate_every == 0 or step == steps.total
+            save = step % steps.save_every == 0 or step == steps.total or (look and spec.best)
+            while len(waiting) > (0 if look or save else 1):
+                self._account(*waiting.popleft())
+            figures = self._validate(step) if look else {}
+            if save:
+                self._save(step, figures)
+            if look or save:
+                self._speed.go_on()
+        self._limits.check()
+        return Outcome(
+            best_step=self._export(),
+            errors=self._tally.reasons.total(),
+            reasons=dict(self._tally.reasons),
+            examples_per_second=self._speed.overall,
+        )
+
+    def _account(
+        self, step: int, metrics: Mapping[str, jax.Array], failures: tuple[str, ...]
+    ) -> None:
+        """Logs a step that was taken.
+
+        Raises:
+            SpecError: it is beyond repair, or too many examples have failed.
+        """
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        drawn = self._job.spec.batch_size
+        failed = drawn - round(values.pop("examples"))
+        loss, norm = values["loss"], values["grad_norm"]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise SpecError(
+                f"step {step}: the loss is {loss:g} and the gradient's norm {norm:g}; the losses "
+                f"before were {', '.join(f'{each:.4g}' for each in self._losses) or 'none'}. "
+                f"Lower learning_rate={self._job.spec.learning_rate:g}, or warm up for longer, in "
+                "a run with another run_id"
+            )
+        self._losses.append(loss)
+        reasons = gather_counts(failures) if failed else Counter[str]()
+        self._tally = Tally(self._tally.drawn + drawn, self._tally.reasons + reasons)
+        self._limits.add(drawn, failed, reasons)
+        speed = self._speed.step(drawn)
+        if self._log:
+            self._log.write(step, {**values, **speed, "errors": self._tally.reasons.total()})
+
+    def _validate(self, step: int) -> dict[str, float]:
+        figures = self._validation(self._state, self._frozen)
+        if self._log and figures:
+            self._log.write_figures(step, figures)
+        return figures
+
+    def _save(self, step: int, figures: dict[str, float]) -> None:
+        if self._log:
+            self._log.flush()
+        if step > self._first:
+            self._checkpoints.save(step, self._state, self._tally, figures)
+
+    def _export(self) -> int:
+        """Writes the model; returns the step that it is of."""
+        step, state = self._job.steps.total, self._state
+        best = self._checkpoints.best_step()
+        if best is not None and best != step:
+            restored = self._checkpoints.restore(self._trainer.abstract[0], best)
+            step, state = best, restored[0] if restored else state
+        export(self._job.spec, self._trainer, state, self._frozen)
+        return step
+
+
+def _unread(leaves: Mapping[str, Leaf]) -> dict[str, Any]:
+    """A tree whose leaves are read when they are made arrays, one at a time."""
+    flat = {path: _Unread(leaf) for path, leaf in leaves.items()}
+    tree: dict[str, Any] = traverse_util.unflatten_dict(flat, sep="/")
+    return tree
+
+
+class _Unread:
+    def __init__(self, leaf: Leaf) -> None:
+        self._leaf = leaf
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self._leaf.read(np.dtype(dtype or np.float32))

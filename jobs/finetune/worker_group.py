@@ -1,0 +1,120 @@
+"""Ray Train's gang: one worker a host, all devices one mesh; it is restarted where one dies."""
+
+import os
+import tempfile
+from math import ceil
+from typing import Any
+
+import ray
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
+from ray.train.v2.jax import JaxConfig, JaxTrainer
+
+from paliflow.configs.base import ClusterError, SpecError
+from paliflow.configs.finetune import FineTuneSpec
+from paliflow.jobs.finetune.stop import Stop
+from paliflow.jobs.finetune.worker import Job, Outcome, work
+from paliflow.jobs.fleet.cluster import described, places
+
+_QUICKER = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+"""Ray Train looks at its workers every two seconds, and keeps gauges that nobody reads."""
+_TURN_S = 60.0
+
+
+def train(job: Job) -> Outcome:
+    """Runs `work` in as many workers as the spec has, joined by `jax.distributed`.
+
+    Raises:
+        SpecError: what `work` found, untouched by any retry.
+        ClusterError: the cluster had no room for them within `start_timeout`.
+        RuntimeError: workers died more than `max_failures` times.
+    """
+    spec = job.spec
+    # Ray Train waits for room in turns, and gives up after so many.
+    turn = min(_TURN_S, spec.start_timeout)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(turn)
+    _say_if_waiting(spec)
+    for name, value in _QUICKER.items():
+        os.environ.setdefault(name, value)
+    with tempfile.TemporaryDirectory(prefix="paliflow-") as folder:
+        trainer = JaxTrainer(
+            work,
+            train_loop_config=job.packed(),
+            jax_config=_joined(spec),
+            scaling_config=_scaling(spec),
+            run_config=RunConfig(
+                name="train",
+                storage_path=folder,  # nothing is kept there: checkpoints are Orbax's
+                failure_config=FailureConfig(
+                    max_failures=spec.max_failures,
+                    controller_failure_limit=ceil(spec.start_timeout / turn) - 1,
+                ),
+                callbacks=[Stop()],
+                logging_config=LoggingConfig(log_level="ERROR"),
+                worker_runtime_env=_environment(spec),
+            ),
+        )
+        try:
+            outcome = Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
+        except ControllerError as error:
+            if isinstance(error.controller_failure, SpecError):
+                raise error.controller_failure from None
+            if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+                raise ClusterError(
+                    f"start_timeout={spec.start_timeout:g}: for so many seconds workers="
+                    f"{spec.workers} did not start: {described(_resources(spec))}"
+                ) from None
+            raise RuntimeError(str(error)) from error
+        except TrainingFailedError as error:
+            raise RuntimeError(
+                f"workers died more than max_failures={spec.max_failures} times: {error}"
+            ) from error
+    return outcome
+
+
+def _say_if_waiting(spec: FineTuneSpec) -> None:
+    """Ray waits for ever, and in silence, for workers that do not fit: a cluster may grow."""
+    wanted, free = _resources(spec), ray.available_resources()
+    busy = any(free.get(name, 0) < spec.workers * amount for name, amount in wanted.items())
+    if busy or places(wanted) < spec.workers:
+        print(f"waiting for room for workers={spec.workers}: {described(wanted)}", flush=True)
+
+
+def _resources(spec: FineTuneSpec) -> dict[str, float]:
+    return {"CPU": spec.cpus_per_worker, **spec.accelerators_per_worker}
+
+
+def _scaling(spec: FineTuneSpec) -> ScalingConfig:
+    resources = _resources(spec)
+    if "GPU" in resources:
+        resources["GPU"] = int(resources["GPU"])  # Ray counts a worker's devices with range()
+    try:
+        return ScalingConfig(
+            num_workers=spec.workers,
+            use_tpu="TPU" in resources,
+            use_gpu="GPU" in resources,
+            resources_per_worker=resources,
+            topology=spec.topology,
+            accelerator_type=spec.accelerator_type,
+        )
+    except ValueError as error:
+        raise SpecError(f"workers={spec.workers}, topology={spec.topology!r}: {error}") from None
+
+
+def _joined(spec: FineTuneSpec) -> JaxConfig:
+    """Who initialises `jax.distributed`: Ray Train, on CPUs too where there are several.
+
+    It does for what it is told are GPUs; `JAX_PLATFORMS=cpu`, which it reads, makes them CPUs.
+    """
+    tpu, gpu = (kind in spec.accelerators_per_worker for kind in ("TPU", "GPU"))
+    return JaxConfig(use_tpu=tpu, use_gpu=gpu or (not tpu and spec.workers > 1))
+
+
+def _environment(spec: FineTuneSpec) -> dict[str, Any]:
+    if spec.accelerators_per_worker:
+        return {}
+    return {"env_vars": {"JAX_PLATFORMS": "cpu"}}

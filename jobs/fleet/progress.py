@@ -1,0 +1,88 @@
+"""How far a run is: a bar in a terminal, a line every ten seconds elsewhere."""
+
+import time
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+
+from paliflow.configs.base import printable
+from paliflow.jobs.fleet.scheduler import Done, Fleet
+
+LINE_EVERY_S = 30.0
+"""Between two lines where there is no terminal, as in a scheduler's log."""
+
+
+class Progress:
+    """Counts inputs and shows the count; a context manager."""
+
+    def __init__(self, total: int, already: int, console: Console, unit: str = "images") -> None:
+        """`already` of the `total` were done by an earlier job; `unit` is what they are."""
+        self._total, self._already, self._console = total, already, console
+        self._unit = unit
+        self._done = self._errors = 0
+        self._busy_s = self._actor_s = 0.0
+        self._fleet = Fleet(0, 0)
+        self._noted: set[str] = set()
+        self._started = self._shown = self._told = time.monotonic()
+        columns = BarColumn(), TextColumn("{task.description}")
+        self._bar = RichProgress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(str(self), total=total, completed=already)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._show()
+        self._bar.stop()
+
+    def add(self, done: Done, fleet: Fleet) -> None:
+        """Counts and, if it is time, shows; may be called with nothing new."""
+        now = time.monotonic()
+        self._actor_s += (now - self._told) * self._fleet.actors
+        self._told, self._fleet = now, fleet
+        self._done += done.inputs
+        self._errors += len(done.failures)
+        self._busy_s += done.busy_s
+        for name, note in done.notes:
+            if name not in self._noted:
+                self._noted.add(name)
+                self._console.print(
+                    printable(f"{name}: {note}"), markup=False, highlight=False, soft_wrap=True
+                )
+        if self._console.is_terminal or now - self._shown >= LINE_EVERY_S:
+            self._show()
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        reached = self._already + self._done + self._fleet.in_flight
+        self._bar.update(self._task, completed=reached, description=str(self))
+        if not self._console.is_terminal:
+            print(self, flush=True)
+
+    def __str__(self) -> str:
+        """E.g. `512/2000 images, 25.6 images/s, 3 errors, 2 actors, 93% busy, 0:00:58 left`.
+
+        `busy` is the share of the actors' time in which their devices computed.
+        """
+        done = self._done + self._fleet.in_flight
+        rate = done / max(time.monotonic() - self._started, 1e-9)
+        reached = self._already + done
+        left = str(timedelta(seconds=round((self._total - reached) / rate))) if rate else "?"
+        busy = f"{min(1.0, self._busy_s / self._actor_s):.0%} busy, " if self._busy_s else ""
+        starting = f" and {self._fleet.starting} awaited" if self._fleet.starting else ""
+        actors = f"{self._fleet.actors} actors{starting}, " if reached < self._total else ""
+        return (
+            f"{reached}/{self._total} {self._unit}, {rate:.1f} {self._unit}/s, "
+            f"{self._errors} errors, "
+            f"{actors}{busy}{left} left"
+        )

@@ -1,0 +1,283 @@
+"""The loop: a queue of shards and a changing set of actors; the dead give their shards back."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+SUSPICIOUS = 2
+"""A shard that has lost this many actors is tried input by input, to find the culprit."""
+MAX_DEATHS = 3
+"""So many actors lost over one input make it an error row; so many in a row while loading, or over
+a shard whose inputs do no harm one by one, end the run."""
+_AT_ONCE = 2
+"""Shards given to an actor: it reads the second while it computes the first."""
+_TICK_S = 1.0
+_CENSUS_S = 5.0
+
+
+class Done(NamedTuple):
+    """What became of a shard."""
+
+    inputs: int = 0
+    failures: tuple[str, ...] = ()
+    """Why inputs failed, one reason for each that did."""
+    busy_s: float = 0.0
+    """Seconds in which the device computed."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """What the actor wants to be known, each under a name: of actors alike, one is enough."""
+
+
+class Beat(NamedTuple):
+    """A sign of life."""
+
+    inputs: int
+    """Inputs that the actor has answered since it started."""
+    moved: int
+    """Changes whenever it has read an input or had one answered, and while a long one is read."""
+
+
+class ShardWorker(Protocol):
+    """What the scheduler asks of an actor. Two shards may be under way in one at the same time."""
+
+    def load(self) -> tuple[tuple[str, str], ...]:
+        """Makes ready what all shards need; what is worth knowing of it, as `Done.notes`."""
+
+    def beat(self) -> Beat:
+        """Says how far it is, at any time."""
+
+    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+        """Does a shard and commits its part.
+
+        Args:
+            shard: of the plan.
+            condemned: inputs not to touch, by their place in the shard, and why.
+        """
+
+    def probe(self, shard: int, place: int) -> None:
+        """Does one input of a shard and commits nothing, to see whether it kills the actor."""
+
+
+class Fleet(NamedTuple):
+    """Where the work stands, between two reports."""
+
+    actors: int
+    """Actors that have loaded."""
+    in_flight: int
+    """Inputs that are answered and not yet committed."""
+    starting: int = 0
+    """Actors that are asked for and that the cluster has not started yet."""
+    waiting_s: float = 0.0
+    """Seconds since there was an actor that had started."""
+
+
+@dataclass
+class _Search:
+    """The hunt for the input that kills the actors of a shard."""
+
+    inputs: int
+    at: int = 0
+    deaths: int = 0
+    condemned: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Worker:
+    actor: Any
+    tasks: dict[Any, int | None] = field(default_factory=dict)  # result -> shard, None to load
+    beat: Any = None  # the pending sign of life
+    answered: int = 0
+    moved: int = 0
+    committed: int = 0
+    alive_at: float | None = None  # when it last moved; None until it has started
+    loaded: bool = False
+
+
+def drive(
+    start_actor: Callable[[], Any],
+    shards: Iterable[int],
+    size_of: Callable[[int], int],
+    wanted: Callable[[], int],
+    report: Callable[[Done, Fleet], None],
+    stall_timeout: float,
+) -> None:
+    """Has every shard processed once or, where an actor died over it, again.
+
+    Args:
+        start_actor: starts a Ray actor with the methods of `ShardWorker`; returns its handle.
+        shards: what to do, in this order.
+        size_of: how many inputs a shard has.
+        wanted: how many actors there should be now; asked every few seconds.
+        report: called in this thread with each shard's outcome, and at least every second with
+            an empty one.
+        stall_timeout: an actor that answers nothing for so many seconds is killed.
+
+    Raises:
+        RuntimeError: actors keep dying.
+        Exception: whatever an actor or `report` raised, as it was raised.
+    """
+    loop = _Loop(start_actor, deque(shards), size_of, report, stall_timeout)
+    census = -_CENSUS_S
+    try:
+        while loop.unfinished():
+            now = time.monotonic()
+            if now - census >= _CENSUS_S:
+                census = now
+                loop.hire(wanted())
+                loop.watch(now)
+            loop.step()
+    finally:
+        for worker in loop.workers:
+            ray.kill(worker.actor)
+
+
+class _Loop:
+    def __init__(
+        self,
+        start_actor: Callable[[], Any],
+        queue: deque[int],
+        size_of: Callable[[int], int],
+        report: Callable[[Done, Fleet], None],
+        stall_timeout: float,
+    ) -> None:
+        self.workers: set[_Worker] = set()
+        self._start_actor, self._queue, self._size_of = start_actor, queue, size_of
+        self._report, self._stall_timeout = report, stall_timeout
+        self._owners: dict[Any, _Worker] = {}  # of every pending result
+        self._deaths: Counter[int | None] = Counter()
+        self._searches: dict[int, _Search] = {}
+        self._attended = time.monotonic()  # when an actor that had started was last there
+
+    def unfinished(self) -> bool:
+        working = (shard for worker in self.workers for shard in worker.tasks.values())
+        return bool(self._queue) or any(shard is not None for shard in working)
+
+    def hire(self, wanted: int) -> None:
+        """Starts actors until there are as many as wanted and of use."""
+        busy = sum(None not in worker.tasks.values() for worker in self.workers)
+        useful = min(wanted, busy + len(self._queue))
+        while len(self.workers) < useful:
+            worker = _Worker(self._start_actor())
+            self.workers.add(worker)
+            self._give(worker, worker.actor.load.remote(), None)
+
+    def watch(self, now: float) -> None:
+        """Asks everybody for a sign of life and dismisses who has not moved for too long."""
+        for worker in [*self.workers]:
+            if worker.alive_at and now - worker.alive_at > self._stall_timeout:
+                self._lose(worker, f"no progress within {self._stall_timeout:g} s")
+            elif worker.beat is None:
+                worker.beat = worker.actor.beat.remote()
+                self._owners[worker.beat] = worker
+
+    def step(self) -> None:
+        """Waits for results, at most a second, and deals with all there are."""
+        pending = list(self._owners)
+        if not pending:  # nobody is there, and nobody is wanted yet
+            time.sleep(_TICK_S)
+        elif ray.wait(pending, timeout=_TICK_S)[0]:
+            for ref in ray.wait(pending, num_returns=len(pending), timeout=0)[0]:
+                if worker := self._owners.pop(ref, None):
+                    self._settle(worker, ref)
+        self._tell(Done())
+
+    def _settle(self, worker: _Worker, ref: Any) -> None:
+        try:
+            result = ray.get(ref)
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            self._lose(worker, str(error), preempted=getattr(error, "preempted", False))
+            return
+        if ref is worker.beat:
+            worker.beat = None
+            if worker.alive_at is None or result.moved != worker.moved:
+                worker.alive_at = time.monotonic()
+            worker.answered, worker.moved = result
+            return
+        worker.alive_at = time.monotonic()
+        shard = worker.tasks.pop(ref)
+        if shard is None:
+            worker.loaded = True
+            self._deaths[None] = 0
+            self._tell(Done(notes=result or ()))
+        elif (search := self._searches.get(shard)) and result is None:
+            search.at, search.deaths = search.at + 1, 0
+            self._try_next(worker, shard, search)
+        else:
+            worker.committed += result.inputs
+            worker.answered = max(worker.answered, worker.committed)
+            self._tell(result)
+        self._employ(worker)
+
+    def _employ(self, worker: _Worker) -> None:
+        while self._queue and len(worker.tasks) < _AT_ONCE:
+            search = self._searches.get(self._queue[0])
+            # A shard under suspicion has its actor for itself, so that no other is blamed; and
+            # the last shards are spread: nobody hoards while another has none.
+            alone = search or any(shard in self._searches for shard in worker.tasks.values())
+            if worker.tasks and (alone or len(self._queue) < len(self.workers)):
+                break
+            shard = self._queue.popleft()
+            if search:
+                self._try_next(worker, shard, search)
+            else:
+                self._give(worker, worker.actor.process.remote(shard), shard)
+        if not worker.tasks and not self._queue:
+            self._dismiss(worker)
+
+    def _try_next(self, worker: _Worker, shard: int, search: _Search) -> None:
+        while search.at in search.condemned:
+            search.at += 1
+        if search.at < search.inputs:
+            self._give(worker, worker.actor.probe.remote(shard, search.at), shard)
+        else:
+            self._give(worker, worker.actor.process.remote(shard, search.condemned), shard)
+
+    def _give(self, worker: _Worker, ref: Any, shard: int | None) -> None:
+        worker.tasks[ref] = shard
+        self._owners[ref] = worker
+
+    def _lose(self, worker: _Worker, why: str, preempted: bool = False) -> None:
+        self._dismiss(worker)
+        for shard in worker.tasks.values():
+            if not preempted:
+                self._blame(shard, why)
+            if shard is not None:
+                self._queue.appendleft(shard)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self.workers.discard(worker)
+        self._owners = {ref: owner for ref, owner in self._owners.items() if owner is not worker}
+        ray.kill(worker.actor)
+
+    def _blame(self, shard: int | None, why: str) -> None:
+        search = self._searches.get(shard) if shard is not None else None
+        if shard is not None and search and search.at < search.inputs:
+            search.deaths += 1
+            if search.deaths == MAX_DEATHS:
+                reason = " ".join(why.split())[:300]
+                search.condemned[search.at] = f"kills the worker: {reason}"
+                search.deaths = 0
+                self._deaths[shard] = 0
+            return
+        self._deaths[shard] += 1
+        if shard is not None and not search and self._deaths[shard] >= SUSPICIOUS:
+            self._searches[shard] = _Search(self._size_of(shard))
+            self._deaths[shard] = 0
+        elif self._deaths[shard] >= MAX_DEATHS:
+            what = "loading" if shard is None else f"at shard {shard}"
+            raise RuntimeError(f"{MAX_DEATHS} workers in a row died {what}; the last: {why}")
+
+    def _tell(self, done: Done) -> None:
+        loaded = [worker for worker in self.workers if worker.loaded]
+        in_flight = sum(worker.answered - worker.committed for worker in loaded)
+        starting = sum(worker.alive_at is None for worker in self.workers)
+        now = time.monotonic()
+        if starting < len(self.workers):
+            self._attended = now
+        self._report(done, Fleet(len(loaded), in_flight, starting, now - self._attended))

@@ -1,0 +1,210 @@
+"""A video, or a piece of one, to a model's inputs: sampled frames or clips, and what is broken."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from paliflow.configs.run import InputsSpec
+from paliflow.configs.video import VideoSpec
+from paliflow.jobs.media.pixels import Files, Moment, Result, jpeg, unreadable
+from paliflow.jobs.media.video.container import Damage, Frame, Video, VideoError, open_video
+from paliflow.jobs.media.video.sampling import WHOLE, Piece, Sampler, exact, unit_s
+from paliflow.jobs.media.video.stills import Animation, Still, Stills
+from paliflow.jobs.runs.item import Item
+from paliflow.model.images import resize
+
+Source = TypeVar("Source", Video, Animation)
+
+
+class Sample(NamedTuple):
+    """A sampled frame."""
+
+    clip: int
+    """The number of the clip that it belongs to; 0 without clips."""
+    frame: int
+    timestamp_s: float
+    distance: float | None
+    """From the sample before it, if the spec asks for distances."""
+    picture: Frame | Still
+
+    @property
+    def image(self) -> Image.Image:
+        """The whole frame as RGB, upright."""
+        return self.picture.upright()
+
+
+def read_video(
+    item: Item, files: Files, spec: InputsSpec, size: int, thumbnail: int | None = None
+) -> Iterator[Result | None]:
+    """The frames or clips of a video in order, then an `error` if some of it is missing.
+
+    Args:
+        item: the video, or a piece of it.
+        files: where its bytes come from.
+        spec: its `video` says what is sampled.
+        size: the network's, in pixels.
+        thumbnail: pixels of the longer side of thumbnails at most; None makes none.
+
+    Yields:
+        Results; None from time to time while it takes long to reach the next.
+    """
+    video = spec.video
+    assert video
+    clip: list[Result] = []
+    number = 0
+    try:
+        for sample in samples(item, files, spec):
+            if sample is None:
+                yield None
+                continue
+            ends = isinstance(sample, Damage) or sample.clip != number
+            if clip and ends:
+                yield _joined(clip, video)
+                clip = []
+            if isinstance(sample, Damage):
+                yield missing(sample)
+                continue
+            width, height = sample.picture.size
+            one = Result(
+                width=width,
+                height=height,
+                pixels=resize(sample.picture.reduced(size), size),
+                thumbnail=None if thumbnail is None else jpeg(sample.image, thumbnail),
+                moment=Moment(sample.frame, sample.timestamp_s, None, sample.distance),
+            )
+            if video.clip:
+                number = sample.clip
+                clip.append(one)
+            else:
+                yield one
+    except VideoError as error:
+        yield Result(error=str(error))
+    except (OSError, ValueError) as error:
+        yield Result(error=unreadable(error))
+    if clip:
+        yield _joined(clip, video)
+
+
+def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Damage | None]:
+    """The sampled frames, then what damage there is; None for every frame that is passed over.
+
+    Raises:
+        VideoError: it is no video, or has too many pixels.
+        OSError, ValueError: it cannot be read.
+    """
+    video = spec.video
+    assert video
+    piece = Piece(item.first or 0, item.last)
+    total = video.count and not (video.clip and video.clip.length_s)
+    duration = None
+    if total:
+        with opened(item, files, spec) as source:
+            duration = source.measure()
+    cuts = video.scenes or (video.clip and video.clip.scenes) or None
+    with opened(item, files, spec) as source:
+        begin, end = _bounds(video, piece, source)
+        if source.breaks_off is not None and begin > source.breaks_off:
+            return  # an earlier piece tells
+        sampler = Sampler(video, piece, duration)
+        before: NDArray[np.uint8] | None = None
+        kept: tuple[int, NDArray[np.uint8]] | None = None
+        only_keys = video.keyframes and not cuts
+        for frame in source.frames(lambda: sampler.target, only_keys=only_keys):
+            if frame is None:
+                yield None
+                continue
+            new_scene = False
+            if cuts:
+                small = frame.small()
+                new_scene = before is not None and distance(before, small) > cuts
+                before = small
+            clip = sampler.step(frame.stamp, new_scene)
+            if sampler.done:
+                break
+            if clip is None:
+                yield None
+                continue
+            apart = None
+            if video.min_distance:
+                small = frame.small()
+                if kept and kept[0] == clip:
+                    apart = distance(kept[1], small)
+                    if apart < video.min_distance:
+                        yield None
+                        continue
+                kept = clip, small
+            yield Sample(clip, frame.stamp.frame, frame.timestamp_s, apart, frame)
+        for damage in source.damages:
+            start = source.breaks_off if damage.until is None else damage.until
+            if (start is None or start >= begin) and (end is None or damage.after < end):
+                yield damage.shifted(source.start)
+
+
+@contextmanager
+def opened(item: Item, files: Files, spec: InputsSpec) -> Iterator[Video | Stills | Animation]:
+    """The video, whatever it is.
+
+    Raises:
+        VideoError: it is no video, or has too many pixels.
+        OSError, ValueError: it cannot be read.
+    """
+    assert spec.video
+    if item.frames is not None:
+        assert spec.video.frame_rate
+        rate, upright = exact(spec.video.frame_rate), spec.exif == "apply"
+        yield Stills(item.frames, rate, spec.max_pixels, files, upright=upright)
+    elif (item.archive or item.uri).lower().endswith(".webp"):
+        yield _checked(Animation(files.read(item)), spec)
+    else:
+        with files.open(item) as (file, size), open_video(file, size, spec.max_pixels) as video:
+            yield _checked(video, spec)
+
+
+def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """The mean absolute difference of two shrunk frames, from 0 to 1."""
+    return float(np.abs(one.astype(np.int16) - other).mean()) / 255
+
+
+def missing(damage: Damage) -> Result:
+    """The error that stands for frames that cannot be had."""
+    start = "from its start" if damage.after < 0 else f"after {float(damage.after):.3f} s"
+    until = "to its end" if damage.until is None else f"until {float(damage.until):.3f} s"
+    at = Moment(None, max(0.0, float(damage.after)))
+    return Result(error=f"frames are missing {start} {until}: {damage.reason}", moment=at)
+
+
+def _checked(video: Source, spec: InputsSpec) -> Source:
+    if video.width * video.height > spec.max_pixels:
+        raise VideoError(
+            f"too many pixels: {video.width} x {video.height} are more than "
+            f"max_pixels={spec.max_pixels}"
+        )
+    return video
+
+
+def _bounds(
+    video: VideoSpec, piece: Piece, source: Video | Stills | Animation
+) -> tuple[Fraction, Fraction | None]:
+    """Seconds from the first frame at which a piece begins and ends."""
+    if piece == WHOLE:
+        return Fraction(0), None
+    assert not isinstance(source, Animation)
+    unit = unit_s(video, source.frame_s)
+    assert unit is not None
+    return piece.first * unit, None if piece.last is None else piece.last * unit
+
+
+def _joined(clip: list[Result], video: VideoSpec) -> Result:
+    """One result of the frames of a clip, filled up to as many as the model wants."""
+    assert video.clip
+    moments = [each.moment for each in clip if each.moment]
+    shown = tuple((moment.frame_index or 0, moment.timestamp_s) for moment in moments)
+    pixels = [each.pixels for each in clip if each.pixels is not None]
+    for n in range(len(pixels), video.clip.frames):
+        pixels.append(pixels[-1] if video.clip.short == "pad" else pixels[n % len(clip)])
+    return clip[0]._replace(pixels=np.stack(pixels), moment=Moment(*shown[0], shown))

@@ -1,0 +1,186 @@
+"""Videos that are no streams: frames in image files, so many a second, and animated WebP."""
+
+import io
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from paliflow.configs.base import SpecError
+from paliflow.configs.video import VideoSpec
+from paliflow.jobs.media.pixels import Files, decode, unreadable
+from paliflow.jobs.media.video.container import SMALL, Damage, VideoError
+from paliflow.jobs.media.video.sampling import Stamp, Target
+from paliflow.jobs.runs.item import Item
+
+
+def taken_apart(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
+    """Items that are each the frames of one video: neighbours with the same id, or in one folder.
+
+    A folder's are in the order of the numbers in their names, a group's in that of their rows.
+
+    Raises:
+        SpecError: a group's rows do not follow each other.
+    """
+    grouped = video.group_column is not None
+    seen: set[str] = set()
+    for (key, _), group in groupby(
+        images, lambda item: (item.id if grouped else posixpath.dirname(item.uri), item.roots)
+    ):
+        frames = list(group)
+        if key in seen:
+            raise SpecError(
+                f"the frames of {key!r} are in several places; sort the manifest, so that those "
+                "of a video follow each other"
+            )
+        seen.add(key or "")
+        uris = [item.uri for item in frames if item.uri]
+        if not grouped:
+            uris.sort(key=_by_number)
+        yield frames[0]._replace(uri=posixpath.dirname(uris[0]) if uris else "", frames=tuple(uris))
+
+
+class Still(NamedTuple):
+    """One frame."""
+
+    stamp: Stamp
+    timestamp_s: float
+    """Its number over the rate."""
+    image: Image.Image
+
+    def upright(self) -> Image.Image:
+        """As RGB."""
+        return self.image
+
+    def reduced(self, size: int) -> Image.Image:
+        """As it is, for no time would be saved."""
+        return self.image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.size
+
+    def small(self) -> NDArray[np.uint8]:
+        """uint8 [SMALL, SMALL, 3]."""
+        return np.asarray(self.image.resize((SMALL, SMALL), Image.Resampling.BOX))
+
+
+class Stills:
+    """The frames of a video in their order; only those that matter are read."""
+
+    tabled = True
+
+    def __init__(
+        self,
+        uris: Sequence[str],
+        rate: Fraction,
+        max_pixels: int,
+        files: Files,
+        *,
+        upright: bool = True,
+    ) -> None:
+        self._uris, self._rate = uris, rate
+        self._max_pixels, self._files, self._upright = max_pixels, files, upright
+        self.damages: list[Damage] = []
+        """What `frames` has come over so far."""
+
+    breaks_off: Fraction | None = None
+    start = Fraction(0)
+
+    @property
+    def frame_s(self) -> Fraction:
+        """Seconds from frame to frame."""
+        return 1 / self._rate
+
+    def measure(self) -> Fraction:
+        """Seconds of the video."""
+        return len(self._uris) / self._rate
+
+    def frames(self, target: Callable[[], Target], *, only_keys: bool = False) -> Iterator[Still]:
+        """As `Video.frames`."""
+        assert not only_keys
+        good, trouble = Fraction(-1), None
+        for index, uri in enumerate(self._uris):
+            time = index / self._rate
+            goal = target()
+            if (goal.time or 0) > time or (goal.frame or 0) > index:
+                continue
+            try:
+                content = self._files.read(Item(uri))
+                decoded = decode(content, self._max_pixels, upright=self._upright)
+            except (OSError, ValueError) as error:
+                decoded = unreadable(error)
+            if isinstance(decoded, str):
+                trouble = trouble or f"{uri.rpartition('/')[2]}: {decoded}"
+                continue
+            if trouble:
+                self.damages.append(Damage(good, time, trouble))
+                trouble = None
+            good = time
+            yield Still(Stamp(index, time), float(time), decoded.image)
+        if trouble:
+            self.damages.append(Damage(good, None, trouble))
+
+
+def _by_number(uri: str) -> list[tuple[int, str]]:
+    """Sorts frame2 before frame10, and numbers of any length."""
+    pieces = re.split(r"0*([0-9]+)", posixpath.basename(uri))
+    return [(len(piece) if n % 2 else -1, piece) for n, piece in enumerate(pieces)]
+
+
+class Animation:
+    """An animated WebP, which FFmpeg does not read; its frames are decoded one by one."""
+
+    breaks_off: Fraction | None = None
+    start = Fraction(0)
+
+    def __init__(self, content: bytes) -> None:
+        """
+        Raises:
+            VideoError: it is none, or broken.
+        """
+        try:
+            self._image = Image.open(io.BytesIO(content), formats=["WEBP"])
+        except (OSError, ValueError, SyntaxError) as error:
+            raise VideoError(f"truncated or broken WebP: {error}") from None
+        self.width, self.height = self._image.size
+        self.damages: list[Damage] = []
+        """What `frames` has come over so far."""
+
+    def measure(self) -> Fraction:
+        """Seconds until the last frame ends."""
+        time = Fraction(0)
+        for index in range(self._frames):
+            self._image.seek(index)
+            self._image.load()
+            time += self._lasts
+        return time
+
+    def frames(self, target: Callable[[], Target], *, only_keys: bool = False) -> Iterator[Still]:
+        """As `Video.frames`, none left out."""
+        time = Fraction(0)
+        for index in range(self._frames):
+            try:
+                self._image.seek(index)
+                image = self._image.convert("RGB")
+            except (OSError, EOFError, SyntaxError) as error:
+                self.damages.append(Damage(time if index else Fraction(-1), None, str(error)))
+                return
+            yield Still(Stamp(index, time, True), float(time), image)
+            time += self._lasts
+
+    @property
+    def _frames(self) -> int:
+        return getattr(self._image, "n_frames", 1)
+
+    @property
+    def _lasts(self) -> Fraction:
+        """Seconds for which the current frame is shown."""
+        return Fraction(self._image.info.get("duration", 0) or 100, 1000)

@@ -1,0 +1,130 @@
+"""Rows to Parquet parts: one part a shard, created only if absent, telling what it holds."""
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from paliflow import storage
+from paliflow.configs import AnnotateSpec
+from paliflow.configs.base import SpecError
+from paliflow.configs.schema import ANNOTATIONS
+
+REASONS = 20
+"""As many different errors are counted; most messages name no file, so that they repeat."""
+_BLOCK = 1024
+"""Footers that are asked for at once."""
+_PART = re.compile(r"part-(\d{5,})\.parquet")
+
+
+class Part(NamedTuple):
+    """What a part's footer says."""
+
+    rows: int
+    inputs: int
+    failed: int
+    """Inputs with a row of status `error`."""
+    errors: int
+    """Rows with status `error`."""
+    reasons: dict[str, int]
+    """How many rows have each error."""
+    cut: int
+    """Rows whose answer ended at `max_new_tokens`."""
+    checkpoint_sha256: str
+    committed: datetime
+
+
+def commit_part(
+    run: str,
+    shard: int,
+    rows: Sequence[Mapping[str, Any]],
+    spec: AnnotateSpec,
+    about: Mapping[str, str],
+    columns: pa.Schema = ANNOTATIONS,
+) -> bool:
+    """Writes the rows of one shard as its part.
+
+    Args:
+        run: the run's folder.
+        shard: the part's number.
+        rows: by `columns`; those left out are null.
+        spec: how to write.
+        about: what else the file shall say of itself; keys get the prefix `paliflow.`. It needs
+            `inputs`, `failed` and `checkpoint_sha256`.
+        columns: of the part, with what else it says of itself.
+
+    Returns:
+        False if the part was there already; the rows are dropped then.
+    """
+    reasons = Counter(row["error"] for row in rows if row["status"] == "error")
+    metadata = {
+        **about,
+        "shard": str(shard),
+        "errors": str(reasons.total()),
+        "reasons": json.dumps(dict(reasons.most_common(REASONS))),
+        "cut": str(sum(row.get("finished") is False for row in rows)),
+        "committed": datetime.now(UTC).isoformat(),
+    }
+    named = {f"paliflow.{key}": text for key, text in metadata.items()}
+    schema = columns.with_metadata({**columns.metadata, **named})
+    file = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema),
+        file,
+        row_group_size=spec.row_group_size,
+        compression="zstd",
+        compression_level=spec.compression_level,
+    )
+    return storage.commit_if_absent(part_uri(run, shard), file)
+
+
+def read_part(run: str, shard: int) -> Part:
+    """Reads a part's footer.
+
+    Raises:
+        FileNotFoundError: the part is not there.
+        SpecError: it is no part of a run, or broken.
+    """
+    uri = part_uri(run, shard)
+    try:
+        with storage.open_binary(uri) as file:
+            footer = pq.read_metadata(file)
+        said = footer.metadata
+        return Part(
+            footer.num_rows,
+            int(said[b"paliflow.inputs"]),
+            int(said[b"paliflow.failed"]),
+            int(said[b"paliflow.errors"]),
+            json.loads(said[b"paliflow.reasons"]),
+            int(said.get(b"paliflow.cut", 0)),  # older versions did not count them
+            said[b"paliflow.checkpoint_sha256"].decode(),
+            datetime.fromisoformat(said[b"paliflow.committed"].decode()),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise SpecError(f"{uri} is no part of a run, or broken: {error}") from None
+
+
+def read_parts(run: str, shards: Sequence[int]) -> Iterator[Part]:
+    """Reads the footers of several parts at once; in order, streamed."""
+    with ThreadPoolExecutor(16) as pool:
+        for start in range(0, len(shards), _BLOCK):
+            yield from pool.map(partial(read_part, run), shards[start : start + _BLOCK])
+
+
+def present_parts(run: str) -> set[int]:
+    """The shards whose parts are there."""
+    names = (entry.uri.removeprefix(f"{run}/") for entry in storage.list_files(run))
+    return {int(found[1]) for name in names if (found := _PART.fullmatch(name))}
+
+
+def part_uri(run: str, shard: int) -> str:
+    """Where a shard's part lies."""
+    return f"{run}/part-{shard:05d}.parquet"

@@ -1,0 +1,57 @@
+"""What a run's parts say that they hold, added up and compared with its plan."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from paliflow.configs.run import ModelSpec
+from paliflow.jobs.runs.error_limits import ErrorLimits
+from paliflow.jobs.runs.parts import REASONS, read_parts
+from paliflow.jobs.runs.plan import Plan
+
+
+class Totals(NamedTuple):
+    """What all parts of a run hold."""
+
+    rows: int
+    errors: int
+    """Rows with status `error`."""
+    cut: int
+    """Rows whose answer ended at `max_new_tokens`."""
+    error_reasons: dict[str, int]
+    """The most common errors and how many rows have them."""
+    checkpoints: frozenset[str]
+    """The digests of the weights that answered; one, unless the file was changed meanwhile."""
+
+
+def add_up(run: str, plan: Plan, spec: ModelSpec) -> Totals:
+    """Adds up what the footers of a run's parts say.
+
+    Args:
+        run: the run's folder.
+        plan: the run's plan, all of whose parts are there.
+        spec: how many inputs may fail.
+
+    Raises:
+        ErrorLimitError: too many inputs have failed.
+        RuntimeError: the parts do not hold what the plan lists.
+    """
+    inputs = rows = errors = cut = 0
+    reasons: Counter[str] = Counter()
+    checkpoints = set()
+    limits = ErrorLimits(spec)
+    for part in read_parts(run, range(plan.shards)):
+        inputs += part.inputs
+        rows += part.rows
+        errors += part.errors
+        cut += part.cut
+        reasons.update(part.reasons)
+        checkpoints.add(part.checkpoint_sha256)
+        limits.add(part.inputs, part.failed, part.reasons)
+    if inputs != plan.inputs or plan.rows not in (None, rows):
+        raise RuntimeError(
+            f"the parts of {run} have {rows} rows of {inputs} inputs; its plan makes {plan.rows} "
+            f"of {plan.inputs}"
+        )
+    limits.check()
+    common = dict(reasons.most_common(REASONS))
+    return Totals(rows, errors, cut, common, frozenset(checkpoints))

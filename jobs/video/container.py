@@ -42,7 +42,9 @@ _SIGN_EVERY = 32
 class Video:
     """An open file. Use `open_video`."""
 
-    def __init__(self, container: Any, size: int, announced: int | None, max_pixels: int) -> None:
+    def __init__(
+        self, container: Any, file: BinaryIO, size: int, announced: int | None, max_pixels: int
+    ) -> None:
         """
         Raises:
             VideoError: it has no video stream, or one that cannot be decoded.
@@ -55,7 +57,7 @@ class Video:
         if (entries := len(stream.index_entries)) > size:
             raise VideoError(f"its table has {entries} frames, more than the file has bytes")
         self._container, self._stream = container, stream
-        self._size, self._announced = size, announced
+        self._file, self._size, self._announced = file, size, announced
         self._max_pixels = max_pixels
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(max_pixels)}
@@ -268,7 +270,13 @@ class Video:
     def _packets(self) -> Packets:
         index = read_index(self._stream, self._container.format.name)
         return Packets(
-            self._container, self._stream, self._table, index, self._size, self._announced
+            self._container,
+            self._stream,
+            self._table,
+            index,
+            self._file,
+            self._size,
+            self._announced,
         )
 
     def _too_large(self, picture: av.VideoFrame) -> str:
@@ -306,7 +314,7 @@ def open_video(file: BinaryIO, size: int, max_pixels: int) -> Iterator[Video]:
     except FFmpegError as error:
         raise VideoError(f"not a video, or without its header: {plain(error)}") from None
     with container:
-        yield Video(container, size, announced, max_pixels)
+        yield Video(container, buffered, size, announced, max_pixels)
 
 
 def _is_beyond(stamp: Stamp, target: Target) -> bool:

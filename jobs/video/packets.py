@@ -2,17 +2,20 @@
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from av.error import FFmpegError
 
 from paliflow.jobs.video.damage import VideoError
+from paliflow.jobs.video.lengths import is_filled
 from paliflow.jobs.video.table import Table
 
 _GAP = 512
-"""Bytes between two packets of Matroska, whose own headers are some tens, that mean damage."""
+"""Bytes between two packets of Matroska, whose own headers are some tens, that may be damage."""
 _TAIL = 4096
 """Bytes after the last one that may be its index, if they are not a tenth of the file."""
+_TRACK_AND_TIME = 4
+"""Bytes of a block of Matroska from the place of a packet to its first byte."""
 _JOINED = 2
 """Packets that FFmpeg may give between one that it marks for a join and the keyframe after it."""
 _FAR = 32
@@ -47,6 +50,7 @@ class Packets:
         stream: Any,
         table: Table,
         index: dict[int, tuple[int, int]],
+        file: BinaryIO,
         size: int,
         announced: int | None,
     ) -> None:
@@ -56,12 +60,13 @@ class Packets:
             stream: of it.
             table: of the stream, or empty.
             index: an AVI's, or empty.
-            size: of the file in bytes.
+            file: that the container reads.
+            size: of it in bytes.
             announced: by its header; None where that says nothing.
         """
         self._container, self._stream = container, stream
         self._table, self._index = table, index
-        self._size, self._announced = size, announced
+        self._file, self._size, self._announced = file, size, announced
         rate, base = stream.average_rate or 25, stream.time_base
         self._step = max(1, round(1 / (rate * base))) if base else 1
         """Ticks from frame to frame on average."""
@@ -161,7 +166,8 @@ class Packets:
                 yield Break(plain(error))
                 break
             if packet.size and packet.pos is not None:
-                if closed and end is not None and packet.pos - end > _GAP:
+                far = closed and end is not None and packet.pos - end > _GAP
+                if far and not is_filled(self._file, end + _TRACK_AND_TIME, packet.pos):
                     yield Break(DAMAGED)
                 end = packet.pos + packet.size
             if (place := self._index.get(packet.pos)) is not None:
@@ -175,7 +181,10 @@ class Packets:
                 yield packet
         if end is not None and not self._table.times:
             whole = max(self._announced or 0, self._size)
-            if whole > self._size or (matroska and whole - end > max(_TAIL, whole // 10)):
+            tail = matroska and whole - end > max(_TAIL, whole // 10)
+            if whole > self._size or (
+                tail and not is_filled(self._file, end + _TRACK_AND_TIME, whole)
+            ):
                 yield Break("the file breaks off or is damaged up to its end")
 
 

@@ -196,7 +196,13 @@ def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 
 def missing(damage: Damage) -> Result:
-    """The error that stands for frames that cannot be had."""
+    """The error that stands for frames that cannot be had, or for a clock that was mended."""
+    if damage.mended and damage.until is not None:
+        time = float(damage.until)
+        return Result(
+            error=f"times run on from {time:.3f} s, where {damage.reason}",
+            moment=Moment(None, time),
+        )
     start = "from its start" if damage.after < 0 else f"after {float(damage.after):.3f} s"
     until = "to its end" if damage.until is None else f"until {float(damage.until):.3f} s"
     at = Moment(None, max(0.0, float(damage.after)))

@@ -1,6 +1,7 @@
 """One decoded frame as it is shown: upright, whole, and small where that is enough."""
 
 import struct
+from fractions import Fraction
 from typing import NamedTuple
 
 import av
@@ -15,6 +16,9 @@ SMALL = 32
 """Pixels of the side of what frames are shrunk to for comparison."""
 _SKEW = 0.02
 """A display matrix that turns by less than this, in radians, beyond a right angle turns by that."""
+_UNSPECIFIED = 2
+_MATRICES = {8: _UNSPECIFIED, 10: 9, **dict.fromkeys(range(11, 18), _UNSPECIFIED)}
+"""Instead of matrix coefficients (ITU-T H.273) that FFmpeg does not convert, others near them."""
 _TURNS = {
     (False, True, False): Image.Transpose.FLIP_LEFT_RIGHT,
     (False, False, True): Image.Transpose.FLIP_TOP_BOTTOM,
@@ -41,7 +45,7 @@ class Frame(NamedTuple):
 
     def upright(self) -> Image.Image:
         """As RGB, turned and mirrored as the file says that it is to be shown."""
-        return self._turned(self.picture.to_ndarray(format="rgb24"))
+        return self._turned(_plain(self.picture).to_ndarray(format="rgb24"))
 
     def reduced(self, size: int) -> Image.Image:
         """As `upright`, by a whole factor smaller where that leaves `size` pixels both ways.
@@ -63,19 +67,35 @@ class Frame(NamedTuple):
 
     def _scaled(self, width: int, height: int) -> NDArray[np.uint8]:
         """uint8 [height, width, 3], the average of the pixels that fall on each."""
-        picture = self.picture
-        if picture.interlaced_frame:
-            # FFmpeg scales the two fields apart and weaves them again: a comb as in the original.
-            # As RGB they are one frame, of which neighbouring lines are averaged.
-            whole = picture.to_ndarray(format="rgb24")
-            picture = av.VideoFrame.from_ndarray(whole, format="rgb24")
-        small = picture.reformat(width, height, "rgb24", interpolation="AREA")
+        small = _plain(self.picture).reformat(width, height, "rgb24", interpolation="AREA")
         return np.asarray(small.to_ndarray(), np.uint8)
 
     def _turned(self, pixels: NDArray[np.uint8]) -> Image.Image:
         image = Image.fromarray(pixels)
         turn = _TURNS.get(_turn(self.picture))
         return image if turn is None else image.transpose(turn)
+
+
+def _plain(picture: av.VideoFrame) -> av.VideoFrame:
+    """The same pixels without what keeps FFmpeg from converting and scaling them as they lie."""
+    if matrix := _MATRICES.get(picture.colorspace):
+        picture.colorspace = matrix
+    if picture.interlaced_frame:
+        # Of these it scales the two fields apart and weaves them again: the comb stays.
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=picture.width,
+            height=picture.height,
+            format=picture.format,
+            time_base=Fraction(1, 1000),
+        )
+        whole, sink = graph.add("setfield", "prog"), graph.add("buffersink")
+        source.link_to(whole)
+        whole.link_to(sink)
+        graph.configure()
+        graph.push(picture)
+        picture = graph.vpull()
+    return picture
 
 
 def _turn(picture: av.VideoFrame) -> tuple[bool, bool, bool]:

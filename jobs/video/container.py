@@ -102,7 +102,8 @@ class Video:
     @property
     def duration(self) -> Fraction:
         """Seconds from the first frame to the end of the last, by the table."""
-        return self._span(self._table.span)
+        span = self._table.span
+        return self._lasting(span[-1] - span[0] if span else 0, len(span))
 
     @property
     def breaks_off(self) -> Fraction | None:
@@ -201,20 +202,31 @@ class Video:
                 return
 
     def measure(self) -> Fraction:
-        """Seconds of the video by its frames' times, for which the whole file is read."""
+        """Seconds of the video by its frames' times, for which the whole file is read, or of one
+        with a table the end."""
         if self.tabled:
-            return self.duration
+            self._container.seek(self._table.times[-1], stream=self._stream, backward=True)
         packets = [each for each in self._packets() if isinstance(each, Coded)]
         shown = [each.ticks for each in packets if not each.packet.is_discard]
         times = [ticks for ticks in shown if ticks is not None]
-        return self._span(times) if times else len(shown) * self._step
+        if self.tabled:
+            if not times or self.breaks_off is not None:
+                return self.duration
+            return self._lasting(max(times) - self._start, self.frame_count)
+        if not times:
+            return len(shown) * self._step
+        return self._lasting(max(times) - min(times), len(times))
 
-    def _span(self, times: list[int]) -> Fraction:
-        """Seconds that frames are shown, the last as long as the others on average."""
-        if len(times) < 2:
-            return len(times) * self._step
-        span = Fraction(max(times) - min(times))
-        return (span + span / (len(times) - 1)) * self._base
+    def _lasting(self, span: int, frames: int) -> Fraction:
+        """Seconds that frames are shown, the last as long as the others on average.
+
+        Args:
+            span: ticks from the first to the last.
+            frames: how many there are.
+        """
+        if frames < 2:
+            return frames * self._step
+        return (span + Fraction(span, frames - 1)) * self._base
 
     @property
     def _step(self) -> Fraction:

@@ -157,14 +157,13 @@ class Video:
                     clock = isinstance(found, Break) and not found.lost
                     if trouble is None or (mended and not clock):
                         trouble = found.reason if isinstance(found, Break) else found
-                        mended = clock
+                        trouble, mended = self._too_large(self._stream) or trouble, clock
                     continue
                 if found.index <= last:
                     continue
-                picture = found.picture
-                if picture.width * picture.height > self._max_pixels:
+                if too_large := self._too_large(found.picture):
                     if trouble is None or mended:
-                        trouble, mended = self._too_large(picture), False
+                        trouble, mended = too_large, False
                     continue
                 if not trouble and not goal and floor is not None and found.ticks < floor:
                     last, self._previous = found.index, found
@@ -291,7 +290,10 @@ class Video:
             self._announced,
         )
 
-    def _too_large(self, picture: av.VideoFrame) -> str:
+    def _too_large(self, picture: Any) -> str | None:
+        """What is said of frames that have as many pixels as a picture, or as the stream now."""
+        if picture.width * picture.height <= self._max_pixels:
+            return None
         return (
             f"too many pixels: {picture.width} x {picture.height} are more than "
             f"max_pixels={self._max_pixels}"

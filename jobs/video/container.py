@@ -68,6 +68,7 @@ class Video:
         # AVI has no presentation times: of reordered frames it says only when they are decoded.
         self._dealt = container.format.name == "avi" and stream.codec_context.has_b_frames
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
+        self._aspect = Fraction(stream.sample_aspect_ratio or 1)
         self.damages: list[Damage] = []
         """What `frames` has come over so far."""
         self._previous: Shown | None = None
@@ -261,7 +262,8 @@ class Video:
     def _frame(self, shown: Shown) -> Frame:
         absolute = shown.ticks * self._base
         time = max(Fraction(0), absolute - self.start)
-        return Frame(Stamp(shown.index, time, shown.key), float(absolute), shown.picture)
+        stamp = Stamp(shown.index, time, shown.key)
+        return Frame(stamp, float(absolute), shown.picture, self._aspect)
 
     def _run(
         self, jump: int | None, *, only_keys: bool

@@ -13,6 +13,7 @@ from paliflow.jobs.plan import Item
 from paliflow.jobs.reading import Stored
 from paliflow.jobs.video.cutting import pieces
 from paliflow.jobs.video.damage import Damage, VideoError
+from paliflow.jobs.video.frames import sampled_frames
 from paliflow.jobs.video.reading import Sample, samples
 from paliflow.tests.jobs.test_video_frames import spec, taken
 from paliflow.tests.jobs.videos import turned, write
@@ -126,3 +127,25 @@ def test_an_encrypted_video_is_one_error_whatever_its_length(tmp_path: Path) -> 
     assert len(list(pieces([Item(str(path))], spec(segment_s=0.5)))) == 1
     with pytest.raises(VideoError, match="its frames are encrypted"):
         taken(path)
+
+
+def test_extraction_stretches_pixels_that_are_not_square_if_asked(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.mp4",
+        frames=1,
+        size=(64, 48),
+        picture_of=corner,
+        options={"x264-params": "sar=4/3"},
+    )
+    for file, aspect, stored, shown in (
+        (path, 4 / 3, (64, 48), (85, 48)),
+        (turned(path, DOWN, LEFT), 3 / 4, (48, 64), (36, 64)),
+    ):
+        for square, size in ((False, stored), (True, shown)):
+            (found,) = sampled_frames(
+                Item(str(file)), Stored(()), spec(), "png", 90, None, square_pixels=square
+            )
+            assert found is not None
+            assert found.moment is not None
+            assert (found.width, found.height) == size
+            assert found.moment.pixel_aspect == pytest.approx(1 if square else aspect)

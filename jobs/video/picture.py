@@ -2,7 +2,7 @@
 
 import struct
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -114,7 +114,8 @@ def _turn(picture: av.VideoFrame) -> tuple[bool, bool, bool]:
     One that turns by something else than right angles is taken for none.
     """
     try:
-        data = picture.side_data[Type.DISPLAYMATRIX]
+        sides: Any = picture.side_data
+        data = sides[Type.DISPLAYMATRIX]
     except KeyError:
         return _AS_IT_LIES
     except ValueError:  # the frame has other data, as Exif, that PyAV 18 has no name for

@@ -31,6 +31,11 @@ class Coded(NamedTuple):
     """When its frame is shown, an AVI's: decoded; None where the file does not say."""
     number: int | None
     """Of its frame in decoding order, where the container's table or index says it."""
+    key: bool
+    """Whether its frame is coded by itself."""
+    decoded: int | None
+    """When its frame is decoded, before which no later packet's frame is shown; None where the
+    file does not say."""
 
 
 class Break(NamedTuple):
@@ -89,7 +94,7 @@ class Packets:
                 continue
             number, ticks = self._place(packet)
             if ticks is None or packet.is_discard:
-                yield Coded(packet, ticks, number)
+                yield Coded(packet, ticks, number, packet.is_keyframe, None)
                 continue
             ticks += shift
             if latest is not None and not self._table.times:
@@ -105,7 +110,8 @@ class Packets:
                     ticks += back + self._step
             latest = ticks if latest is None else max(latest, ticks)
             decoded = packet.dts
-            yield Coded(packet, ticks, number)
+            when = None if decoded is None else decoded + shift
+            yield Coded(packet, ticks, number, packet.is_keyframe, when)
 
     def _place(self, packet: Any) -> tuple[int | None, int | None]:
         """The number of a packet's frame and its time, as far as they are known."""

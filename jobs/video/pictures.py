@@ -37,8 +37,8 @@ class Shown(NamedTuple):
 class _Key(NamedTuple):
     """A keyframe that was decoded by itself, until all is read that is shown before it."""
 
-    number: int
     mark: tuple[int, int]
+    """Its time and its packet's number."""
     coded: Coded
     picture: av.VideoFrame
 
@@ -106,9 +106,9 @@ class Pictures:
                 yield each
                 continue
             number = self._note(each)
-            while held and number >= held[0].number + _BEHIND:
+            while held and _all_known(held[0], number, each):
                 yield self._placed(held.pop(0))
-            if not each.packet.is_keyframe or number not in self._sent or each.ticks is None:
+            if not each.key or number not in self._sent or each.ticks is None:
                 continue
             try:
                 pictures = self._codec.decode(each.packet) + self._codec.decode(None)
@@ -119,12 +119,12 @@ class Pictures:
             if pictures and pictures[0].is_corrupt:
                 yield "a damaged frame"
             elif pictures:
-                held.append(_Key(number, (each.ticks, number), each, pictures[0]))
+                held.append(_Key((each.ticks, number), self._sent[number], pictures[0]))
         yield from map(self._placed, held)
 
     def _placed(self, key: _Key) -> Shown:
-        self._seek_place(key.number, key.mark, key.coded, anew=True)
-        del self._waiting[: bisect_left(self._waiting, (key.mark[0], key.number + 1))]
+        self._seek_place(key.mark, key.coded, anew=True)
+        del self._waiting[: bisect_left(self._waiting, (key.mark[0], key.mark[1] + 1))]
         index, self._next = self._next, self._next + 1
         return Shown(index, key.mark[0], True, key.picture)
 
@@ -135,7 +135,7 @@ class Pictures:
         packet.pts = number
         if packet.is_discard or (self._codec.name == "vp8" and not bytes(packet)[0] & _SHOWN):
             return number
-        self._sent[number] = coded
+        self._sent[number] = coded._replace(packet=None)
         self._sent.pop(number - _REMEMBERED, None)
         if coded.ticks is not None and self._dealt:
             heappush(self._times, coded.ticks)
@@ -169,7 +169,7 @@ class Pictures:
         """A picture in its place; None for one that was made from what is missing."""
         number = picture.pts
         coded = None if number is None else self._sent.pop(number, None)
-        key = bool(picture.key_frame or (coded and coded.packet.is_keyframe))
+        key = bool(picture.key_frame or (coded and coded.key))
         if self._anew and not key:
             return None
         if coded is None or number is None or coded.ticks is None or self._dealt:
@@ -179,7 +179,7 @@ class Pictures:
             if self._first and mark < self._first:
                 return None
             if self._adrift:
-                self._seek_place(number, mark, coded, anew=self._anew)
+                self._seek_place(mark, coded, anew=self._anew)
                 self._first = mark if self._anew else None
             del self._waiting[: bisect_left(self._waiting, (coded.ticks, number + 1))]
             ticks = coded.ticks
@@ -188,18 +188,17 @@ class Pictures:
         index, self._next = self._next, self._next + 1
         return Shown(index, ticks, key, picture)
 
-    def _seek_place(self, number: int, mark: tuple[int, int], coded: Coded, *, anew: bool) -> None:
+    def _seek_place(self, mark: tuple[int, int], coded: Coded, *, anew: bool) -> None:
         """Sets the index of the next picture, before which some may be missing.
 
         Args:
-            number: of its packet.
-            mark: its time and number.
-            coded: its packet.
+            mark: its time and the number of its packet.
+            coded: that packet.
             anew: whether it is the first, of which all is known that is shown before it.
         """
         place = bisect_left(self._waiting, mark)
         if anew and coded.number is not None:
-            later = sum(each > number for _, each in self._waiting[:place])
+            later = sum(each > mark[1] for _, each in self._waiting[:place])
             before = self._table.before[coded.number] if self._table.before else coded.number
             self._next = before + later
         else:
@@ -222,3 +221,10 @@ class Pictures:
                 self.estimated = True
             self._lost = False
         return heappop(self._times) if self._times else self._next * self._step
+
+
+def _all_known(key: _Key, number: int, coded: Coded) -> bool:
+    """Whether every packet was read that is shown before a keyframe, when another has come."""
+    if coded.decoded is not None and coded.decoded >= key.mark[0]:
+        return True
+    return number >= key.mark[1] + _BEHIND

@@ -21,6 +21,7 @@ from PIL import Image
 
 from paliflow.jobs.video.lengths import HEAD, announced_size
 from paliflow.jobs.video.sampling import Stamp, Target
+from paliflow.jobs.video.wholeness import SilentDamage, is_cut_box, is_cut_ogg
 
 # fmt: off
 VIDEO_SUFFIXES = (
@@ -134,7 +135,9 @@ class _Table(NamedTuple):
 class Video:
     """An open file. Use `open_video`."""
 
-    def __init__(self, container: Any, size: int, announced: int | None, max_pixels: int) -> None:
+    def __init__(
+        self, container: Any, file: BinaryIO, size: int, announced: int | None, max_pixels: int
+    ) -> None:
         """
         Raises:
             VideoError: it has no video stream, or one that cannot be decoded.
@@ -146,7 +149,7 @@ class Video:
             raise VideoError("its codec is unknown")
         if (entries := len(stream.index_entries)) > size:
             raise VideoError(f"its table has {entries} frames, more than the file has bytes")
-        self._container, self._stream = container, stream
+        self._container, self._stream, self._file = container, stream, file
         self._size, self._announced = size, announced
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(max_pixels)}
@@ -154,7 +157,8 @@ class Video:
         self._start = stream.start_time
         self.start = (self._start or 0) * self._base
         """Seconds at which the first frame is shown."""
-        self._avi = container.format.name == "avi"
+        self._format: str = container.format.name
+        self._avi = self._format == "avi"
         # It has no presentation times: of reordered frames it says only that there are so many.
         self._counted = self._avi and stream.codec_context.has_b_frames
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
@@ -392,6 +396,7 @@ class Video:
     def _packets(self) -> Iterator[Any]:
         """The stream's packets; in between, what is wrong, and None where decoding begins anew."""
         end: int | None = None  # of the last packet in the file
+        silent = SilentDamage(self._format)
         last: int | None = None  # of the packets that an AVI's index has
         matroska = self._container.format.name.startswith("matroska")
         # An alpha channel lies between the packets, and is not counted with them.
@@ -413,15 +418,24 @@ class Video:
                 if last is not None and number > last + 1:
                     yield from self._drained("a damaged part of the file")
                 last = number
-            if packet.stream.index != self._stream.index or _is_nothing(packet):
+            if packet.stream.index != self._stream.index:
                 continue
-            if packet.is_corrupt:
+            if silent.lies_before(packet):
+                yield from self._drained("a damaged part of the file")
+            if _is_nothing(packet):
+                continue
+            if packet.is_corrupt or silent.lies_in(packet):
                 yield from self._drained("a damaged part of the file")
             elif not _is_last(packet):
                 yield packet
         if self._size is not None and end is not None and not self.tabled:
             whole = max(self._announced or 0, self._size)
-            if whole > self._size or (matroska and whole - end > max(_TAIL, whole // 10)):
+            cut = whole > self._size or (matroska and whole - end > max(_TAIL, whole // 10))
+            if self._format.startswith(_TABLED):
+                cut = is_cut_box(self._file, end, self._size)
+            elif self._format == "ogg":
+                cut = is_cut_ogg(self._file, self._size)
+            if cut:
                 yield from self._drained("the file breaks off or is damaged up to its end")
         yield av.Packet()
 
@@ -460,7 +474,7 @@ def open_video(file: BinaryIO, size: int, max_pixels: int) -> Iterator[Video]:
     except FFmpegError as error:
         raise VideoError(f"not a video, or without its header: {_plain(error)}") from None
     with container:
-        yield Video(container, size, announced, max_pixels)
+        yield Video(container, buffered, size, announced, max_pixels)
 
 
 def _is_beyond(stamp: Stamp, target: Target) -> bool:

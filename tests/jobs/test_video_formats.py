@@ -5,12 +5,17 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import av
 import pytest
+from av.video.stream import VideoStream
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from paliflow.jobs.sources import items
 from paliflow.jobs.video.container import VIDEO_SUFFIXES, Damage, VideoError
 from paliflow.jobs.video.reading import Sample
+from paliflow.jobs.video.wholeness import is_whole_image
 from paliflow.tests.jobs.test_video_frames import numbers, spec, taken
 from paliflow.tests.jobs.videos import draw, write
 
@@ -78,3 +83,84 @@ def test_count_of_a_webp_with_a_long_still_picture_is_what_is_shown_then(tmp_pat
     path = webp(tmp_path / "a.webp", [40, 40, 40, 2000, 40, 40, 40])
     found = taken(path, count=8)
     assert numbers(found) == [(n, n) for n in (0, 3, 3, 3, 3, 3, 3, 3)]
+
+
+def gif(path: Path) -> Path:
+    first, *others = [Image.fromarray(draw(n)) for n in range(12)]
+    first.save(path, save_all=True, append_images=others, duration=40)
+    return path
+
+
+def test_a_cut_gif_gives_its_whole_pictures_and_says_where_it_breaks_off(tmp_path: Path) -> None:
+    path = gif(tmp_path / "a.gif")
+    assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(12)]
+    content = path.read_bytes()
+    for share in (0.5, 0.75, 0.95):
+        path.write_bytes(content[: int(len(content) * share)])
+        *found, damage = taken(path, every_frames=1)
+        assert 2 < len(found) < 12
+        assert numbers(found) == [(n, n) for n in range(len(found))]
+        assert isinstance(damage, Damage)
+        assert (damage.after, damage.until) == (Fraction(len(found) - 1, 25), None)
+    path.write_bytes(content[:-1])  # a trailer that is missing is no loss
+    assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(12)]
+
+
+def test_of_a_damaged_gif_no_picture_is_shown_in_which_some_is_missing(tmp_path: Path) -> None:
+    path = gif(tmp_path / "a.gif")
+    content = path.read_bytes()
+    fifth = [n for n in range(len(content)) if content[n : n + 3] == b"!\xf9\4"][4]
+    path.write_bytes(content[: fifth + 30] + bytes(40) + content[fifth + 70 :])
+    *found, damage = taken(path, every_frames=1)
+    assert numbers(found)[:4] == [(n, n) for n in range(4)]
+    assert isinstance(damage, Damage)
+    assert damage.after == Fraction(3, 25)
+
+
+@given(st.binary(max_size=60), st.integers(0, 1000))
+def test_whatever_a_packet_of_a_gif_holds_it_is_whole_or_not(noise: bytes, at: int) -> None:
+    assert is_whole_image(b"GIF89a" + noise) in (True, False)
+    assert is_whole_image(noise) in (True, False)
+
+
+def test_a_fragmented_mp4_that_is_cut_before_the_next_pictures_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "10", "bf": "0"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = 64, 48
+        for _ in range(40):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert len(taken(path, every_frames=1)) == 40
+    moof = content.index(b"moof", content.index(b"moof", content.index(b"moof") + 4) + 4) - 4
+    mdat = content.index(b"mdat", moof) - 4
+    for cut in (moof + 2, moof + 30, mdat, mdat + 4, mdat + 8):
+        path.write_bytes(content[:cut])
+        *found, damage = taken(path, every_frames=1)
+        assert 10 < len(found) < 30
+        assert isinstance(damage, Damage)
+        assert (damage.after, damage.until) == (Fraction(len(found) - 1, 25), None)
+    path.write_bytes(content[:moof])  # where a fragment ends it is whole, for all that it says
+    assert len(taken(path, every_frames=1)) == len(found)
+
+
+def test_an_ogg_that_is_cut_or_lacks_pages_says_so(tmp_path: Path) -> None:
+    content = Path(__file__, "../../data/theora.ogv").resolve().read_bytes()
+    path = tmp_path / "a.ogv"
+    path.write_bytes(content)
+    # Three of 25 frames are empty packets: they show what was shown before.
+    assert [s.frame for s in taken(path, every_frames=1) if isinstance(s, Sample)] == [*range(22)]
+    pages = [n for n in range(len(content)) if content[n : n + 4] == b"OggS"]
+    for cut in (pages[-3], pages[-2] + 9, pages[-1], pages[-1] + 40, len(content) - 1):
+        path.write_bytes(content[:cut])
+        *found, damage = taken(path, every_frames=1)
+        assert 10 < len(found) < 22
+        assert isinstance(damage, Damage)
+        assert isinstance(found[-1], Sample)
+        assert (float(damage.after), damage.until) == (found[-1].timestamp_s, None)
+    path.write_bytes(content[: pages[4]] + content[pages[5] :])
+    damages = [each for each in taken(path, every_frames=1) if isinstance(each, Damage)]
+    assert len(damages) == 1
+    assert damages[0].until is not None

@@ -162,10 +162,7 @@ class Animation:
 
     def measure(self) -> Fraction:
         """Seconds until the last frame that is there ends."""
-        time = Fraction(0)
-        for _, time in self._shown():
-            pass
-        return time
+        return max((end for _, end in self._shown()), default=Fraction(0))
 
     def frames(self, target: Callable[[], Target], *, only_keys: bool = False) -> Iterator[Still]:
         """As `Video.frames`, none left out."""

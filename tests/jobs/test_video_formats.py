@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from av.video.stream import VideoStream
 from hypothesis import given
@@ -129,8 +130,9 @@ def test_a_fragmented_mp4_that_is_cut_before_the_next_pictures_says_so(tmp_path:
         stream = container.add_stream("libx264", rate=25, options={"g": "10", "bf": "0"})
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = 64, 48
-        for _ in range(40):
-            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        for number in range(40):
+            picture = np.full((48, 64, 3), 5 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     content = path.read_bytes()
     assert len(taken(path, every_frames=1)) == 40
@@ -139,7 +141,7 @@ def test_a_fragmented_mp4_that_is_cut_before_the_next_pictures_says_so(tmp_path:
     for cut in (moof + 2, moof + 30, mdat, mdat + 4, mdat + 8):
         path.write_bytes(content[:cut])
         *found, damage = taken(path, every_frames=1)
-        assert 10 < len(found) < 30
+        assert len(found) == 20
         assert isinstance(damage, Damage)
         assert (damage.after, damage.until) == (Fraction(len(found) - 1, 25), None)
     path.write_bytes(content[:moof])  # where a fragment ends it is whole, for all that it says

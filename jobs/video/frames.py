@@ -9,7 +9,8 @@ from PIL import Image
 from paliflow.configs.run import InputsSpec
 from paliflow.jobs.item import Item
 from paliflow.jobs.pixels import Files, Length, Moment, Result, jpeg, unreadable
-from paliflow.jobs.video.container import Damage, Video, VideoError
+from paliflow.jobs.video.container import Video
+from paliflow.jobs.video.damage import Damage, VideoError
 from paliflow.jobs.video.reading import missing, opened, samples
 from paliflow.jobs.video.sampling import Target
 
@@ -86,6 +87,7 @@ def length(item: Item, files: Files, spec: InputsSpec) -> Result:
         with opened(item, files, spec) as source:
             if not isinstance(source, Video) or not source.tabled:
                 return Result(error="it has no table of its frames")
+            source.check()
             frames, seconds = source.frame_count, source.duration
     except VideoError as error:
         return Result(error=str(error))

@@ -16,7 +16,8 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.video import VideoSpec
 from paliflow.jobs.item import Item
 from paliflow.jobs.pixels import Files, decode, unreadable
-from paliflow.jobs.video.container import SMALL, Damage, VideoError
+from paliflow.jobs.video.damage import Damage, VideoError
+from paliflow.jobs.video.picture import SMALL
 from paliflow.jobs.video.sampling import Stamp, Target
 
 _CHUNK_HEADER = 8

@@ -1,5 +1,6 @@
 """Whether the parts of a file are whole, where FFmpeg does not tell: GIF, fragmented MP4, Ogg."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
@@ -32,6 +33,30 @@ class SilentDamage:
     def lies_in(self, packet: Any) -> bool:
         """Whether some of a packet is missing."""
         return self._gif and packet.size > 0 and not is_whole_image(bytes(packet))
+
+
+def with_times(packets: Iterable[Any], stream: int) -> Iterator[Any]:
+    """An Ogg's packets; the first one after a page that is lost, which FFmpeg has follow the last
+    one before it, gets the time that the next one implies.
+
+    Args:
+        packets: as they lie in the file.
+        stream: the number of the video.
+    """
+    held: Any = None
+    page: int | None = None  # where the packet before lies
+    for packet in packets:
+        if packet.stream.index != stream:
+            yield packet
+            continue
+        if held is not None:
+            if packet.pts is not None and held.pts is not None and held.pos != page:
+                held.pts = held.dts = max(held.pts, packet.pts - held.duration)
+            page = held.pos
+            yield held
+        held = packet
+    if held is not None:
+        yield held
 
 
 def is_whole_image(packet: bytes) -> bool:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from paliflow.jobs.plan import Item
 from paliflow.jobs.reader import reader
-from paliflow.jobs.video.container import Damage, VideoError
 from paliflow.jobs.video.cutting import pieces
+from paliflow.jobs.video.damage import Damage, VideoError
 from paliflow.jobs.video.lengths import announced_size
 from paliflow.jobs.video.reading import Sample
 from paliflow.tests.jobs.test_video_frames import AV1, VP9, X264, X265, numbers, spec, taken

@@ -14,8 +14,8 @@ from paliflow.jobs import storage
 from paliflow.jobs.plan import Item
 from paliflow.jobs.reader import reader
 from paliflow.jobs.reading import Stored
-from paliflow.jobs.video.container import Damage
 from paliflow.jobs.video.cutting import pieces
+from paliflow.jobs.video.damage import Damage
 from paliflow.jobs.video.reading import Sample, samples
 from paliflow.tests.jobs.videos import draw, even, read, turned, uneven, write
 

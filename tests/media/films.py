@@ -175,8 +175,11 @@ def _codecs() -> Iterator[tuple[str, Make]]:
     yield "cineform mov", coded("a.mov", "-c:v", "cfhd", "-pix_fmt", "yuv422p10")
     dv = "testsrc2=size=720x576:rate=25:duration=0.6"
     yield "dv avi", coded("a.avi", "-c:v", "dvvideo", "-pix_fmt", "yuv420p", source=dv)
-    yield "h263 3gp", coded(
-        "a.3gp", "-c:v", "h263", "-q:v", "3", source="testsrc2=size=176x144:rate=25:duration=2"
+    yield (
+        "h263 3gp",
+        coded(
+            "a.3gp", "-c:v", "h263", "-q:v", "3", source="testsrc2=size=176x144:rate=25:duration=2"
+        ),
     )
     yield "gif", coded("a.gif", *_GIF)
 
@@ -205,16 +208,18 @@ def _trims() -> Iterator[tuple[str, Make]]:
         ("fragments of dash", "dash"),
     ):
         yield name, copied(_H264, "b.mp4", "-movflags", flags)
-    yield "fragments that are trimmed", copied(
-        _H264, "b.mp4", "-movflags", "frag_keyframe+empty_moov", before=("-ss", "1")
+    yield (
+        "fragments that are trimmed",
+        copied(_H264, "b.mp4", "-movflags", "frag_keyframe+empty_moov", before=("-ss", "1")),
     )
 
 
 def _joins() -> Iterator[tuple[str, Make]]:
     yield "joined ts", joined("a.ts", _TS, coded("a.ts", *_X264, source=_LATER))
     yield "joined mpg", joined("a.mpg", _PS, coded("a.mpg", *_MPEG2, source=_LATER))
-    yield "joined vob", joined(
-        "a.vob", coded("a.vob", *_MPEG2), coded("a.vob", *_MPEG2, source=_LATER)
+    yield (
+        "joined vob",
+        joined("a.vob", coded("a.vob", *_MPEG2), coded("a.vob", *_MPEG2, source=_LATER)),
     )
     later = coded("a.ts", *_X264, "-output_ts_offset", "3", source=_LATER)
     yield "joined ts that goes on", joined("a.ts", _TS, later)
@@ -242,8 +247,9 @@ def _times() -> Iterator[tuple[str, Make]]:
         options = ("-c:v", codec, *more, "-fps_mode", "passthrough")
         yield f"drops {codec} avi", coded("a.avi", *options, filters=drops)
     drops_long = "select='not(between(n\\,20\\,44))'"
-    yield "many drops mpeg4 avi", coded(
-        "a.avi", "-c:v", "mpeg4", "-fps_mode", "passthrough", filters=drops_long
+    yield (
+        "many drops mpeg4 avi",
+        coded("a.avi", "-c:v", "mpeg4", "-fps_mode", "passthrough", filters=drops_long),
     )
     fast = "testsrc2=size=160x120:rate=2000:duration=0.03"
     yield "2000 fps mkv", coded("a.mkv", *_X264, source=fast)
@@ -253,8 +259,9 @@ def _times() -> Iterator[tuple[str, Make]]:
     film = "testsrc2=size=160x120:rate=24000/1001:duration=2"
     yield "23.976 fps mkv", coded("a.mkv", *_X264, source=film)
     yield "23.976 fps mp4", coded("a.mp4", *_X264, source=film)
-    yield "telecine mpg", coded(
-        "a.mpg", *_MPEG2, "-r", "30000/1001", source=film, filters="telecine"
+    yield (
+        "telecine mpg",
+        coded("a.mpg", *_MPEG2, "-r", "30000/1001", source=film, filters="telecine"),
     )
     one = "testsrc2=size=160x120:rate=25:duration=0.04"
     yield "one frame", coded("a.mp4", *_X264, source=one)
@@ -278,13 +285,15 @@ def _pixels() -> Iterator[tuple[str, Make]]:
     pq = ("-colorspace", "bt2020nc", "-color_trc", "smpte2084", "-color_primaries", "bt2020")
     yield "hdr", coded("a.mkv", *_X265, "-pix_fmt", "yuv420p10", *pq)
     yield "anamorphic", coded("a.mp4", *_X264, filters="setsar=4/3")
-    yield "odd size", coded(
-        "a.mkv", "-c:v", "ffv1", source="testsrc2=size=161x121:rate=25:duration=1"
+    yield (
+        "odd size",
+        coded("a.mkv", "-c:v", "ffv1", source="testsrc2=size=161x121:rate=25:duration=1"),
     )
     holes = "format=rgba,geq=r='r(X,Y)':g='g(X,Y)':b='b(X,Y)':a='if(lt(X,80),0,255)'"
     yield "alpha gif", coded("a.gif", source=f"testsrc2=size=160x120:duration=1,{holes}")
-    yield "alpha apng", coded(
-        "a.apng", "-plays", "0", source=f"testsrc2=size=160x120:duration=1,{holes}"
+    yield (
+        "alpha apng",
+        coded("a.apng", "-plays", "0", source=f"testsrc2=size=160x120:duration=1,{holes}"),
     )
     yield "alpha webp", coded(
         "a.webp", "-c:v", "libwebp_anim", "-lossless", "1",

@@ -43,6 +43,23 @@ def run(*arguments: object, cwd: Path | None = None) -> None:
         raise RuntimeError(done.stderr[-500:])
 
 
+def key_times(path: Path) -> list[float]:
+    """When the packets are shown that the container says can be decoded by themselves."""
+    assert BINARY
+    command = [BINARY, "-v", "error", "-nostdin", "-copyts", "-i", str(path), "-map", "0:v:0"]
+    done = subprocess.run(
+        [*command, "-c", "copy", "-f", "framecrc", "-"],
+        capture_output=True, text=True, timeout=_ENOUGH_S, check=False,
+    )  # fmt: skip
+    base, found = Fraction(1), []
+    for line in done.stdout.splitlines():
+        if line.startswith("#tb 0:"):
+            base = Fraction(line.rpartition(" ")[2])
+        elif not line.startswith("#") and "F=0x" not in line:  # other flags than that of a keyframe
+            found.append(float(int(line.split(",")[2]) * base))
+    return found
+
+
 def shown(path: Path) -> list[Shown]:
     """All frames of a film, or the one of an image, with the times that its container has."""
     assert BINARY

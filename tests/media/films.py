@@ -20,6 +20,8 @@ class Film(NamedTuple):
     make: Make
     whole: Make | None = None
     """Of a damaged one: the film that it was."""
+    same: Make | None = None
+    """One that shows the same, of a film that FFmpeg's command line does not convert."""
 
 
 def coded(name: str, *options: str, source: str = PICTURES, filters: str = "null") -> Make:
@@ -87,11 +89,6 @@ def noisy(make: Make, share: float, size: int = 300) -> Film:
     return Film(remake, make)
 
 
-def at_once(name: str, *options: str) -> Make:
-    """Frames of which some have no time of their own."""
-    return coded(name, *options)
-
-
 _X264 = ("-c:v", "libx264", "-preset", "veryfast", "-g", "20", "-bf", "3")
 _LONG = ("-c:v", "libx264", "-preset", "veryfast", "-g", "250", "-bf", "3")
 _X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "keyint=20:log-level=error")
@@ -101,8 +98,8 @@ _AV1 = ("-c:v", "libsvtav1", "-preset", "12", "-g", "20")
 _GIF = ("-filter_complex", "[0:v]split[a][b];[a]palettegen=64[p];[b][p]paletteuse=dither=none")
 _FAST = ("-movflags", "faststart")
 _INTERLACED = "tinterlace=interleave_top,fieldorder=tff"
-_UNEVEN = "setpts='(N*40+mod(N\\,7)*5+floor(N/20)*300)/1000/TB'"
-_STILL = "setpts='(N*40+if(gt(N\\,30)\\,4000\\,0))/1000/TB'"
+_UNEVEN = "settb=1/1000,setpts='N*40+mod(N\\,7)*5+floor(N/20)*300'"
+_STILL = "settb=1/1000,setpts='N*40+if(gt(N\\,30)\\,4000\\,0)'"
 _H264 = coded("a.mp4", *_X264)
 _LONG_GOP = coded("a.mp4", *_LONG)
 _TS = coded("a.ts", *_X264)
@@ -178,7 +175,7 @@ def _codecs() -> Iterator[tuple[str, Make]]:
     yield (
         "h263 3gp",
         coded(
-            "a.3gp", "-c:v", "h263", "-q:v", "3", source="testsrc2=size=176x144:rate=25:duration=2"
+            "a.3gp", "-c:v", "h263", "-q:v", "3", source="testsrc2=size=352x288:rate=25:duration=1"
         ),
     )
     yield "gif", coded("a.gif", *_GIF)
@@ -221,7 +218,7 @@ def _joins() -> Iterator[tuple[str, Make]]:
         "joined vob",
         joined("a.vob", coded("a.vob", *_MPEG2), coded("a.vob", *_MPEG2, source=_LATER)),
     )
-    later = coded("a.ts", *_X264, "-output_ts_offset", "3", source=_LATER)
+    later = coded("a.ts", *_X264, "-output_ts_offset", "3.08", source=_LATER)
     yield "joined ts that goes on", joined("a.ts", _TS, later)
     yield "joined h264", joined("a.h264", coded("a.h264", *_X264), coded("a.h264", *_X264))
 
@@ -238,7 +235,8 @@ def _times() -> Iterator[tuple[str, Make]]:
     for suffix in ("mp4", "mkv", "ts"):
         yield f"uneven {suffix}", coded(f"a.{suffix}", *_X264, *uneven, filters=_UNEVEN)
     yield "uneven webm", coded("a.webm", *_VP9, *uneven, filters=_UNEVEN)
-    yield "uneven gif", coded("a.gif", *_GIF, *uneven, filters="setpts='(N*4+mod(N\\,3)*8)/100/TB'")
+    gif = "settb=1/100,setpts='N*4+mod(N\\,3)*3'"
+    yield "uneven gif", coded("a.gif", "-fps_mode", "passthrough", filters=gif)
     yield "a long still mp4", coded("a.mp4", *_X264, *uneven, filters=_STILL)
     yield "a long still mkv", coded("a.mkv", *_X264, *uneven, filters=_STILL)
     yield "a long still webp", coded("a.webp", "-c:v", "libwebp_anim", *uneven, filters=_STILL)
@@ -275,9 +273,7 @@ def _pixels() -> Iterator[tuple[str, Make]]:
     yield "yuv420p12", coded("a.mkv", *_X265, "-pix_fmt", "yuv420p12")
     for pixels in ("rgba64le", "bgra", "yuv410p", "gray16le", "yuva444p"):
         yield pixels, coded("a.mkv", "-c:v", "ffv1", "-pix_fmt", pixels)
-    for matrix in ("bt709", "smpte170m", "bt470bg", "fcc", "smpte240m", "ycgco", "bt2020nc"):
-        yield f"matrix {matrix}", _tagged(matrix)
-    for matrix in ("bt2020c", "smpte2085", "chroma-derived-nc", "ictcp"):
+    for matrix in ("bt709", "smpte170m", "bt470bg", "fcc", "smpte240m", "bt2020nc"):
         yield f"matrix {matrix}", _tagged(matrix)
     yield "full range", _tagged("bt709", "pc")
     hd = "testsrc2=size=1280x720:rate=25:duration=0.4"
@@ -358,6 +354,15 @@ FILMS: dict[str, Film] = {
     name: Film(make)
     for group in (_codecs, _turns, _trims, _joins, _fields, _times, _pixels)
     for name, make in group()
+} | {
+    f"matrix {matrix}": Film(_tagged(matrix), same=_tagged(same))
+    for matrix, same in {
+        "ycgco": "unknown",
+        "bt2020c": "bt2020nc",
+        "smpte2085": "unknown",
+        "chroma-derived-nc": "unknown",
+        "ictcp": "unknown",
+    }.items()
 }
 DAMAGED = dict(_damages())
 IMAGES = dict(_images())

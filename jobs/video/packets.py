@@ -9,7 +9,7 @@ from av.error import FFmpegError
 from paliflow.jobs.video.damage import VideoError
 from paliflow.jobs.video.lengths import is_filled
 from paliflow.jobs.video.table import Table
-from paliflow.jobs.video.wholeness import SilentDamage, is_cut_box, is_cut_ogg, with_times
+from paliflow.jobs.video.wholeness import SilentDamage, with_times
 
 _GAP = 512
 """Bytes between two packets of Matroska, whose own headers are some tens, that may be damage."""
@@ -157,7 +157,7 @@ class Packets:
         matroska = self._container.format.name.startswith("matroska")
         # An alpha channel lies between the packets, and is not counted with them.
         closed = matroska and "alpha_mode" not in self._stream.metadata
-        silent = SilentDamage(self._container.format.name)
+        silent = SilentDamage(self._container.format.name, self._stream.id, self._file)
         packets = self._container.demux()
         if self._container.format.name == "ogg":
             packets = with_times(packets, self._stream.index)
@@ -196,16 +196,9 @@ class Packets:
             if (
                 whole > self._size
                 or (tail and not is_filled(self._file, end + _TRACK_AND_TIME, whole))
-                or self._is_cut(end)
+                or silent.lies_behind(end, self._size)
             ):
                 yield Break("the file breaks off or is damaged up to its end")
-
-    def _is_cut(self, end: int) -> bool:
-        """Whether more was to follow the last packet, which ends there, in MP4 or Ogg."""
-        name = self._container.format.name
-        if name.startswith("mov,mp4"):
-            return is_cut_box(self._file, end, self._size)
-        return name == "ogg" and is_cut_ogg(self._file, self._size)
 
 
 def plain(error: FFmpegError) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from paliflow.jobs.video.asf import AsfObjects
+
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _PAGE = 27 + 255 + 255 * 255
 """Bytes of an Ogg page at most (RFC 3533)."""
@@ -13,16 +15,23 @@ _BOXES = 1000
 class SilentDamage:
     """Goes over a stream's packets in order and finds damage that FFmpeg's demuxers pass over."""
 
-    def __init__(self, container: str) -> None:
+    def __init__(self, container: str, stream: int, file: BinaryIO) -> None:
         """
         Args:
             container: FFmpeg's name of the demuxer.
+            stream: the number that the file gives the stream.
+            file: that the packets are read from; it is left where it stands.
         """
         self._gif, self._ogg = container == "gif", container == "ogg"
+        self._mp4 = container.startswith("mov,mp4")
+        self._file = file
+        self._objects = AsfObjects(file, stream) if container == "asf" else None
         self._until: int | None = None
 
     def lies_before(self, packet: Any) -> bool:
         """Whether packets are missing; asked of each once."""
+        if self._objects and packet.size and packet.pos is not None:
+            return self._objects.lacks_before(packet.pos)
         if not self._ogg or packet.pts is None:
             return False
         # Its frames follow each other without gaps: those that are dropped are empty packets.
@@ -33,6 +42,19 @@ class SilentDamage:
     def lies_in(self, packet: Any) -> bool:
         """Whether some of a packet is missing."""
         return self._gif and packet.size > 0 and not is_whole_image(bytes(packet))
+
+    def lies_behind(self, end: int, size: int) -> bool:
+        """Whether more was to follow the last packet.
+
+        Args:
+            end: the first byte after it.
+            size: bytes of the file.
+        """
+        if self._objects:
+            return self._objects.breaks_off(size)
+        if self._ogg:
+            return is_cut_ogg(self._file, size)
+        return self._mp4 and is_cut_box(self._file, end, size)
 
 
 def with_times(packets: Iterable[Any], stream: int) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Less common containers and animations: found by name, read whole, and told of where they end."""
 
+import io
 from collections import Counter
 from fractions import Fraction
 from functools import partial
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paliflow.jobs.sources import items
+from paliflow.jobs.video.asf import AsfObjects
 from paliflow.jobs.video.container import VIDEO_SUFFIXES
 from paliflow.jobs.video.damage import Damage, VideoError
 from paliflow.jobs.video.reading import Sample
@@ -167,3 +169,46 @@ def test_an_ogg_that_is_cut_or_lacks_pages_says_so(tmp_path: Path) -> None:
     damages = [each for each in taken(path, every_frames=1) if isinstance(each, Damage)]
     assert len(damages) == 1
     assert damages[0].until is not None
+
+
+def wmv(path: Path) -> tuple[bytes, int]:
+    """A WMV of 60 numbered frames in packets of 3200 bytes, and where the first one lies."""
+    content = write(path, "wmv2", frames=60, options={"g": "20"}).read_bytes()
+    return content, int.from_bytes(content[16:24], "little") + 50
+
+
+@pytest.mark.parametrize("lost", ["removed", "zeroed"])
+def test_a_wmv_that_lacks_packets_says_where(tmp_path: Path, lost: str) -> None:
+    path = tmp_path / "a.wmv"
+    content, start = wmv(path)
+    assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(60)]
+    cut, end = start + 3200 * 5, start + 3200 * 7
+    between = bytes(end - cut) if lost == "zeroed" else b""
+    path.write_bytes(content[:cut] + between + content[end:])
+    found = taken(path, every_frames=1)
+    assert [n for n in numbers(found) if n[0] != n[1]] == []
+    (damage,) = [each for each in found if isinstance(each, Damage)]
+    missing = set(range(60)) - {n for n, _ in numbers(found)}
+    assert missing
+    assert all(damage.after < Fraction(n, 25) < (damage.until or 99) for n in missing)
+
+
+def test_a_wmv_that_is_cut_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "a.wmv"
+    content, start = wmv(path)
+    for cut in (start + 3200 * 6, start + 3200 * 9 + 700):
+        path.write_bytes(content[:cut])
+        *found, damage = taken(path, every_frames=1)
+        assert numbers(found) == [(n, n) for n in range(len(found))]
+        assert isinstance(damage, Damage)
+        assert (damage.after, damage.until) == (Fraction(len(found) - 1, 25), None)
+
+
+@given(st.binary(max_size=300), st.binary(max_size=400))
+def test_whatever_an_asf_holds_it_lacks_some_or_not(header: bytes, packets: bytes) -> None:
+    whole = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + (120).to_bytes(8, "little")
+    whole += bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + bytes(80) + b"\x64\0\0\0"
+    for content in (whole + header + packets, header):
+        objects = AsfObjects(io.BytesIO(content), 1)
+        assert objects.lacks_before(len(content)) in (True, False)
+        assert objects.breaks_off(len(content)) in (True, False)

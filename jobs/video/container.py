@@ -70,6 +70,7 @@ class Video:
         # AVI has no presentation times: of reordered frames it says only when they are decoded.
         self._dealt = container.format.name == "avi" and stream.codec_context.has_b_frames
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
+        self._aspect = Fraction(stream.sample_aspect_ratio or 1)
         self.damages: list[Damage] = []
         """What `frames` has come over so far."""
         self._previous: Shown | None = None
@@ -159,14 +160,13 @@ class Video:
                     clock = isinstance(found, Break) and not found.lost
                     if trouble is None or (mended and not clock):
                         trouble = found.reason if isinstance(found, Break) else found
-                        mended = clock
+                        trouble, mended = self._too_large(self._stream) or trouble, clock
                     continue
                 if found.index <= last:
                     continue
-                picture = found.picture
-                if picture.width * picture.height > self._max_pixels:
+                if too_large := self._too_large(found.picture):
                     if trouble is None or mended:
-                        trouble, mended = self._too_large(picture), False
+                        trouble, mended = too_large, False
                     continue
                 if not trouble and not goal and floor is not None and found.ticks < floor:
                     last, self._previous = found.index, found
@@ -264,7 +264,8 @@ class Video:
     def _frame(self, shown: Shown) -> Frame:
         absolute = shown.ticks * self._base
         time = max(Fraction(0), absolute - self.start)
-        return Frame(Stamp(shown.index, time, shown.key), float(absolute), shown.picture)
+        stamp = Stamp(shown.index, time, shown.key)
+        return Frame(stamp, float(absolute), shown.picture, self._aspect)
 
     def _run(
         self, jump: int | None, *, only_keys: bool
@@ -293,7 +294,10 @@ class Video:
             self._announced,
         )
 
-    def _too_large(self, picture: av.VideoFrame) -> str:
+    def _too_large(self, picture: Any) -> str | None:
+        """What is said of frames that have as many pixels as a picture, or as the stream now."""
+        if picture.width * picture.height <= self._max_pixels:
+            return None
         return (
             f"too many pixels: {picture.width} x {picture.height} are more than "
             f"max_pixels={self._max_pixels}"

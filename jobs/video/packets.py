@@ -72,6 +72,8 @@ class Packets:
         self._step = max(1, round(1 / (rate * base))) if base else 1
         """Ticks from frame to frame on average."""
         self._avi = container.format.name == "avi"
+        self._longest = self._step * 3 // 2
+        """Ticks from one packet to the next that mean nothing, as there were such before."""
 
     def __iter__(self) -> Iterator[Coded | Break]:
         """The packets that have a frame, as many as can be had.
@@ -116,6 +118,7 @@ class Packets:
         """Packets; a mark of the demuxer that something is missing counts unless files were joined
         there, which it takes for damage as well."""
         held: deque[Any] = deque()  # a marked packet and those after it
+        last: int | None = None  # when the last one before is decoded
         for packet in self._read():
             if isinstance(packet, Break):
                 yield from self._settled(held)
@@ -131,7 +134,11 @@ class Packets:
                         yield from self._settled(held)
                 elif len(held) > 1 + _JOINED:
                     yield from self._settled(held)
+                last = None
                 continue
+            if last is not None and packet.dts is not None:
+                self._longest = max(self._longest, packet.dts - last)
+            last = packet.dts
             yield packet
         yield from self._settled(held)
 
@@ -139,7 +146,7 @@ class Packets:
         """Whether nothing is missing between two packets, by their times."""
         if packet.dts is None or before.dts is None:
             return False
-        return bool(packet.dts - before.dts <= self._step * 3 // 2)
+        return bool(packet.dts - before.dts <= self._longest)
 
     def _settled(self, held: deque[Any]) -> Iterator[Any]:
         """Packets after a mark that does mean damage."""

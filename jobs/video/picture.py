@@ -38,6 +38,8 @@ class Frame(NamedTuple):
     timestamp_s: float
     """Its presentation time, as the container says it."""
     picture: av.VideoFrame
+    stored_aspect: Fraction = Fraction(1)
+    """How many times as wide as high a pixel is before the picture is turned."""
 
     def small(self) -> NDArray[np.uint8]:
         """uint8 [SMALL, SMALL, 3], by which frames are compared."""
@@ -64,6 +66,11 @@ class Frame(NamedTuple):
         """Width and height, upright."""
         width, height = self.picture.width, self.picture.height
         return (height, width) if _turn(self.picture)[0] else (width, height)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """How many times as wide as high a pixel is to be shown, upright."""
+        return 1 / self.stored_aspect if _turn(self.picture)[0] else self.stored_aspect
 
     def _scaled(self, width: int, height: int) -> NDArray[np.uint8]:
         """uint8 [height, width, 3], the average of the pixels that fall on each."""

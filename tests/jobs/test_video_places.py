@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from paliflow.jobs.plan import Item
 from paliflow.jobs.video.cutting import pieces
 from paliflow.jobs.video.damage import Damage
-from paliflow.jobs.video.reading import Sample
+from paliflow.jobs.video.reading import Sample, missing
 from paliflow.jobs.video.sampling import exact
 from paliflow.tests.jobs.test_video_frames import numbers, spec, taken
-from paliflow.tests.jobs.videos import read, write
+from paliflow.tests.jobs.videos import edited, read, write
 
 FRAMES, GOP = 48, 12
+WITHOUT_SHRINKING = [Phase.explicit, Phase.reuse, Phase.generate]
 X264 = {"g": "12", "keyint_min": "12", "bf": "2", "sc_threshold": "0"}
 PLAIN = X264 | {"x264-params": "b-pyramid=none:scenecut=0"}
 
@@ -182,7 +183,7 @@ def check(path: Path, order: list[int]) -> None:
         assert [read(each.image) for each in found] == [order[each.index] for each in expected]
 
 
-@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@settings(max_examples=12, deadline=None, phases=WITHOUT_SHRINKING)
 @given(PARTS, st.sampled_from([".mp4", ".mkv", ".ts", ".mov"]))
 def test_samples_are_those_that_the_packets_tell(part: Part, suffix: str) -> None:
     with TemporaryDirectory() as folder:
@@ -190,18 +191,18 @@ def test_samples_are_those_that_the_packets_tell(part: Part, suffix: str) -> Non
         check(path, mux(path, part))
 
 
-@settings(max_examples=8, deadline=None, phases=[Phase.generate])
+@settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
 @given(st.lists(PARTS, min_size=2, max_size=3), st.booleans())
 def test_files_joined_end_to_end_are_one_video(parts: list[Part], goes_on: bool) -> None:
     with TemporaryDirectory() as folder:
-        path, start = Path(folder, "a.ts"), 0
+        path, start = Path(folder, "a.ts"), 100
         order: list[int] = []
         content = b""
         for n, part in enumerate(parts):
             order += mux(each := Path(folder, f"{n}.ts"), part, start)
             content += each.read_bytes()
             last = places(each)[-1]
-            start = start + int(last.time * 1000) + 40 if goes_on else 0
+            start += round(last.time * 1000) + 40 if goes_on else 0
         path.write_bytes(content)
         check(path, order)
         damages = [each for each in taken(path, every_frames=1) if isinstance(each, Damage)]
@@ -209,7 +210,7 @@ def test_files_joined_end_to_end_are_one_video(parts: list[Part], goes_on: bool)
         assert not damages or not goes_on
 
 
-@settings(max_examples=8, deadline=None, phases=[Phase.generate])
+@settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
 @given(PARTS, st.sampled_from([".mp4", ".mov"]))
 def test_pieces_united_are_the_whole(part: Part, suffix: str) -> None:
     with TemporaryDirectory() as folder:
@@ -220,3 +221,148 @@ def test_pieces_united_are_the_whole(part: Part, suffix: str) -> None:
             parts = pieces([Item(str(path))], spec(**fields))
             united = [each for piece in parts for each in numbers(taken(piece, **fields))]
             assert united == numbers(taken(path, **fields))
+
+
+def test_count_takes_its_frames_from_what_an_edit_list_shows(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", frames=80, options={"g": "60", "bf": "3"})
+    late = edited(path, (1000, 25))
+    with av.open(str(late)) as container:
+        assert any(entry.is_discard for entry in container.streams.video[0].index_entries)
+    assert [shown for _, shown in numbers(taken(late, count=5))] == [25, 30, 35, 40, 45]
+    early = edited(path, (1200, 0))
+    assert numbers(taken(early, count=5)) == [(n, n) for n in (0, 6, 12, 18, 24)]
+
+
+def test_media_that_an_edit_list_repeats_is_shown_again_in_pieces_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", frames=60, options={"g": "12", "bf": "2"})
+    for edits in (((960, 12), (960, 12), (480, 24)), ((800, 20), (800, 10))):
+        twice = edited(path, *edits)
+        frames = [n for lasts, first in edits for n in range(first, first + lasts // 40)]
+        assert numbers(taken(twice, every_frames=1)) == list(enumerate(frames))
+        fields: dict[str, Any] = {"every_s": 0.12, "segment_s": 0.5}
+        united = [
+            each
+            for piece in pieces([Item(str(twice))], spec(**fields))
+            for each in numbers(taken(piece, **fields))
+        ]
+        assert united == list(enumerate(frames))[::3]
+
+
+def test_a_clock_that_starts_again_runs_on_and_is_told(tmp_path: Path) -> None:
+    options = {"g": "12", "bf": "2"}
+    part = write(
+        tmp_path / "part.mpg", "mpeg2video", frames=30, options=options, base=Fraction(1, 25)
+    )
+    path = tmp_path / "a.mpg"
+    path.write_bytes(part.read_bytes() * 3)
+    found = taken(path, every_frames=1)
+    samples = [each for each in found if isinstance(each, Sample)]
+    assert numbers(found) == [(n, n % 30) for n in range(90)]
+    start = samples[0].timestamp_s
+    assert [each.timestamp_s - start for each in samples] == pytest.approx(
+        [n / 25 for n in range(90)]
+    )
+    damages = [each for each in found if isinstance(each, Damage)]
+    assert [missing(each).error for each in damages] == [
+        f"times run on from {start + n / 25:.3f} s, where the clock starts again" for n in (30, 60)
+    ]
+    assert numbers(taken(path, every_s=0.8)) == [(n, n % 30) for n in range(0, 90, 20)]
+    assert numbers(taken(path, count=3)) == [(0, 0), (30, 0), (60, 0)]
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "libx264", "mpeg4"])
+def test_empty_chunks_of_avi_are_time_but_no_frames(tmp_path: Path, codec: str) -> None:
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    options = {} if codec == "mjpeg" else {"bf": "0", "g": "8"}
+
+    def late(number: int) -> int:
+        return 40 * number + (200 if number >= 10 else 0) + (400 if number >= 20 else 0)
+
+    path = write(
+        tmp_path / "a.avi",
+        codec,
+        frames=30,
+        at=late,
+        pixels=pixels,
+        base=Fraction(1, 25),
+        options=options,
+    )
+    found = taken(path, every_frames=1)
+    assert numbers(found) == [(n, n) for n in range(30)]
+    assert [each.timestamp_s for each in found if isinstance(each, Sample)] == pytest.approx(
+        [late(n) / 1000 for n in range(30)]
+    )
+    assert numbers(taken(path, every_s=0.6)) == [(n, n) for n in (0, 10, 20)]
+
+
+def test_frames_with_equal_times_are_frames(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.mkv",
+        frames=40,
+        at=lambda n: n // 3,
+        options={"bf": "0", "g": "10"},
+        base=Fraction(1, 90_000),
+    )
+    found = taken(path, every_frames=1)
+    assert numbers(found) == [(n, n) for n in range(40)]
+    assert numbers(taken(path, keyframes=True)) == [(n, n) for n in (0, 10, 20, 30)]
+
+
+OPEN = {"g": "10", "bf": "5", "x264-params": "open-gop=1:b-pyramid=normal:scenecut=0"}
+KEYED: dict[str, tuple[str, str, dict[str, str], dict[str, Any]]] = {
+    "avi with b-frames": ("a.avi", "libx264", X264, {"base": Fraction(1, 25)}),
+    "mpeg4 with b-frames": ("a.avi", "mpeg4", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),
+    "raw": ("a.h264", "libx264", X264, {}),
+    "open gop mp4": ("a.mp4", "libx264", OPEN, {}),
+    "open gop mkv": ("a.mkv", "libx264", OPEN, {}),
+    "mpeg2": ("a.mpg", "mpeg2video", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),
+    "animation": ("a.mov", "qtrle", {"g": "12"}, {"pixels": "rgb24"}),
+    "cineform": ("a.mov", "cfhd", {}, {"pixels": "yuv422p10le"}),
+    "refreshed": ("a.ts", "libx264", {"g": "20", "x264-params": "intra-refresh=1"}, {}),
+}
+
+
+@pytest.mark.parametrize("kind", KEYED)
+def test_keyframes_are_those_of_the_packets_by_index_and_time(tmp_path: Path, kind: str) -> None:
+    name, codec, options, more = KEYED[kind]
+    path = write(tmp_path / name, codec, frames=40, options=options, **more)
+    found = taken(path, keyframes=True)
+    with av.open(str(path)) as container:
+        keys = sum(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
+    assert len(found) == (1 if kind == "refreshed" else keys)
+    whole = [each for each in taken(path, every_frames=1) if isinstance(each, Sample)]
+    assert numbers(found) == [(n, n) for n, _ in numbers(found)]
+    assert [s.timestamp_s for s in found if isinstance(s, Sample)] == [
+        whole[n].timestamp_s for n, _ in numbers(found)
+    ]
+
+
+def test_a_video_without_keyframes_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", frames=60, options={"g": "100", "bf": "0"})
+    (damage,) = taken(edited(path, (1000, 10)), keyframes=True)
+    assert isinstance(damage, Damage)
+    assert damage.reason == "it has no keyframes"
+
+
+def test_hidden_frames_of_vp8_are_not_counted(tmp_path: Path) -> None:
+    options = {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "30", "deadline": "good"}
+    path = write(tmp_path / "a.webm", "libvpx", frames=60, options=options | {"cpu-used": "8"})
+    assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(60)]
+    found = numbers(taken(path, keyframes=True))
+    assert found == [(n, n) for n, _ in found]
+
+
+def test_count_repeats_what_is_shown_for_long(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.mkv",
+        frames=20,
+        at=lambda n: 40 * n + (4000 if n >= 10 else 0),
+        options={"bf": "0", "g": "5"},
+    )
+    found = numbers(taken(path, count=8))
+    assert found == [(0, 0), *[(9, 9)] * 6, (16, 16)] or found[1:7] == [(9, 9)] * 6
+    assert len(found) == 8
+    clips = taken(path, count=4, clip={"frames": 4, "length_s": 2.4})
+    assert [(s.clip, s.frame) for s in clips if isinstance(s, Sample)][:4] == [
+        *((0, 0), (0, 9), (0, 9), (0, 9)),
+    ]

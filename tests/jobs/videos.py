@@ -50,9 +50,11 @@ def write(
     pixels: str = "yuv420p",
     base: Fraction = _MS,
     size: tuple[int, int] = (WIDTH, HEIGHT),
+    picture_of: Callable[[int], NDArray[np.uint8]] = draw,
+    muxer: dict[str, str] | None = None,
 ) -> Path:
     """Encodes `frames` numbered frames, shown at so many milliseconds; returns the path."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = size
@@ -60,7 +62,7 @@ def write(
         stream.codec_context.time_base = base
         for number in range(frames):
             picture = av.VideoFrame.from_ndarray(
-                np.asarray(Image.fromarray(draw(number)).resize(size)), format="rgb24"
+                np.asarray(Image.fromarray(picture_of(number)).resize(size)), format="rgb24"
             )
             picture.pts, picture.time_base = int(at(number) * _MS / base), base
             container.mux(stream.encode(picture))

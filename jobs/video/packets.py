@@ -9,7 +9,7 @@ from av.error import FFmpegError
 from paliflow.jobs.video.damage import VideoError
 from paliflow.jobs.video.lengths import is_filled
 from paliflow.jobs.video.table import Table
-from paliflow.jobs.video.wholeness import SilentDamage, with_times
+from paliflow.jobs.video.wholeness import SilentDamage
 
 _GAP = 512
 """Bytes between two packets of Matroska, whose own headers are some tens, that may be damage."""
@@ -164,10 +164,8 @@ class Packets:
         matroska = self._container.format.name.startswith("matroska")
         # An alpha channel lies between the packets, and is not counted with them.
         closed = matroska and "alpha_mode" not in self._stream.metadata
-        silent = SilentDamage(self._container.format.name, self._stream.id, self._file)
-        packets = self._container.demux()
-        if self._container.format.name == "ogg":
-            packets = with_times(packets, self._stream.index)
+        silent = SilentDamage(self._container.format.name, self._stream, self._file)
+        packets = iter(silent.timed(self._container.demux()))
         while True:
             try:
                 packet = next(packets)

@@ -1,5 +1,6 @@
 """Videos that are no streams: frames in image files, so many a second, and animated WebP."""
 
+import contextlib
 import io
 import posixpath
 import re
@@ -21,6 +22,8 @@ from paliflow.jobs.video.picture import SMALL
 from paliflow.jobs.video.sampling import Stamp, Target
 
 _CHUNK_HEADER = 8
+_BROKEN = (OSError, EOFError, SyntaxError)
+"""What Pillow raises of a frame."""
 _SHORTEST_MS, _INSTEAD_MS = 10, 100
 """A frame of an animation that lasts less is shown for so long instead, as FFmpeg does."""
 
@@ -163,7 +166,11 @@ class Animation:
 
     def measure(self) -> Fraction:
         """Seconds until the last frame that is there ends."""
-        return max((end for _, end in self._shown()), default=Fraction(0))
+        end = Fraction(0)
+        with contextlib.suppress(*_BROKEN):
+            for _, each in self._shown():
+                end = each
+        return end
 
     def frames(self, target: Callable[[], Target], *, only_keys: bool = False) -> Iterator[Still]:
         """As `Video.frames`, none left out."""
@@ -173,7 +180,7 @@ class Animation:
             for index, (image, end) in enumerate(self._shown()):
                 yield Still(Stamp(index, time, True), float(time), image)
                 good, time = time, end
-        except (OSError, EOFError, SyntaxError) as error:
+        except _BROKEN as error:
             trouble = str(error)
         if trouble:
             self.damages.append(Damage(good, None, trouble))

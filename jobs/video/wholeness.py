@@ -1,4 +1,4 @@
-"""Whether the parts of a file are whole, where FFmpeg does not tell: GIF, fragmented MP4, Ogg."""
+"""Whether the parts of a file are whole, where FFmpeg does not tell: GIF, MP4, Ogg, WMV."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -10,29 +10,44 @@ _PAGE = 27 + 255 + 255 * 255
 """Bytes of an Ogg page at most (RFC 3533)."""
 _LAST_PAGE = 4
 _BOXES = 1000
+# fmt: off
+_TOP_BOXES = (
+    b"moof", b"mdat", b"mfra", b"styp", b"sidx", b"ssix", b"prft", b"emsg", b"moov", b"meta",
+    b"free", b"skip", b"uuid",
+)
+# fmt: on
 
 
 class SilentDamage:
     """Goes over a stream's packets in order and finds damage that FFmpeg's demuxers pass over."""
 
-    def __init__(self, container: str, stream: int, file: BinaryIO) -> None:
+    def __init__(self, container: str, stream: Any, file: BinaryIO) -> None:
         """
         Args:
             container: FFmpeg's name of the demuxer.
-            stream: the number that the file gives the stream.
+            stream: the one whose packets are looked at.
             file: that the packets are read from; it is left where it stands.
         """
         self._gif, self._ogg = container == "gif", container == "ogg"
         self._mp4 = container.startswith("mov,mp4")
-        self._file = file
-        self._objects = AsfObjects(file, stream) if container == "asf" else None
+        self._theora = self._ogg and stream.codec_context.name == "theora"
+        self._stream, self._file = stream, file
+        self._objects = AsfObjects(file, stream.id) if container == "asf" else None
         self._until: int | None = None
+
+    def timed(self, packets: Iterable[Any]) -> Iterable[Any]:
+        """Packets as they lie in the file, with the times that they have.
+
+        The first one after a page of Theora that is lost, which FFmpeg has follow the last one
+        before it, gets the time that the next one implies.
+        """
+        return self._with_times(packets) if self._theora else packets
 
     def lies_before(self, packet: Any) -> bool:
         """Whether packets are missing; asked of each once."""
         if self._objects and packet.size and packet.pos is not None:
             return self._objects.lacks_before(packet.pos)
-        if not self._ogg or packet.pts is None:
+        if not self._theora or packet.pts is None:
             return False
         # Its frames follow each other without gaps: those that are dropped are empty packets.
         missing = self._until is not None and packet.pts > self._until
@@ -56,29 +71,21 @@ class SilentDamage:
             return is_cut_ogg(self._file, size)
         return self._mp4 and is_cut_box(self._file, end, size)
 
-
-def with_times(packets: Iterable[Any], stream: int) -> Iterator[Any]:
-    """An Ogg's packets; the first one after a page that is lost, which FFmpeg has follow the last
-    one before it, gets the time that the next one implies.
-
-    Args:
-        packets: as they lie in the file.
-        stream: the number of the video.
-    """
-    held: Any = None
-    page: int | None = None  # where the packet before lies
-    for packet in packets:
-        if packet.stream.index != stream:
-            yield packet
-            continue
+    def _with_times(self, packets: Iterable[Any]) -> Iterator[Any]:
+        held: Any = None
+        page: int | None = None  # where the packet before lies
+        for packet in packets:
+            if packet.stream.index != self._stream.index:
+                yield packet
+                continue
+            if held is not None:
+                if packet.pts is not None and held.pts is not None and held.pos != page:
+                    held.pts = held.dts = max(held.pts, packet.pts - held.duration)
+                page = held.pos
+                yield held
+            held = packet
         if held is not None:
-            if packet.pts is not None and held.pts is not None and held.pos != page:
-                held.pts = held.dts = max(held.pts, packet.pts - held.duration)
-            page = held.pos
             yield held
-        held = packet
-    if held is not None:
-        yield held
 
 
 def is_whole_image(packet: bytes) -> bool:
@@ -143,7 +150,7 @@ def is_cut_box(file: BinaryIO, at: int, size: int) -> bool:
             length, last = int.from_bytes(head[:4]), head[4:8]
             if length == 1:
                 length = int.from_bytes(head[8:16])
-            if len(head) >= 8 and (not last.isalnum() or 0 < length < 8):
+            if len(head) >= 8 and (last not in _TOP_BOXES or 0 < length < 8):
                 return False  # no box: nothing can be said
             if len(head) < 8 or at + length > size:
                 return True

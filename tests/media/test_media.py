@@ -54,6 +54,7 @@ KNOWN: dict[str, tuple[set[str], str]] = {
     "libwebp_anim webp": ({"frames"}, _WEBP),
     "a long still webp": ({"frames"}, _WEBP),
     "alpha webp": ({"frames"}, _WEBP),
+    "h263 3gp": ({"reduced"}, "its stripes of colour are finer than those that reduction keeps"),
     "trimmed in a long gop": ({"errors"}, _NO_KEY),
     "trimmed at both ends": ({"errors"}, _NO_KEY),
     "joined ts": ({"errors"}, _JOIN),

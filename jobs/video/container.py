@@ -162,14 +162,14 @@ class Video:
                         trouble = found.reason if isinstance(found, Break) else found
                         trouble, mended = self._too_large(self._stream) or trouble, clock
                     continue
-                if found.index <= last:
+                if found.frame <= last:
                     continue
                 if too_large := self._too_large(found.picture):
                     if trouble is None or mended:
                         trouble, mended = too_large, False
                     continue
                 if not trouble and not goal and floor is not None and found.ticks < floor:
-                    last, self._previous = found.index, found
+                    last, self._previous = found.frame, found
                     if last % _SIGN_EVERY == 0:
                         yield None
                     continue
@@ -186,7 +186,7 @@ class Video:
                         pictures.estimated = False
                     self.damages.append(Damage(good, frame.stamp.time, trouble, mended))
                     trouble = None
-                last, good = found.index, frame.stamp.time
+                last, good = found.frame, frame.stamp.time
                 yield frame
                 self._previous = found
                 wanted = target()
@@ -264,7 +264,7 @@ class Video:
     def _frame(self, shown: Shown) -> Frame:
         absolute = shown.ticks * self._base
         time = max(Fraction(0), absolute - self.start)
-        stamp = Stamp(shown.index, time, shown.key)
+        stamp = Stamp(shown.frame, time, shown.key)
         return Frame(stamp, float(absolute), shown.picture, self._aspect)
 
     def _run(

@@ -175,9 +175,9 @@ class Packets:
                 yield Break(plain(error))
                 break
             if packet.size and packet.pos is not None:
-                far = closed and end is not None and packet.pos - end > _GAP
-                if far and not is_filled(self._file, end + _TRACK_AND_TIME, packet.pos):
-                    yield Break(DAMAGED)
+                if closed and end is not None and packet.pos - end > _GAP:  # noqa: SIM102
+                    if not is_filled(self._file, end + _TRACK_AND_TIME, packet.pos):
+                        yield Break(DAMAGED)
                 end = packet.pos + packet.size
             if (place := self._index.get(packet.pos)) is not None:
                 if last is not None and place[0] > last + 1:

@@ -2,7 +2,7 @@
 
 import struct
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -29,6 +29,9 @@ _TURNS = {
     (True, True, True): Image.Transpose.TRANSVERSE,
 }
 """By whether a matrix exchanges the axes and then mirrors the horizontal, the vertical one."""
+_AS_IT_LIES = (False, False, False)
+_ROTATIONS = {90: (True, False, True), 180: (False, True, True), 270: (True, True, False)}
+"""By degrees, counterclockwise."""
 
 
 class Frame(NamedTuple):
@@ -47,7 +50,7 @@ class Frame(NamedTuple):
 
     def upright(self) -> Image.Image:
         """As RGB, turned and mirrored as the file says that it is to be shown."""
-        return self._turned(_plain(self.picture).to_ndarray(format="rgb24"))
+        return self._turned(np.asarray(_plain(self.picture).to_ndarray(format="rgb24"), np.uint8))
 
     def reduced(self, size: int) -> Image.Image:
         """As `upright`, by a whole factor smaller where that leaves `size` pixels both ways.
@@ -110,13 +113,17 @@ def _turn(picture: av.VideoFrame) -> tuple[bool, bool, bool]:
 
     One that turns by something else than right angles is taken for none.
     """
-    data = picture.side_data.get(Type.DISPLAYMATRIX)
-    if data is None:
-        return False, False, False
+    try:
+        sides: Any = picture.side_data
+        data = sides[Type.DISPLAYMATRIX]
+    except KeyError:
+        return _AS_IT_LIES
+    except ValueError:  # the frame has other data, as Exif, that PyAV 18 has no name for
+        return _ROTATIONS.get(round(picture.rotation) % 360, _AS_IT_LIES)
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
     plain, crossed = min(abs(a), abs(d)), min(abs(b), abs(c))
     if max(abs(b), abs(c)) < plain * _SKEW:
         return False, a < 0, d < 0
     if max(abs(a), abs(d)) < crossed * _SKEW:
         return True, c < 0, b < 0
-    return False, False, False
+    return _AS_IT_LIES

@@ -25,8 +25,8 @@ _SHOWN = 0x10
 class Shown(NamedTuple):
     """A picture and where it belongs."""
 
-    index: int
-    """How many frames are presented before it."""
+    frame: int
+    """Its index: how many frames are presented before it."""
     ticks: int | Fraction
     """When it is shown."""
     key: bool

@@ -106,7 +106,7 @@ def mux(path: Path, part: Part, start: int = 0) -> list[int]:
 class Place(NamedTuple):
     """Of a frame, by the packets alone."""
 
-    index: int
+    frame: int
     time: Fraction
     """Seconds since the first frame."""
     stamp: float
@@ -178,9 +178,9 @@ def check(path: Path, order: list[int]) -> None:
     for policy in POLICIES:
         found = [each for each in taken(path, **policy) if isinstance(each, Sample)]
         expected = chosen(frames, policy)
-        assert [each.frame for each in found] == [each.index for each in expected], policy
+        assert [each.frame for each in found] == [each.frame for each in expected], policy
         assert [each.timestamp_s for each in found] == [each.stamp for each in expected], policy
-        assert [read(each.image) for each in found] == [order[each.index] for each in expected]
+        assert [read(each.image) for each in found] == [order[each.frame] for each in expected]
 
 
 @settings(max_examples=12, deadline=None, phases=WITHOUT_SHRINKING)
@@ -295,6 +295,24 @@ def test_empty_chunks_of_avi_are_time_but_no_frames(tmp_path: Path, codec: str) 
     assert numbers(taken(path, every_s=0.6)) == [(n, n) for n in (0, 10, 20)]
 
 
+def test_reordered_frames_of_avi_get_the_times_of_its_chunks_in_order(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.avi",
+        "mpeg4",
+        frames=30,
+        at=lambda n: 40 * n + (2000 if n >= 10 else 0),
+        base=Fraction(1, 25),
+        options={"bf": "2", "g": "8"},
+    )
+    found = taken(path, every_frames=1)
+    assert numbers(found) == [(n, n) for n in range(30)]
+    with av.open(str(path)) as container:
+        chunks = [packet.dts or 0 for packet in container.demux(video=0) if packet.size]
+    assert [each.timestamp_s for each in found if isinstance(each, Sample)] == pytest.approx(
+        [dts / 25 for dts in sorted(chunks)]
+    )
+
+
 def test_frames_with_equal_times_are_frames(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.mkv",
@@ -308,7 +326,7 @@ def test_frames_with_equal_times_are_frames(tmp_path: Path) -> None:
     assert numbers(taken(path, keyframes=True)) == [(n, n) for n in (0, 10, 20, 30)]
 
 
-OPEN = {"g": "10", "bf": "5", "x264-params": "open-gop=1:b-pyramid=normal:scenecut=0"}
+OPEN = {"g": "10", "bf": "4", "x264-params": "open-gop=1:b-pyramid=strict:b-adapt=0:scenecut=0"}
 KEYED: dict[str, tuple[str, str, dict[str, str], dict[str, Any]]] = {
     "avi with b-frames": ("a.avi", "libx264", X264, {"base": Fraction(1, 25)}),
     "mpeg4 with b-frames": ("a.avi", "mpeg4", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),
@@ -344,12 +362,24 @@ def test_a_video_without_keyframes_says_so(tmp_path: Path) -> None:
     assert damage.reason == "it has no keyframes"
 
 
-def test_hidden_frames_of_vp8_are_not_counted(tmp_path: Path) -> None:
-    options = {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "30", "deadline": "good"}
-    path = write(tmp_path / "a.webm", "libvpx", frames=60, options=options | {"cpu-used": "8"})
-    assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(60)]
+def test_hidden_frames_of_vp8_are_not_counted() -> None:
+    path = Path(__file__).parent.parent / "data" / "vp8_hidden_frames.webm"
+    assert len(places(path)) > 40  # as packets
+    assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(40)]
     found = numbers(taken(path, keyframes=True))
+    assert len(found) > 1
     assert found == [(n, n) for n, _ in found]
+
+
+def test_a_stream_cut_anywhere_begins_with_what_can_be_decoded(tmp_path: Path) -> None:
+    options = {"g": "12", "bf": "2", "x264-params": "scenecut=0"}
+    path = write(tmp_path / "a.ts", frames=30, options=options)
+    path.write_bytes(path.read_bytes()[188 * 9 :])
+    frames = places(path)
+    lost = 30 - len(frames)
+    found = numbers(taken(path, every_frames=1))
+    assert found == [(n - lost, n) for n in range(12, 30)]
+    assert numbers(taken(path, keyframes=True)) == [(n - lost, n) for n in (12, 24)]
 
 
 def test_count_repeats_what_is_shown_for_long(tmp_path: Path) -> None:
@@ -360,8 +390,7 @@ def test_count_repeats_what_is_shown_for_long(tmp_path: Path) -> None:
         options={"bf": "0", "g": "5"},
     )
     found = numbers(taken(path, count=8))
-    assert found == [(0, 0), *[(9, 9)] * 6, (16, 16)] or found[1:7] == [(9, 9)] * 6
-    assert len(found) == 8
+    assert found == [(0, 0), *[(9, 9)] * 6, (10, 10)]
     clips = taken(path, count=4, clip={"frames": 4, "length_s": 2.4})
     assert [(s.clip, s.frame) for s in clips if isinstance(s, Sample)][:4] == [
         *((0, 0), (0, 9), (0, 9), (0, 9)),

@@ -101,7 +101,8 @@ def results() -> Iterator[dict[str, Row]]:
             console.print(f"{name}: {row.differs}", markup=False, highlight=False)
             console.print(f"    known: {KNOWN[name][1]}" if name in KNOWN else "    not known")
     differing = sum(bool(row.differs) for row in found.values())
-    console.print(f"{len(found)} compared, {differing} differ, {len(KNOWN)} of them known")
+    known = sum(bool(row.differs) and name in KNOWN for name, row in found.items())
+    console.print(f"{len(found)} compared, {differing} differ, {known} of them known")
 
 
 @pytest.mark.parametrize("name", FILMS)
@@ -165,7 +166,10 @@ def _judge(name: str, row: Row, results: dict[str, Row]) -> None:
     kinds = {_kind(said) for said in row.differs.values()}
     allowed, _ = KNOWN.get(name, (set(), ""))
     assert kinds <= allowed, row.differs
-    assert kinds == allowed, f"no longer differs in {allowed - kinds}: take it out of KNOWN"
+    # What a decoder makes of noise is not the same each time.
+    assert kinds == allowed or name in DAMAGED, (
+        f"no longer differs in {allowed - kinds}: take it out of KNOWN"
+    )
 
 
 def _kind(said: str) -> str:

@@ -26,12 +26,14 @@ from paliflow.jobs.video.table import REORDERED, Table, read_index, read_table
 
 # fmt: off
 VIDEO_SUFFIXES = (
-    ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
-    ".mts", ".ts", ".webm", ".webp", ".wmv",
+    ".3g2", ".3gp", ".apng", ".asf", ".avi", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v",
+    ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob",
+    ".webm", ".webp", ".wmv",
 )
 # fmt: on
 _DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,webp_anim,h264,hevc,ivf,ogg"
+    ",apng,mpegvideo,mxf"
 )
 """Of FFmpeg; playlists, which name further files and hosts, are not among them."""
 _WORTH_A_JUMP = 8

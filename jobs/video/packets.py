@@ -9,6 +9,7 @@ from av.error import FFmpegError
 from paliflow.jobs.video.damage import VideoError
 from paliflow.jobs.video.lengths import is_filled
 from paliflow.jobs.video.table import Table
+from paliflow.jobs.video.wholeness import SilentDamage
 
 _GAP = 512
 """Bytes between two packets of Matroska, whose own headers are some tens, that may be damage."""
@@ -169,7 +170,8 @@ class Packets:
         matroska = self._container.format.name.startswith("matroska")
         # An alpha channel lies between the packets, and is not counted with them.
         closed = matroska and "alpha_mode" not in self._stream.metadata
-        packets = self._container.demux()
+        silent = SilentDamage(self._container.format.name, self._stream, self._file)
+        packets = iter(silent.timed(self._container.demux()))
         while True:
             try:
                 packet = next(packets)
@@ -187,16 +189,25 @@ class Packets:
                 if last is not None and place[0] > last + 1:
                     yield Break(DAMAGED)
                 last = place[0]
+            if packet.stream.index != self._stream.index:
+                continue
+            if silent.lies_before(packet):
+                yield Break(DAMAGED)
             # One without bytes ends the stream or, in AVI, has the last frame shown for longer.
-            if packet.size and packet.stream.index == self._stream.index:
+            if packet.size:
+                if silent.lies_in(packet):
+                    yield Break(DAMAGED)
+                    continue
                 if packet.has_sidedata("encryption_info"):
                     raise VideoError("its frames are encrypted")
                 yield packet
         if end is not None and not self._table.times:
             whole = max(self._announced or 0, self._size)
             tail = matroska and whole - end > max(_TAIL, whole // 10)
-            if whole > self._size or (
-                tail and not is_filled(self._file, end + _TRACK_AND_TIME, whole)
+            if (
+                whole > self._size
+                or (tail and not is_filled(self._file, end + _TRACK_AND_TIME, whole))
+                or silent.lies_behind(end, self._size)
             ):
                 yield Break("the file breaks off or is damaged up to its end")
 

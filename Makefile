@@ -14,7 +14,7 @@ FLOOR := .venv/floor
 GPU_PYTHON ?= python3
 FOLDERS := configs storage model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video finetune-demo test floor slow chaos fuzz fullsize lint format tpu-check gpu-check measure picture clean
+.PHONY: demo demo-video finetune-demo test floor slow chaos media fuzz fullsize lint format tpu-check gpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -36,6 +36,9 @@ slow: $(INSTALLED)  ## The tests that take minutes
 
 chaos: $(INSTALLED)  ## Fifty runs in which whoever can be killed is killed: about half an hour
 	$(BIN)/python -m pytest -m chaos -s
+
+media: $(INSTALLED)  ## Two hundred films and images beside FFmpeg's command line: minutes
+	$(BIN)/python -m pytest -m media -s -q tests/media
 
 fuzz: $(INSTALLED)  ## 50,000 mutated images and films through the decoders: ten minutes
 	$(BIN)/python -m paliflow.tests.jobs.fuzz 50000

@@ -23,6 +23,10 @@ class ExtractSpec(SourceSpec, FleetSpec):
     longest_side: PositiveInt | None = None
     """Frames whose longer side has more pixels are shrunk to this; none if not given."""
 
+    square_pixels: bool = False
+    """Stretches frames whose pixels are not square (anamorphic DVDs, DV) to the width in which
+    they are shown; else they are written as they are stored, and `pixel_aspect` says the shape."""
+
     @field_validator("video")
     @classmethod
     def _single_frames(cls, value: VideoSpec) -> VideoSpec:

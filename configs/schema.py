@@ -55,6 +55,7 @@ FRAMES = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("frame_distance", pa.float32()),
+        ("pixel_aspect", pa.float32()),
         ("id", pa.string()),
         ("metadata", pa.string()),
         ("status", pa.string()),

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PsdImagePlugin import PsdImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from paliflow.model.avif import coded_pixels
+from paliflow.model.unread import unread_format
 
 with contextlib.suppress(ImportError):  # the extra `heif`
     from pillow_heif import register_heif_opener
@@ -29,7 +31,13 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "TIFF"
 starts other programs."""
 HEAD_BYTES = 64
 """The first bytes of a file, by which `has_image_magic` knows it."""
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# fmt: off
+_HEIF_BRANDS = (
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1",
+)
+# fmt: on
+_TGA_END = b"TRUEVISION-XFILE.\0"
+"""What a TGA of the second version ends with."""
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 LARGE = 2**25
 """Pixels above which an image is reduced while it is decoded, and no other beside it."""
@@ -48,13 +56,20 @@ _COSTLY_FORMATS = ("AVIF", "HEIF", "JPEG2000", "WEBP")
 _COSTLY = 3
 """Their decoders need 9 to 18 bytes a pixel, others 4 to 7."""
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_SUBFILE = 254
+"""A TIFF's tag whose first bit says that a page is a smaller copy of another."""
+_MOST_THUMBNAILS = 16
+_PSD_VERSION = 1057
+""""VersionInfo", which says after four bytes whether there is a picture of all layers."""
 _MAX_SCANS = 20
 """A progressive JPEG goes over its pixels once a scan, and may have thousands of empty ones."""
 _STRIP = 2**19
 """Pixels that are resized at once."""
 _WHITES = (255, 4095, 65535)
 _SBIT = "significant bits"
-_UNSUPPORTED = re.compile("unsupported|not supported|unknown pixel mode|not available", re.I)
+_UNSUPPORTED = re.compile(
+    "unsupported|not supported|unknown .*mode|not available|cannot handle|unable to determine", re.I
+)
 """What Pillow's plugins say of files that they know and cannot read."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"tRNS", b"sBIT", b"eXIf")
@@ -72,7 +87,7 @@ class ImageTooLarge(ValueError):  # noqa: N818
 
 
 class UnsupportedImage(ValueError):  # noqa: N818
-    """The image is of a format that an extra reads, which is not installed."""
+    """The image may be whole, and is of a format or in a mode that is not read here."""
 
 
 class Decoded(NamedTuple):
@@ -98,11 +113,16 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
         ImageTooLarge: the header, a TIFF's tile or an AVIF's frame announces more than
             `max_pixels` pixels, or a third of them in a format that takes three times the memory;
             nothing is decoded.
-        UnsupportedImage: HEIF, without the extra that reads it.
+        UnsupportedImage: a format that is known and not read (`unread_format`), HEIF without the
+            extra that reads it, or a PSD without a picture.
         OSError, ValueError, SyntaxError: not an image, or a broken one.
     """
+    if said := unread_format(data):
+        raise UnsupportedImage(said)
     data = _without_metadata(data)
-    with Image.open(io.BytesIO(data), formats=_formats(data[:HEAD_BYTES])) as image:
+    with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
+        _pass_thumbnails(image)
+        _require_composite(image)
         image.info |= _significant_bits(data)
         width, height = image.size
         limit = max_pixels // (_COSTLY if image.format in _COSTLY_FORMATS else 1)
@@ -148,15 +168,45 @@ def unsupported(data: bytes, error: Exception) -> str | None:
     reason = str(error)
     if isinstance(error, UnidentifiedImageError):
         # Pillow tells no more, but what it has tried does.
-        for name in FORMATS:
+        for name in _formats(data):
             factory, accept = Image.OPEN[name]
-            if accept is None or accept(data[:16]) is not True:
+            if accept is not None and accept(data[:16]) is not True:
                 continue
             try:
                 factory(io.BytesIO(data), "").close()
             except Exception as inner:
                 reason = f"{name}: {inner}"
     return reason if _UNSUPPORTED.search(reason) else None
+
+
+def _pass_thumbnails(image: Image.Image) -> None:
+    """Goes on to a TIFF's first page that is the picture itself, where a smaller copy comes first.
+
+    Stays where there is none.
+    """
+    if not isinstance(image, TiffImageFile):
+        return
+    for page in range(_MOST_THUMBNAILS):
+        if not int(_tag(image, _SUBFILE) or 0) & 1:
+            return
+        try:
+            image.seek(page + 1)
+        except EOFError:
+            break
+    image.seek(0)
+
+
+def _require_composite(image: Image.Image) -> None:
+    """
+    Raises:
+        UnsupportedImage: a PSD that has its layers alone, and white where their picture should be.
+    """
+    if isinstance(image, PsdImageFile):
+        for number, _, content in image.resources:
+            if number == _PSD_VERSION and content[4:5] == b"\0":
+                raise UnsupportedImage(
+                    "PSD without a picture of all its layers: save it with maximal compatibility"
+                )
 
 
 def _inner_pixels(image: Image.Image, data: bytes) -> int:
@@ -182,9 +232,10 @@ def has_image_magic(data: bytes) -> bool:
     return known or _is_heif(head) or _is_tga(head)
 
 
-def _formats(head: bytes) -> tuple[str, ...]:
-    """What to try of a file that begins so."""
-    if _is_tga(head):
+def _formats(data: bytes) -> tuple[str, ...]:
+    """What to try of a file."""
+    head = data[:HEAD_BYTES]
+    if _is_tga(head) or data.endswith(_TGA_END):
         return (*FORMATS, "TGA")
     if not _is_heif(head):
         return FORMATS

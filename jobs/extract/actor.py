@@ -82,7 +82,11 @@ class Extractor:
 
         cores = core_share(self._reading)
         task = SampledFramesTask(
-            spec=spec, format=spec.format, quality=spec.quality, longest_side=spec.longest_side
+            spec=spec,
+            format=spec.format,
+            quality=spec.quality,
+            longest_side=spec.longest_side,
+            square_pixels=spec.square_pixels,
         )
         read_item = task_reader(task, spec, cores)  # frames come in place of their thumbnails
 
@@ -134,6 +138,7 @@ def _row(source: Input, image: str | None) -> dict[str, Any]:
         "width": source.width,
         "height": source.height,
         "frame_distance": moment and moment.frame_distance,
+        "pixel_aspect": moment and moment.pixel_aspect,
         "id": item.id,
         "metadata": item.metadata,
         "status": "error" if source.error else "ok",

@@ -80,11 +80,19 @@ class SampledFramesTask(_Task):
     format: Literal["jpeg", "png"]
     quality: int
     longest_side: int | None
+    square_pixels: bool = False
 
     def results(self, item: Item, files: Files) -> Iterator[Result | None]:
         """As `sampled_frames`."""
-        side = self.longest_side
-        return sampled_frames(item, files, self.spec, self.format, self.quality, side)
+        return sampled_frames(
+            item,
+            files,
+            self.spec,
+            self.format,
+            self.quality,
+            self.longest_side,
+            square_pixels=self.square_pixels,
+        )
 
 
 class ChosenFramesTask(_Task):

@@ -7,6 +7,9 @@ _DISGUISES = {
     b"BZh": "bzip2: unpack it",
     b"\xfd7zXZ\x00": "xz: unpack it",
     b"\x28\xb5\x2f\xfd": "Zstandard: unpack it",
+    b"%PDF": "a PDF: make images of its pages, e.g. with pdftoppm",
+    b"%!PS": "PostScript: make images of its pages, e.g. with Ghostscript",
+    b"<svg": "SVG: draw it, e.g. with rsvg-convert",
     b"\xff\xfe": "UTF-16: save it as UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8",
 }

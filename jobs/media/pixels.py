@@ -36,6 +36,8 @@ class Moment(NamedTuple):
     """Index and time of each frame that the model is shown of a clip, before it is filled up."""
     frame_distance: float | None = None
     """How much it differs from the sample before, where the spec asks for it."""
+    pixel_aspect: float | None = None
+    """How many times as wide as high a pixel is to be shown."""
 
 
 class Length(NamedTuple):

@@ -33,6 +33,9 @@ FILMS = {
     "ts": ("libx264", "yuv420p", {"preset": "ultrafast"}),
     "mov": ("mpeg4", "yuv420p", {}),
     "gif": ("gif", "rgb8", {}),
+    "apng": ("apng", "rgb24", {}),
+    "ogv": ("libvpx", "yuv420p", {"deadline": "realtime"}),
+    "wmv": ("wmv2", "yuv420p", {}),
 }
 LIMITS = {"read_timeout": 20, "video_timeout": 40, "decoder_memory": 1000}
 _SUSPICIOUS = (0, 1, 0x7F, 0x80, 0xFF)

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paliflow.jobs.media.reader import reader
-from paliflow.jobs.media.video.container import Damage, VideoError
 from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.media.video.damage import Damage, VideoError
 from paliflow.jobs.media.video.lengths import announced_size
 from paliflow.jobs.media.video.reading import Sample
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.test_video_frames import AV1, VP9, X264, X265, numbers, spec, taken
-from paliflow.tests.jobs.videos import draw, with_moov_first, write
+from paliflow.tests.jobs.videos import draw, even, read, uneven, with_moov_first, write
 
 
 def h264(folder: Path) -> Path:
@@ -213,3 +213,49 @@ def test_whatever_a_file_begins_with_its_length_is_a_number_or_unknown(head: byt
     for start in (b"", b"RIFF\1\2\3\4AVI ", b"\x1a\x45\xdf\xa3\x18\x53\x80\x67"):
         size = announced_size(start + head)
         assert size is None or size >= 0
+
+
+def test_a_piped_avi_and_what_lies_between_blocks_of_matroska_are_whole(tmp_path: Path) -> None:
+    content = bytearray(avi(tmp_path).read_bytes())
+    content[4:8] = b"\xff\xff\xff\xff"
+    path = tmp_path / "piped.avi"
+    path.write_bytes(content)
+    assert numbers(taken(path, every_frames=30)) == [(n, n) for n in (0, 30, 60, 90)]
+    assert not any(isinstance(each, Damage) for each in taken(path, every_frames=30))
+
+    content = bytearray(mkv(tmp_path).read_bytes())
+    cluster = content.rindex(b"\x1f\x43\xb6\x75")
+    room = b"\xec" + (2000 | 1 << 56).to_bytes(8, "big") + bytes(2000)
+    fonts = b"\x19\x41\xa4\x69" + (50_000 | 1 << 56).to_bytes(8, "big") + b"\xff" * 50_000
+    content[cluster:cluster] = room
+    content += fonts
+    size = content.index(b"\x18\x53\x80\x67") + 4
+    whole = len(content) - size - 8
+    content[size : size + 8] = (whole | 1 << 56).to_bytes(8, "big")
+    path = tmp_path / "fonts.mkv"
+    path.write_bytes(content)
+    found = taken(path, every_frames=1)
+    assert numbers(found) == [(n, n) for n in range(120)]
+    assert not any(isinstance(each, Damage) for each in found)
+
+    path.write_bytes(content[: -len(fonts) // 2])
+    assert isinstance(taken(path, every_frames=30)[-1], Damage)
+
+
+def test_the_index_after_lost_packets_is_right_or_said_to_be_estimated(tmp_path: Path) -> None:
+    options = X264 | {"g": "20"}
+    for at in (even, uneven):
+        path = write(tmp_path / "a.ts", options=options, at=at, frames=100)
+        content = path.read_bytes()
+        packets = len(content) // 188
+        start = packets // 2 * 188
+        path.write_bytes(content[:start] + content[start + packets // 5 * 188 :])
+        found = taken(path, every_frames=1)
+        damages = [each for each in found if isinstance(each, Damage)]
+        assert damages
+        assert damages[-1].reason.endswith("; frame_index is estimated from there on")
+        shown = [(each, read(each.image)) for each in found if isinstance(each, Sample)]
+        first = shown[0][0].timestamp_s
+        for sample, number in shown:
+            assert sample.timestamp_s - first == pytest.approx(at(number) / 1000, abs=0.001)
+            assert sample.frame == number or at is uneven

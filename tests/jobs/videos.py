@@ -50,9 +50,11 @@ def write(
     pixels: str = "yuv420p",
     base: Fraction = _MS,
     size: tuple[int, int] = (WIDTH, HEIGHT),
+    picture_of: Callable[[int], NDArray[np.uint8]] = draw,
+    muxer: dict[str, str] | None = None,
 ) -> Path:
     """Encodes `frames` numbered frames, shown at so many milliseconds; returns the path."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = size
@@ -60,7 +62,7 @@ def write(
         stream.codec_context.time_base = base
         for number in range(frames):
             picture = av.VideoFrame.from_ndarray(
-                np.asarray(Image.fromarray(draw(number)).resize(size)), format="rgb24"
+                np.asarray(Image.fromarray(picture_of(number)).resize(size)), format="rgb24"
             )
             picture.pts, picture.time_base = int(at(number) * _MS / base), base
             container.mux(stream.encode(picture))
@@ -84,14 +86,40 @@ def with_moov_first(path: Path) -> Path:
     return into
 
 
-def turned(path: Path, degrees: int) -> Path:
-    """An MP4 whose display matrix says that it is to be turned."""
+def turned(path: Path, across: tuple[int, int], down: tuple[int, int]) -> Path:
+    """An MP4 whose display matrix says that what leads to the right in the picture is shown in the
+    direction `across`, and what leads down in `down`; both are (right, down)."""
     one = 1 << 16
-    matrix = {90: (0, one, 0, -one, 0, 0), 180: (-one, 0, 0, 0, -one, 0), 0: (one, 0, 0, 0, one, 0)}
     content = bytearray(path.read_bytes())
-    plain = struct.pack(">9i", *matrix[0], 0, 0, 1 << 30)
+    plain = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
     place = content.index(plain, content.index(b"tkhd"))
-    content[place : place + 36] = struct.pack(">9i", *matrix[degrees], 0, 0, 1 << 30)
-    into = path.with_stem(f"{path.stem}-{degrees}")
+    (a, b), (c, d) = across, down
+    matrix = struct.pack(">9i", one * a, one * b, 0, one * c, one * d, 0, 0, 0, 1 << 30)
+    content[place : place + 36] = matrix
+    into = path.with_stem(f"{path.stem}-{a}{b}{c}{d}")
     into.write_bytes(content)
+    return into
+
+
+def edited(path: Path, *edits: tuple[int, int]) -> Path:
+    """An MP4 whose edit list shows stretches of so many milliseconds, each from so many frames of
+    25 a second after the first; its table must be at its end, as `write` puts it."""
+    content = path.read_bytes()
+    scale = int.from_bytes(content[(at := content.index(b"mdhd")) + 16 : at + 20], "big")
+    old = content.index(b"elst") + 4
+    (first,) = struct.unpack(">i", content[old + 12 : old + 16])
+    entries = b"".join(
+        struct.pack(">Iihh", lasts, first + frame * scale // 25, 1, 0) for lasts, frame in edits
+    )
+    box = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    box = struct.pack(">I4s", 8 + len(box), b"edts") + box
+    start = content.index(b"edts") - 4
+    (size,) = struct.unpack(">I", content[start : start + 4])
+    result = bytearray(content[:start] + box + content[start + size :])
+    for name in (b"moov", b"trak"):
+        place = content.index(name) - 4
+        (was,) = struct.unpack(">I", content[place : place + 4])
+        result[place : place + 4] = struct.pack(">I", was + len(box) - size)
+    into = path.with_stem(f"{path.stem}-edited")
+    into.write_bytes(result)
     return into

@@ -17,6 +17,7 @@ from paliflow.tests.jobs.files import encode
 OK = None
 BROKEN = "truncated or broken image"
 NO_IMAGE = "not an image"
+UNSUPPORTED = "unsupported image"
 LARGE = "too many pixels"
 UNREADABLE = "cannot be read"
 LATIN_1 = os.fsdecode("größe".encode("latin-1"))
@@ -167,7 +168,7 @@ def _others() -> Iterator[Animal]:
     yield "archive.jpg", b"PK\3\4" + bytes(100), NO_IMAGE
     yield "program.jpg", b"\x7fELF" + bytes(100), NO_IMAGE
     yield "magic-only.png", b"\x89PNG\r\n\x1a\n", BROKEN
-    yield "icon.png", saved(Image.new("RGB", (16, 16)), "ICO"), NO_IMAGE
+    yield "icon.png", saved(Image.new("RGB", (16, 16)), "ICO"), UNSUPPORTED
 
 
 def _names() -> list[str]:

@@ -1,4 +1,4 @@
-"""A video file, opened: its table of frames, and its frames, decoded from where they matter.
+"""A video file, opened: its frames, decoded from where they matter.
 
 PyAV (FFmpeg) demuxes and decodes. Positions are exact: a frame's index counts the frames that are
 presented before it, whether or not the file was read from the start.
@@ -6,133 +6,47 @@ presented before it, whether or not the file was read from the start.
 
 import io
 import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import av
-import numpy as np
 from av.error import FFmpegError
-from numpy.typing import NDArray
-from PIL import Image
 
+from paliflow.jobs.media.video.damage import Damage, VideoError
 from paliflow.jobs.media.video.lengths import HEAD, announced_size
+from paliflow.jobs.media.video.packets import Break, Coded, Packets, plain
+from paliflow.jobs.media.video.picture import Frame
+from paliflow.jobs.media.video.pictures import Pictures, Shown
 from paliflow.jobs.media.video.sampling import Stamp, Target
+from paliflow.jobs.media.video.table import REORDERED, Table, read_index, read_table
 
 # fmt: off
 VIDEO_SUFFIXES = (
-    ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
-    ".mts", ".ts", ".webm", ".webp", ".wmv",
+    ".3g2", ".3gp", ".apng", ".asf", ".avi", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v",
+    ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob",
+    ".webm", ".webp", ".wmv",
 )
 # fmt: on
 _DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,webp_anim,h264,hevc,ivf,ogg"
+    ",apng,mpegvideo,mxf"
 )
 """Of FFmpeg; playlists, which name further files and hosts, are not among them."""
-_TABLED = "mov,mp4"
-"""The demuxer that knows where every frame lies before it reads one."""
-SMALL = 32
-"""Pixels of the side of what frames are shrunk to for comparison."""
 _WORTH_A_JUMP = 8
 """Frames that have to lie between for a jump to be cheaper than decoding them."""
 _SIGN_EVERY = 32
-_REORDERED = 16
-"""Frames that may be coded after a keyframe and presented before it."""
-_GAP = 512
-"""Bytes between two packets of Matroska, whose own headers are some tens, that mean damage."""
-_TAIL = 4096
-"""Bytes after the last one that may be its index, if they are not a tenth of the file."""
-_CHUNK_HEADER = 8
-_TURNS = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
-}
-
-
-class VideoError(ValueError):
-    """A file that is no video that can be read; the message names no file."""
-
-
-class Damage(NamedTuple):
-    """Where frames are missing."""
-
-    after: Fraction
-    """Seconds of the last good frame since the first; -1 where there is none."""
-    until: Fraction | None
-    """Seconds of the next good frame; None where the file has no more."""
-    reason: str
-
-    def shifted(self, start: Fraction) -> "Damage":
-        """In the container's presentation times, where the first frame is shown at `start`."""
-        after = self.after if self.after < 0 else self.after + start
-        return self._replace(after=after, until=None if self.until is None else self.until + start)
-
-
-class Frame(NamedTuple):
-    """One decoded frame."""
-
-    stamp: Stamp
-    timestamp_s: float
-    """Its presentation time, as the container says it."""
-    picture: av.VideoFrame
-
-    def small(self) -> NDArray[np.uint8]:
-        """uint8 [SMALL, SMALL, 3], by which frames are compared."""
-        small = self.picture.reformat(SMALL, SMALL, "rgb24", interpolation="AREA")
-        return np.asarray(small.to_ndarray(), np.uint8)
-
-    def upright(self) -> Image.Image:
-        """As RGB, turned as the file says that it is to be shown."""
-        return self._turned(Image.fromarray(self.picture.to_ndarray(format="rgb24")))
-
-    def reduced(self, size: int) -> Image.Image:
-        """As `upright`, by a whole factor smaller where that leaves `size` pixels both ways.
-
-        PaliGemma's video models were trained on frames resized without antialiasing: they forgive
-        the few grey levels by which this differs from reducing the whole frame at once.
-        """
-        picture = self.picture
-        factor = min(picture.width, picture.height) // size
-        if factor < 2:
-            return self.upright()
-        width, height = picture.width // factor, picture.height // factor
-        small = picture.reformat(width, height, "rgb24", interpolation="AREA")
-        return self._turned(Image.fromarray(small.to_ndarray()))
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, upright."""
-        width, height = self.picture.width, self.picture.height
-        return (height, width) if round(self.picture.rotation) % 180 else (width, height)
-
-    def _turned(self, image: Image.Image) -> Image.Image:
-        turn = _TURNS.get(round(self.picture.rotation) % 360)
-        return image if turn is None else image.transpose(turn)
-
-
-class _Table(NamedTuple):
-    """What a container says of every frame in decoding order; empty where it does not."""
-
-    times: list[int]
-    """When it is decoded."""
-    positions: list[int]
-    """Its first byte."""
-    ends: list[int]
-    """The first byte after it."""
-    before: list[int]
-    """How many frames are presented before it, as far as the order of decoding tells."""
-    keys: list[int]
-    """Which of the frames are coded by themselves."""
 
 
 class Video:
     """An open file. Use `open_video`."""
 
-    def __init__(self, container: Any, size: int, announced: int | None, max_pixels: int) -> None:
+    def __init__(
+        self, container: Any, file: BinaryIO, size: int, announced: int | None, max_pixels: int
+    ) -> None:
         """
         Raises:
             VideoError: it has no video stream, or one that cannot be decoded.
@@ -145,53 +59,43 @@ class Video:
         if (entries := len(stream.index_entries)) > size:
             raise VideoError(f"its table has {entries} frames, more than the file has bytes")
         self._container, self._stream = container, stream
-        self._size, self._announced = size, announced
+        self._file, self._size, self._announced = file, size, announced
+        self._max_pixels = max_pixels
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(max_pixels)}
         self._base: Fraction = stream.time_base or Fraction(1, 1000)
         self._start = stream.start_time
         self.start = (self._start or 0) * self._base
         """Seconds at which the first frame is shown."""
-        self._avi = container.format.name == "avi"
-        # It has no presentation times: of reordered frames it says only that there are so many.
-        self._counted = self._avi and stream.codec_context.has_b_frames
+        # AVI has no presentation times: of reordered frames it says only when they are decoded.
+        self._dealt = container.format.name == "avi" and stream.codec_context.has_b_frames
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
+        self._aspect = Fraction(stream.sample_aspect_ratio or 1)
         self.damages: list[Damage] = []
         """What `frames` has come over so far."""
+        self._previous: Shown | None = None
 
     @cached_property
-    def _table(self) -> "_Table":
-        stream = self._stream
-        table = _Table([], [], [], [], [])
-        if self._container.format.name.startswith(_TABLED) and self._start is not None:
-            entries, before = stream.index_entries, 0
-            for entry in entries if stream.frames and len(entries) >= stream.frames else ():
-                table.times.append(entry.timestamp)
-                table.positions.append(entry.pos)
-                table.before.append(before)
-                table.ends.append(entry.pos + entry.size)
-                if entry.is_keyframe:
-                    table.keys.append(len(table.before) - 1)
-                before += not entry.is_discard
-        return table
+    def _table(self) -> Table:
+        return read_table(self._stream, self._container.format.name)
 
     @cached_property
     def _whole(self) -> int:
         """How many entries of the table lie within the file as it is."""
         ends, size = self._table.ends, self._size
-        if size is None or not ends or max(ends) <= size:
+        if not ends or max(ends) <= size:
             return len(ends)
         return next(n for n, end in enumerate(ends) if end > size)
 
     @property
     def tabled(self) -> bool:
         """Whether frames can be counted without reading those before."""
-        return bool(self._table.times)
+        return bool(self._table.shown)
 
     @property
     def frame_count(self) -> int:
         """Of the table."""
-        return self._table.before[-1] + 1
+        return len(self._table.shown)
 
     @property
     def frame_s(self) -> Fraction:
@@ -201,7 +105,8 @@ class Video:
     @property
     def duration(self) -> Fraction:
         """Seconds from the first frame to the end of the last, by the table."""
-        return self._span(self._table.times)
+        span = self._table.span
+        return self._lasting(span[-1] - span[0] if span else 0, len(span))
 
     @property
     def breaks_off(self) -> Fraction | None:
@@ -209,7 +114,21 @@ class Video:
         times = self._table.times
         if self._whole == len(times):
             return None
-        return (times[self._whole] - times[0]) * self._base
+        return max(Fraction(0), (times[self._whole] - times[self._table.shown[0]]) * self._base)
+
+    @property
+    def previous(self) -> Frame | None:
+        """The frame that is presented before the one that `frames` gave last, given or left out;
+        the last one, once it has given all. None where that is unknown, after a jump."""
+        return None if self._previous is None else self._frame(self._previous)
+
+    def check(self) -> None:
+        """Looks at the first packet.
+
+        Raises:
+            VideoError: its frames are encrypted.
+        """
+        next(iter(self._packets()), None)
 
     def frames(
         self, target: Callable[[], Target], *, only_keys: bool = False
@@ -222,81 +141,112 @@ class Video:
 
         Yields:
             Frames; None now and then while frames are left out.
+
+        Raises:
+            VideoError: its frames are encrypted.
         """
-        if only_keys:
-            self._stream.codec_context.skip_frame = "NONKEY"
         last = -1  # index of the last frame that was decoded whole
         good = Fraction(-1)
         trouble: str | None = None
+        mended = False  # whether the trouble is the clock's alone
         wanted = target()
         floor = self._floor(wanted)
         jump = self._jump(wanted, last)
         goal = wanted if jump else None  # of a jump, until it is seen where that led
         while True:
-            for found in self._run(jump):
-                if isinstance(found, str):
-                    trouble = trouble or found
+            pictures, found_all = self._run(jump, only_keys=only_keys)
+            for found in found_all:
+                if not isinstance(found, Shown):
+                    clock = isinstance(found, Break) and not found.lost
+                    if trouble is None or (mended and not clock):
+                        trouble = found.reason if isinstance(found, Break) else found
+                        trouble, mended = self._too_large(self._stream) or trouble, clock
                     continue
-                index, picture = found
-                if index <= last:
+                if found.frame <= last:
                     continue
-                if not trouble and not goal and _is_before(picture, floor):
-                    last = index
-                    if index % _SIGN_EVERY == 0:
+                if too_large := self._too_large(found.picture):
+                    if trouble is None or mended:
+                        trouble, mended = too_large, False
+                    continue
+                if not trouble and not goal and floor is not None and found.ticks < floor:
+                    last, self._previous = found.frame, found
+                    if last % _SIGN_EVERY == 0:
                         yield None
                     continue
-                frame = self._frame(index, picture)
+                frame = self._frame(found)
                 if goal and _is_beyond(frame.stamp, goal):  # the jump went too far
                     jump, goal = self._start, None
                     break
                 goal = None
                 if trouble:
-                    if not frame.stamp.key:
+                    if not found.key and not mended:
                         continue  # it was made from what is missing
-                    self.damages.append(Damage(good, frame.stamp.time, trouble))
+                    if pictures.estimated:
+                        trouble += "; frame_index is estimated from there on"
+                        pictures.estimated = False
+                    self.damages.append(Damage(good, frame.stamp.time, trouble, mended))
                     trouble = None
-                last, good = index, frame.stamp.time
+                last, good = found.frame, frame.stamp.time
                 yield frame
+                self._previous = found
                 wanted = target()
                 floor = self._floor(wanted)
                 if jump := self._jump(wanted, last):
-                    goal = wanted
+                    goal, self._previous = wanted, None
                     break
             else:
                 if self._whole < len(self._table.times):
                     trouble = f"the file breaks off; its table has {self.frame_count} frames"
-                if not trouble and not only_keys and last < 0 and not self.tabled:
-                    trouble = "it has no frames"
-                if trouble:
+                elif not trouble and last < 0:
+                    trouble = "it has no keyframes" if only_keys else "it has no frames"
+                if trouble and not mended:
                     self.damages.append(Damage(good, None, trouble))
                 return
 
     def measure(self) -> Fraction:
-        """Seconds of the video by its frames' times, for which the whole file is read."""
+        """Seconds of the video by its frames' times, for which the whole file is read, or of one
+        with a table the end."""
         if self.tabled:
-            return self.duration
-        packets = (packet for packet in self._packets() if isinstance(packet, av.Packet))
-        times = [packet.pts for packet in packets if packet.pts is not None]
-        return self._span(times)
+            self._container.seek(self._table.times[-1], stream=self._stream, backward=True)
+        packets = [each for each in self._packets() if isinstance(each, Coded)]
+        shown = [each.ticks for each in packets if not each.packet.is_discard]
+        times = [ticks for ticks in shown if ticks is not None]
+        if self.tabled:
+            if not times or self.breaks_off is not None:
+                return self.duration
+            return self._lasting(max(times) - self._start, self.frame_count)
+        if not times:
+            return len(shown) * self._step
+        return self._lasting(max(times) - min(times), len(times))
 
-    def _span(self, times: list[int]) -> Fraction:
-        """Seconds that frames are shown, the last as long as the others on average."""
-        if len(times) < 2:
-            return len(times) / (self._stream.average_rate or Fraction(25))
-        span = Fraction(max(times) - min(times))
-        return (span + span / (len(times) - 1)) * self._base
+    def _lasting(self, span: int, frames: int) -> Fraction:
+        """Seconds that frames are shown, the last as long as the others on average.
+
+        Args:
+            span: ticks from the first to the last.
+            frames: how many there are.
+        """
+        if frames < 2:
+            return frames * self._step
+        return (span + Fraction(span, frames - 1)) * self._base
+
+    @property
+    def _step(self) -> Fraction:
+        """Seconds of a frame by the rate that the file says."""
+        return 1 / Fraction(self._stream.average_rate or 25)
 
     def _jump(self, target: Target, last: int) -> int | None:
         """The presentation time to jump to, if that leaves out frames worth a jump."""
         table = self._table
-        if not table.times:
+        if not table.shown:
             return None
-        delay = max(0, self._start - table.times[0])  # from decoding to presentation
+        # From decoding to presentation.
+        delay = max(0, self._start - table.times[table.shown[0]])
         if target.time is not None:
             wanted = self._start + int(target.time // self._base)
             entry = bisect_left(table.times, wanted - delay + 1) - 1
         elif target.frame is not None:
-            entry = bisect_left(table.before, max(1, target.frame - _REORDERED)) - 1
+            entry = bisect_left(table.before, max(1, target.frame - REORDERED)) - 1
             wanted = table.times[max(entry, 0)] + delay
         else:
             return None
@@ -307,127 +257,51 @@ class Video:
 
     def _floor(self, target: Target) -> int | None:
         """The presentation time before which frames need not even be looked at."""
-        if target.time is None or self._start is None or self._avi:
+        if target.time is None:
             return None
-        return int(self._start + math.ceil(target.time / self._base))
+        return int((self._start or 0) + math.ceil(target.time / self._base))
 
-    def _frame(self, index: int, picture: av.VideoFrame) -> Frame:
-        if picture.pts is None or self._counted:
-            time = absolute = index / (self._stream.average_rate or Fraction(25))
-        else:
-            # AVI's times count the chunks that could be read.
-            absolute = (index if self._indexed else picture.pts) * self._base
-            time = max(Fraction(0), absolute - self.start)
-        return Frame(Stamp(index, time, bool(picture.key_frame)), float(absolute), picture)
+    def _frame(self, shown: Shown) -> Frame:
+        absolute = shown.ticks * self._base
+        time = max(Fraction(0), absolute - self.start)
+        stamp = Stamp(shown.frame, time, shown.key)
+        return Frame(stamp, float(absolute), shown.picture, self._aspect)
 
-    def _run(self, jump: int | None) -> Iterator[tuple[int, av.VideoFrame] | str]:
+    def _run(
+        self, jump: int | None, *, only_keys: bool
+    ) -> tuple[Pictures, Iterator[Shown | str | Break]]:
         """The frames from a place on with their indices, and in between what is wrong where one is
         missing."""
-        codec = self._stream.codec_context
         if jump is not None:
             self._container.seek(jump, stream=self._stream, backward=True)
-        waiting: list[int] = []  # the times of frames that are read and not yet given, in order
-        before = counted = 0  # frames presented before those; frames decoded so far
-        first: int | None = None  # frames before this time lack what they were made from
-        anew = False  # whether frames were lost that nobody has counted
-        for packet in self._packets():
-            if isinstance(packet, str):
-                yield packet
-                continue
-            if packet is None:
-                codec.flush_buffers()
-                anew = not self.tabled
-                continue
-            if packet.pts is not None and not packet.is_discard:
-                if first is None:
-                    first = packet.pts
-                    if jump is not None:
-                        before = self._by_position[packet.pos]
-                if anew:  # unknown is how many frames were lost, but not how long they took
-                    before = max(before, self._number(packet) - len(waiting))
-                    anew = False
-                insort(waiting, packet.pts)
-            try:
-                pictures = codec.decode(None if _is_last(packet) else packet)
-            except FFmpegError as error:
-                yield _plain(error)
-                continue
-            for picture in pictures:
-                if picture.pts is None or self._counted:
-                    index, counted = counted, counted + 1
-                else:
-                    place = bisect_left(waiting, picture.pts)
-                    before += place
-                    del waiting[:place]
-                    if jump is not None and first is not None and picture.pts < first:
-                        continue
-                    index = before
-                if picture.is_corrupt:
-                    yield "a damaged frame"
-                    continue
-                yield index, picture
+        stream = self._stream
+        pictures = Pictures(stream, self._table, dealt=self._dealt, anew=jump is not None)
+        # Keyframes of which it is not said when they are shown are counted with all others.
+        alone = only_keys and not self._dealt and self._start is not None
+        if alone and not stream.codec_context.codec.intra_only:
+            return pictures, pictures.keys(self._packets())
+        return pictures, pictures.run(self._packets())
 
-    @cached_property
-    def _by_position(self) -> dict[int, int]:
-        return dict(zip(self._table.positions, self._table.before, strict=True))
+    def _packets(self) -> Packets:
+        index = read_index(self._stream, self._container.format.name)
+        return Packets(
+            self._container,
+            self._stream,
+            self._table,
+            index,
+            self._file,
+            self._size,
+            self._announced,
+        )
 
-    @cached_property
-    def _indexed(self) -> dict[int, int]:
-        """The numbers of an AVI's frames by where they lie, if it has an index of all."""
-        entries = self._stream.index_entries
-        if not self._avi or self._counted or len(entries) < max(1, self._stream.frames):
-            return {}
-        return {entry.pos + _CHUNK_HEADER: n for n, entry in enumerate(entries)}
-
-    def _number(self, packet: Any) -> int:
-        """Of a packet's frame after others were lost: known in an AVI, elsewhere by its time."""
-        if self._indexed:
-            return self._indexed.get(packet.pos, 0)
-        rate = self._stream.average_rate or 0
-        since: Fraction = (packet.pts - (self._start or 0)) * self._base
-        return round(since * rate)
-
-    def _packets(self) -> Iterator[Any]:
-        """The stream's packets; in between, what is wrong, and None where decoding begins anew."""
-        end: int | None = None  # of the last packet in the file
-        last: int | None = None  # of the packets that an AVI's index has
-        matroska = self._container.format.name.startswith("matroska")
-        # An alpha channel lies between the packets, and is not counted with them.
-        closed = matroska and "alpha_mode" not in self._stream.metadata
-        packets = self._container.demux()
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except FFmpegError as error:
-                yield _plain(error)
-                break
-            if packet.size and packet.pos is not None:
-                if closed and end is not None and packet.pos - end > _GAP:
-                    yield from self._drained("a damaged part of the file")
-                end = packet.pos + packet.size
-            if (number := self._indexed.get(packet.pos)) is not None:
-                if last is not None and number > last + 1:
-                    yield from self._drained("a damaged part of the file")
-                last = number
-            if packet.stream.index != self._stream.index or _is_nothing(packet):
-                continue
-            if packet.is_corrupt:
-                yield from self._drained("a damaged part of the file")
-            elif not _is_last(packet):
-                yield packet
-        if self._size is not None and end is not None and not self.tabled:
-            whole = max(self._announced or 0, self._size)
-            if whole > self._size or (matroska and whole - end > max(_TAIL, whole // 10)):
-                yield from self._drained("the file breaks off or is damaged up to its end")
-        yield av.Packet()
-
-    def _drained(self, trouble: str) -> Iterator[Any]:
-        """Ends decoding, says what is wrong, and has it begin anew."""
-        yield av.Packet()
-        yield trouble
-        yield None
+    def _too_large(self, picture: Any) -> str | None:
+        """What is said of frames that have as many pixels as a picture, or as the stream now."""
+        if picture.width * picture.height <= self._max_pixels:
+            return None
+        return (
+            f"too many pixels: {picture.width} x {picture.height} are more than "
+            f"max_pixels={self._max_pixels}"
+        )
 
 
 @contextmanager
@@ -456,30 +330,12 @@ def open_video(file: BinaryIO, size: int, max_pixels: int) -> Iterator[Video]:
     try:
         container = av.open(buffered, options=options, metadata_errors="replace")
     except FFmpegError as error:
-        raise VideoError(f"not a video, or without its header: {_plain(error)}") from None
+        raise VideoError(f"not a video, or without its header: {plain(error)}") from None
     with container:
-        yield Video(container, size, announced, max_pixels)
+        yield Video(container, buffered, size, announced, max_pixels)
 
 
 def _is_beyond(stamp: Stamp, target: Target) -> bool:
     if target.time is not None:
         return stamp.time > target.time
     return target.frame is not None and stamp.frame > target.frame
-
-
-def _is_before(picture: av.VideoFrame, floor: int | None) -> bool:
-    return floor is not None and picture.pts is not None and picture.pts < floor
-
-
-def _is_last(packet: Any) -> bool:
-    """Whether it is what FFmpeg ends a stream with."""
-    return packet.size == 0 and packet.dts is None and packet.pts is None
-
-
-def _is_nothing(packet: Any) -> bool:
-    """Whether it says that the last frame is shown for longer, as empty chunks of AVI do."""
-    return packet.size == 0 and not _is_last(packet)
-
-
-def _plain(error: FFmpegError) -> str:
-    return error.strerror or type(error).__name__

@@ -2,13 +2,16 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Literal
 
 from PIL import Image
 
 from paliflow.configs.run import InputsSpec
 from paliflow.jobs.media.pixels import Files, Length, Moment, Result, jpeg, unreadable
-from paliflow.jobs.media.video.container import Damage, Video, VideoError
+from paliflow.jobs.media.video.container import Video
+from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.picture import Frame
 from paliflow.jobs.media.video.reading import missing, opened, samples
 from paliflow.jobs.media.video.sampling import Target
 from paliflow.jobs.runs.item import Item
@@ -21,8 +24,20 @@ def sampled_frames(
     kind: Literal["jpeg", "png"],
     quality: int,
     longest_side: int | None,
+    *,
+    square_pixels: bool,
 ) -> Iterator[Result | None]:
-    """A video's sampled frames, encoded, as thumbnails; then an error if some are missing."""
+    """A video's sampled frames, encoded, as thumbnails; then an error if some are missing.
+
+    Args:
+        item: the video.
+        files: where its bytes come from.
+        spec: its `video` says what is sampled.
+        kind: of image.
+        quality: of JPEG.
+        longest_side: pixels of it at most; None shrinks nothing.
+        square_pixels: whether frames with pixels that are not square are stretched.
+    """
     try:
         for sample in samples(item, files, spec):
             if sample is None:
@@ -30,12 +45,24 @@ def sampled_frames(
             elif isinstance(sample, Damage):
                 yield missing(sample)
             else:
-                image = _shrunk(sample.image, longest_side)
+                picture, aspect = sample.picture, Fraction(1)
+                if isinstance(picture, Frame):
+                    aspect = picture.pixel_aspect
+                image = sample.image
+                if square_pixels and aspect != 1:
+                    width = max(1, round(image.width * aspect))
+                    if width * image.height > spec.max_pixels:
+                        raise VideoError(f"too many pixels: {width} x {image.height}, stretched")
+                    image = image.resize((width, image.height))
+                    aspect = Fraction(1)
+                image = _shrunk(image, longest_side)
                 yield Result(
                     width=image.width,
                     height=image.height,
                     thumbnail=_encoded(image, kind, quality),
-                    moment=Moment(sample.frame, sample.timestamp_s, None, sample.distance),
+                    moment=Moment(
+                        sample.frame, sample.timestamp_s, None, sample.distance, float(aspect)
+                    ),
                 )
     except VideoError as error:
         yield Result(error=str(error))
@@ -86,6 +113,7 @@ def length(item: Item, files: Files, spec: InputsSpec) -> Result:
         with opened(item, files, spec) as source:
             if not isinstance(source, Video) or not source.tabled:
                 return Result(error="it has no table of its frames")
+            source.check()
             frames, seconds = source.frame_count, source.duration
     except VideoError as error:
         return Result(error=str(error))

@@ -12,7 +12,9 @@ from PIL import Image
 from paliflow.configs.run import InputsSpec
 from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.pixels import Files, Moment, Result, jpeg, unreadable
-from paliflow.jobs.media.video.container import Damage, Frame, Video, VideoError, open_video
+from paliflow.jobs.media.video.container import Video, open_video
+from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.picture import Frame
 from paliflow.jobs.media.video.sampling import WHOLE, Piece, Sampler, exact, unit_s
 from paliflow.jobs.media.video.stills import Animation, Still, Stills
 from paliflow.jobs.runs.item import Item
@@ -111,22 +113,9 @@ def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Dam
         if source.breaks_off is not None and begin > source.breaks_off:
             return  # an earlier piece tells
         sampler = Sampler(video, piece, duration)
-        before: NDArray[np.uint8] | None = None
         kept: tuple[int, NDArray[np.uint8]] | None = None
-        only_keys = video.keyframes and not cuts
-        for frame in source.frames(lambda: sampler.target, only_keys=only_keys):
+        for clip, frame in _picked(source, sampler, cuts):
             if frame is None:
-                yield None
-                continue
-            new_scene = False
-            if cuts:
-                small = frame.small()
-                new_scene = before is not None and distance(before, small) > cuts
-                before = small
-            clip = sampler.step(frame.stamp, new_scene)
-            if sampler.done:
-                break
-            if clip is None:
                 yield None
                 continue
             apart = None
@@ -143,6 +132,42 @@ def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Dam
             start = source.breaks_off if damage.until is None else damage.until
             if (start is None or start >= begin) and (end is None or damage.after < end):
                 yield damage.shifted(source.start)
+
+
+def _picked(
+    source: Video | Stills | Animation, sampler: Sampler, cuts: float | None
+) -> Iterator[tuple[int, Frame | Still | None]]:
+    """The sampled frames and the clips that they belong to; None for others.
+
+    Args:
+        source: the video.
+        sampler: of its frames.
+        cuts: by how much a frame differs from the one before where a new scene begins.
+    """
+    before: NDArray[np.uint8] | None = None
+    held: Frame | Still | None = None
+    only_keys = sampler.only_keys and not cuts
+    for frame in source.frames(lambda: sampler.target, only_keys=only_keys):
+        if frame is None:
+            yield 0, None
+            continue
+        new_scene = False
+        if cuts:
+            small = frame.small()
+            new_scene = before is not None and distance(before, small) > cuts
+            before = small
+        shown = source.previous if isinstance(source, Video) else held
+        clip, due = sampler.clip, sampler.missed(frame.stamp)
+        if shown and not (source.damages and source.damages[-1].until == frame.stamp.time):
+            yield from ((clip, shown) for _ in range(due))
+        held = frame
+        chosen = sampler.step(frame.stamp, new_scene)
+        if sampler.done:
+            return
+        yield (0, None) if chosen is None else (chosen, frame)
+    shown = source.previous if isinstance(source, Video) else held
+    if shown and not (source.damages and source.damages[-1].until is None):
+        yield from ((sampler.clip, shown) for _ in range(sampler.missed(None)))
 
 
 @contextmanager
@@ -171,7 +196,13 @@ def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 
 def missing(damage: Damage) -> Result:
-    """The error that stands for frames that cannot be had."""
+    """The error that stands for frames that cannot be had, or for a clock that was mended."""
+    if damage.mended and damage.until is not None:
+        time = float(damage.until)
+        return Result(
+            error=f"times run on from {time:.3f} s, where {damage.reason}",
+            moment=Moment(None, time),
+        )
     start = "from its start" if damage.after < 0 else f"after {float(damage.after):.3f} s"
     until = "to its end" if damage.until is None else f"until {float(damage.until):.3f} s"
     at = Moment(None, max(0.0, float(damage.after)))

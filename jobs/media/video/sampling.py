@@ -96,7 +96,39 @@ class Sampler:
         if not self._picks(stamp, new_scene):
             return None
         self._taken += 1
+        return self.clip
+
+    @property
+    def clip(self) -> int:
+        """The number of the current clip, 0 without clips."""
         return max(self._clip, 0)
+
+    @property
+    def only_keys(self) -> bool:
+        """Whether frames that are not coded by themselves make no difference."""
+        return self._spec.keyframes
+
+    def missed(self, stamp: Stamp | None) -> int:
+        """How many samples of `count` fell due while the frame before this one was shown.
+
+        They are counted as taken, in the current clip.
+
+        Args:
+            stamp: of a frame, before its `step`; None after the last.
+        """
+        if not self._spec.count or self._bucket < 0 or self.done:
+            return 0
+        assert self._limit is not None
+        assert self._period is not None
+        if stamp is None and self._length:
+            return 0  # whether the video goes on until the next sample, nobody says
+        bucket = self._limit
+        if stamp is not None:
+            bucket = min(bucket, math.floor((stamp.time - self._start.time) / self._period))
+        missed = max(0, bucket - self._bucket - 1)
+        self._bucket += missed
+        self._taken += missed
+        return missed
 
     @property
     def target(self) -> Target:

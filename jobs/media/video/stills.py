@@ -1,5 +1,6 @@
 """Videos that are no streams: frames in image files, so many a second, and animated WebP."""
 
+import contextlib
 import io
 import posixpath
 import re
@@ -15,9 +16,16 @@ from PIL import Image
 from paliflow.configs.base import SpecError
 from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.pixels import Files, decode, unreadable
-from paliflow.jobs.media.video.container import SMALL, Damage, VideoError
+from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.picture import SMALL
 from paliflow.jobs.media.video.sampling import Stamp, Target
 from paliflow.jobs.runs.item import Item
+
+_CHUNK_HEADER = 8
+_BROKEN = (OSError, EOFError, SyntaxError)
+"""What Pillow raises of a frame."""
+_SHORTEST_MS, _INSTEAD_MS = 10, 100
+"""A frame of an animation that lasts less is shown for so long instead, as FFmpeg does."""
 
 
 def taken_apart(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
@@ -146,8 +154,10 @@ class Animation:
         Raises:
             VideoError: it is none, or broken.
         """
+        whole = _whole_chunks(content)
+        self._cut = whole != content
         try:
-            self._image = Image.open(io.BytesIO(content), formats=["WEBP"])
+            self._image = Image.open(io.BytesIO(whole), formats=["WEBP"])
         except (OSError, ValueError, SyntaxError) as error:
             raise VideoError(f"truncated or broken WebP: {error}") from None
         self.width, self.height = self._image.size
@@ -155,32 +165,48 @@ class Animation:
         """What `frames` has come over so far."""
 
     def measure(self) -> Fraction:
-        """Seconds until the last frame ends."""
-        time = Fraction(0)
-        for index in range(self._frames):
-            self._image.seek(index)
-            self._image.load()
-            time += self._lasts
-        return time
+        """Seconds until the last frame that is there ends."""
+        end = Fraction(0)
+        with contextlib.suppress(*_BROKEN):
+            for _, each in self._shown():
+                end = each
+        return end
 
     def frames(self, target: Callable[[], Target], *, only_keys: bool = False) -> Iterator[Still]:
         """As `Video.frames`, none left out."""
+        good, time = Fraction(-1), Fraction(0)
+        trouble = "the file breaks off" if self._cut else None
+        try:
+            for index, (image, end) in enumerate(self._shown()):
+                yield Still(Stamp(index, time, True), float(time), image)
+                good, time = time, end
+        except _BROKEN as error:
+            trouble = str(error)
+        if trouble:
+            self.damages.append(Damage(good, None, trouble))
+
+    def _shown(self) -> Iterator[tuple[Image.Image, Fraction]]:
+        """Each frame, and when it ends."""
         time = Fraction(0)
-        for index in range(self._frames):
-            try:
-                self._image.seek(index)
-                image = self._image.convert("RGB")
-            except (OSError, EOFError, SyntaxError) as error:
-                self.damages.append(Damage(time if index else Fraction(-1), None, str(error)))
-                return
-            yield Still(Stamp(index, time, True), float(time), image)
-            time += self._lasts
+        for index in range(getattr(self._image, "n_frames", 1)):
+            self._image.seek(index)
+            image = self._image.convert("RGB")
+            lasts = self._image.info.get("duration", 0)
+            time += Fraction(lasts if lasts >= _SHORTEST_MS else _INSTEAD_MS, 1000)
+            yield image, time
 
-    @property
-    def _frames(self) -> int:
-        return getattr(self._image, "n_frames", 1)
 
-    @property
-    def _lasts(self) -> Fraction:
-        """Seconds for which the current frame is shown."""
-        return Fraction(self._image.info.get("duration", 0) or 100, 1000)
+def _whole_chunks(content: bytes) -> bytes:
+    """A WebP without the chunk in which it breaks off, which then is one that is whole."""
+    announced = _CHUNK_HEADER + int.from_bytes(content[4:8], "little")
+    if content[:4] != b"RIFF" or announced <= len(content):
+        return content
+    at = len(b"RIFF....WEBP")
+    while at + _CHUNK_HEADER <= len(content):
+        size = int.from_bytes(content[at + 4 : at + _CHUNK_HEADER], "little")
+        end = at + _CHUNK_HEADER + size + size % 2
+        if end > len(content):
+            break
+        at = end
+    size = max(0, at - _CHUNK_HEADER)
+    return content[:4] + size.to_bytes(4, "little") + content[_CHUNK_HEADER:at]

@@ -6,7 +6,6 @@ from typing import Any
 from paliflow.model.files import CheckpointError
 from paliflow.model.huggingface import read_huggingface
 from paliflow.model.npz import read_npz
-from paliflow.model.orbax import read_orbax
 from paliflow.model.weights import Leaf
 
 
@@ -34,6 +33,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Leaf], dict[str, Any]]:
     if tensors:
         return read_huggingface(path)
     if "_METADATA" in names:
+        # Orbax takes longer to import than most checkpoints take to read.
+        from paliflow.model.orbax import read_orbax
+
         return read_orbax(path), {}
     given = next((name for name in sorted(names) if name.endswith(".npz")), None)
     hint = f"; it holds {given}: give that file" if given else ""

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
-from scipy.optimize import linear_sum_assignment
 
 
 def link(rows: Sequence[Mapping[str, Any]], least: float) -> None:
@@ -39,6 +38,9 @@ def _pairs(before: list[dict[str, Any]], now: list[dict[str, Any]], least: float
     """The tracks of boxes that continue one, by the place of the box."""
     if not before or not now:
         return {}
+    # SciPy's optimisers take a second to import; most runs link nothing.
+    from scipy.optimize import linear_sum_assignment
+
     overlap = coco.iou(_boxes(now), _boxes(before), [0] * len(before))
     alike = [[a["label"] == b["label"] for b in before] for a in now]
     gain = np.where(alike, overlap, 0.0)

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import typer
 
-from paliflow.jobs.fleet.scheduler import Beat, Done, Fleet, drive
+from paliflow.jobs.fleet.scheduler import FleetStatus, Heartbeat, ShardResult, drive
 
 _PROCESSES = 1
 
@@ -23,13 +23,13 @@ class Host:
     def load(self) -> None:
         """Nothing to load."""
 
-    def beat(self) -> Beat:
+    def heartbeat(self) -> Heartbeat:
         """Always the same."""
-        return Beat(0, 0)
+        return Heartbeat(0, 0)
 
-    def process(self, shard: int) -> Done:
+    def process(self, shard: int) -> ShardResult:
         """Every shard is done at once."""
-        return Done(256, (), 0.0)
+        return ShardResult(256, (), 0.0)
 
 
 class Simulated:
@@ -51,7 +51,7 @@ def main(actors: int = 200, shards: int = 100_000) -> None:
     ray.kill = _keep  # type: ignore[assignment]
     started, seen, most = time.perf_counter(), 0, 0
 
-    def report(done: Done, fleet: Fleet) -> None:
+    def report(done: ShardResult, fleet: FleetStatus) -> None:
         nonlocal seen, most
         seen += done.inputs
         most = max(most, fleet.actors)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.schema import ANNOTATIONS
-from paliflow.jobs.runs.outputs import seal
+from paliflow.jobs.runs.outputs import write_manifest
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources.incremental import only_new
 from paliflow.tests.summaries import made_up
@@ -43,7 +43,7 @@ def write_history(output: str, run_id: str, numbers: range, rows_a_file: int) ->
         pq.write_table(rows, file, row_group_size=16_384, compression="zstd")
         storage.commit_if_absent(f"{location}/{name}", file)
     count = len(numbers)
-    seal(
+    write_manifest(
         made_up(
             location,
             **dict.fromkeys(("inputs", "rows", "ok"), count),

@@ -24,7 +24,7 @@ from paliflow.benchmarks.digits.measure import PROMPTS
 from paliflow.benchmarks.digits.scenes import compose
 from paliflow.configs import AnnotateSpec
 from paliflow.jobs.annotate.job import annotate
-from paliflow.jobs.annotate.predictor import Asker
+from paliflow.jobs.annotate.predictor import Predictor
 from paliflow.jobs.media.reading import Input, read_input
 from paliflow.jobs.runs.parts import read_parts
 from paliflow.jobs.runs.plan import Item
@@ -46,7 +46,7 @@ def generate_alone(images: Path, actors: int, ready: Any, rates: Any) -> None:
     os.environ["PJRT_NPROC"] = str(max(1, (os.cpu_count() or 1) // actors))  # as an actor's
     model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT)
     tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
-    asker = Asker(model, tokenizer, None, spec(images, images, 1))
+    asker = Predictor(model, tokenizer, None, spec(images, images, 1))
     size, limit = model.config.image_size, 10**6
     inputs = [
         read_input(Item(str(path)), size=size, max_pixels=limit, thumbnail=None, https_hosts=())

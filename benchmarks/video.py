@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from paliflow.configs import AnnotateSpec
 from paliflow.jobs.media.readahead import ReadAhead
-from paliflow.jobs.media.reader import at_once, reader
+from paliflow.jobs.media.reader import max_concurrent_reads, reader
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.runs.plan import Item
 
@@ -80,7 +80,7 @@ def alone(path: str) -> int:
 
 def ours(items: list[Item], spec: AnnotateSpec) -> int:
     """Frames that are sampled."""
-    ahead = ReadAhead(reader(spec, SIZE), items, 32, spec.read_timeout, at_once(spec))
+    ahead = ReadAhead(reader(spec, SIZE), items, 32, spec.read_timeout, max_concurrent_reads(spec))
     with closing(ahead):
         inputs = list(map(bool, ahead))
     return len(inputs)

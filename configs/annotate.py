@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.base import Spec, redacted
 from paliflow.configs.prompts import Prompt
-from paliflow.configs.run import AskSpec, InputsSpec
+from paliflow.configs.run import InferenceSpec, InputsSpec
 
 
 class Sampling(Spec):
@@ -66,10 +66,13 @@ class SourceSpec(InputsSpec):
         return self
 
 
-class AnnotateSpec(AskSpec, SourceSpec):
+class AnnotateSpec(InferenceSpec, SourceSpec):
     """One annotation run: every input times every prompt becomes rows of Parquet."""
 
-    HOW: ClassVar[frozenset[str]] = AskSpec.HOW | {"compact", "report"}
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = InferenceSpec.EXECUTION_FIELDS | {
+        "compact",
+        "report",
+    }
 
     prompts: tuple[Prompt, ...] = ()
     """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a

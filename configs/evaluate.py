@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from paliflow.configs.examples import EvaluationSet, SetName
-from paliflow.configs.run import AskSpec
+from paliflow.configs.run import InferenceSpec
 
 
-class EvaluateSpec(AskSpec):
+class EvaluateSpec(InferenceSpec):
     """One evaluation: a checkpoint answers held-out examples greedily and is scored."""
 
     sets: Annotated[dict[SetName, EvaluationSet], Field(min_length=1)]

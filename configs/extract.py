@@ -12,7 +12,10 @@ from paliflow.configs.video import VideoSpec
 class ExtractSpec(SourceSpec, FleetSpec):
     """One extraction: every sampled frame becomes an image and a row of Parquet; no model."""
 
-    HOW: ClassVar[frozenset[str]] = FleetSpec.HOW | {"max_error_fraction", "max_errors"}
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = FleetSpec.EXECUTION_FIELDS | {
+        "max_error_fraction",
+        "max_errors",
+    }
 
     video: VideoSpec
     """Which frames of each video are written."""

@@ -42,7 +42,7 @@ class FineTuneSpec(ModelSpec):
     The defaults are those of PaliGemma's published transfers (arXiv:2407.07726, appendix J).
     """
 
-    HOW: ClassVar[frozenset[str]] = ModelSpec.HOW | {
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = ModelSpec.EXECUTION_FIELDS | {
         "workers", "cpus_per_worker", "accelerators_per_worker", "topology", "accelerator_type",
         "save_every", "keep", "max_failures", "max_error_fraction", "max_errors", "start_timeout",
     }  # fmt: skip

@@ -63,7 +63,7 @@ Root = Annotated[str, Field(min_length=1), AfterValidator(_root)]
 class RunSpec(Spec):
     """What every run has: a name, and a place of its own."""
 
-    HOW: ClassVar[frozenset[str]] = frozenset({"output", "generation"})
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = frozenset({"output", "generation"})
     """Fields that say how and where a run is done and not what it is: they may change when it is
     resumed, `output` because the folder was moved."""
 
@@ -112,7 +112,7 @@ class InputsSpec(RunSpec):
 class FleetSpec(RunSpec):
     """A run whose inputs are cut into shards, which actors take."""
 
-    HOW: ClassVar[frozenset[str]] = RunSpec.HOW | {
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = RunSpec.EXECUTION_FIELDS | {
         "actors", "cpus_per_actor", "stall_timeout", "start_timeout",
     }  # fmt: skip
 
@@ -172,10 +172,10 @@ class ModelSpec(InputsSpec):
         return self
 
 
-class AskSpec(ModelSpec, FleetSpec):
+class InferenceSpec(ModelSpec, FleetSpec):
     """A run whose actors ask a model about images."""
 
-    HOW: ClassVar[frozenset[str]] = FleetSpec.HOW | {
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = FleetSpec.EXECUTION_FIELDS | {
         "accelerators_per_actor", "compilation_cache", "max_error_fraction", "max_errors",
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from paliflow.metrics.answers import (
     vqa_accuracy,
     vqa_normalize,
 )
-from paliflow.metrics.bootstrap import gain_at_least, ratio
+from paliflow.metrics.bootstrap import paired_bootstrap_lower_bound, ratio
 from paliflow.metrics.boxes import (
     DetectionScores,
     box_iou,
@@ -36,9 +36,9 @@ __all__ = [
     "detection_f1",
     "detection_scores",
     "exact_match",
-    "gain_at_least",
     "mask_iou",
     "mean_iou",
+    "paired_bootstrap_lower_bound",
     "ratio",
     "relaxed_match",
     "rouge_l",

@@ -16,7 +16,7 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike) -> NDArray[np.float64]
     return np.divide(above, below, out=np.ones(below.shape), where=below != 0)
 
 
-def gain_at_least(
+def paired_bootstrap_lower_bound(
     candidate: tuple[ArrayLike, ArrayLike],
     incumbent: tuple[ArrayLike, ArrayLike],
     *,

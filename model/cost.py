@@ -66,7 +66,7 @@ class Memory:
 class Phase:
     """What one program takes of each device."""
 
-    products: float
+    matmul_flops: float
     """Operations with weights, for one row."""
     attention: float
     """Operations of attention, for one row; never in int8."""
@@ -80,14 +80,14 @@ class Phase:
     @property
     def flops(self) -> float:
         """All operations for one row."""
-        return self.products + self.attention
+        return self.matmul_flops + self.attention
 
     def seconds(self, chip: Chip, dtype: Dtype, rows: int) -> float:
         """How long a device takes for so many rows: as long as computing or as reading, whichever
         is longer."""
         exact = chip.peak.float32 if dtype == "float32" else chip.peak.bfloat16
         peak: float = getattr(chip.peak, dtype)
-        computing = rows * (self.products / peak + self.attention / exact) / 1e12
+        computing = rows * (self.matmul_flops / peak + self.attention / exact) / 1e12
         weights = slices(rows, self.tokens) * self.weights
         reading = (weights + rows * self.cache) / chip.bandwidth / 1e9
         reached = chip.efficiency
@@ -225,21 +225,21 @@ def work(config: PaliGemmaConfig, shape: Shape) -> Work:
     return Work(
         shape.dtype,
         vision=Phase(
-            products=sum(2 * leaf.multiplications for leaf in tower) * patches,
+            matmul_flops=sum(2 * leaf.multiplications for leaf in tower) * patches,
             attention=4 * vision_heads * seen,
             weights=sum(leaf.bytes for leaf in tower),
             cache=0,
             tokens=patches,
         ),
         prefill=Phase(
-            products=sum(2 * leaf.multiplications * prefilled(leaf) for leaf in decoder),
+            matmul_flops=sum(2 * leaf.multiplications * prefilled(leaf) for leaf in decoder),
             attention=4 * text_heads * prefill_seen,
             weights=sum(leaf.bytes for leaf in decoder),
             cache=0,
             tokens=length,
         ),
         decode=Phase(
-            products=sum(2 * leaf.multiplications for leaf in decoder),
+            matmul_flops=sum(2 * leaf.multiplications for leaf in decoder),
             attention=4 * text_heads * text.depth * slots,
             weights=sum(leaf.bytes for leaf in decoder),
             cache=slots * _slot_bytes(config, shape),

@@ -229,8 +229,8 @@ def pick(x: jax.Array, at: jax.Array) -> jax.Array:
 class Decoder(nn.Module):
     """All layers and the tied embedding; the layers' parameters stacked, or each layer's apart.
 
-    Stacked is how the reference stores them, and how they are trained. Apart is how `layout.pack`
-    lays them for inference, which reads each layer where it lies.
+    Stacked is how the reference stores them, and how they are trained. Apart is how
+    `layout.pack_weights` lays them for inference, which reads each layer where it lies.
 
     `remat` recomputes each layer in the backward pass instead of keeping its activations, and
     rolls the layers into a loop, so that one layer's are in memory at a time. Unrolled layers are

@@ -62,7 +62,7 @@ def generate(
         max_new_tokens: M, at least 1.
         sampler: chooses each token.
         eos_id: ends a row; None never ends one early.
-        int8_cache: keep keys and values in int8; for weights that `layout.pack` has laid.
+        int8_cache: keep keys and values in int8; for weights that `layout.pack_weights` has laid.
         slices: of the batch, which prefill takes one after the other, as `sliced`.
     """
     key = jax.random.key(seed)

@@ -42,7 +42,7 @@ class Adapted(NamedTuple):
 )
 @dataclass(frozen=True)
 class Rows:
-    """A weight as `layout.pack` lays it for inference: one row of inputs for each output.
+    """A weight as `layout.pack_weights` lays it for inference: one row of inputs for each output.
 
     Int8 with a `scale` acts as `weight * scale`. A matrix, whatever axes its outputs and inputs
     have: of more than two, a TPU pads the last and copies the weight before each product.
@@ -64,7 +64,7 @@ def kernel(
 
     Returns:
         The reference's array [*shape], `Adapted` if they hold an adapter beside it; or what
-        `layout.pack` made of it, `Rows` or a tuple of them.
+        `layout.pack_weights` made of it, `Rows` or a tuple of them.
     """
     if module.has_variable("params", name):
         held: Any = module.get_variable("params", name)

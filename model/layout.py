@@ -33,7 +33,7 @@ _SPREAD = "HKMV"
 """Axes that lie along the mesh axis `model`, where they divide (arXiv:1909.08053)."""
 
 
-def pack(path: str, leaf: Any, *, int8: bool) -> Iterator[tuple[str, Any]]:
+def pack_weights(path: str, leaf: Any, *, int8: bool) -> Iterator[tuple[str, Any]]:
     """One of the reference's parameters as inference wants it.
 
     A product of rows finds its inputs side by side, where a CPU is up to 1.6 times faster, and a

@@ -70,7 +70,7 @@ class Encoder(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, N, D] to [B, N, D]."""
         block = nn.remat(EncoderBlock, prevent_cse=False) if self.remat else EncoderBlock
-        if self.has_variable("params", "encoderblock_0"):  # laid by `layout.pack`
+        if self.has_variable("params", "encoderblock_0"):  # laid by `layout.pack_weights`
             for layer in range(self.config.depth):
                 x, _ = EncoderBlock(self.config, name=f"encoderblock_{layer}")(x)
                 x = jax.lax.optimization_barrier(x)  # as in gemma.Decoder

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paliflow.model.files import CheckpointError
-from paliflow.model.layout import pack, places
+from paliflow.model.layout import pack_weights, places
 from paliflow.model.network import Network
 
 Array = NDArray[Any]
@@ -135,7 +135,7 @@ def load_params(
         held: Any = (layer.read(stored) for layer in leaf.layers)
         if not leaf.layers:
             held = leaf.read(stored)
-        for name, packed in pack(path, held, int8=int8):
+        for name, packed in pack_weights(path, held, int8=int8):
             params[name] = jax.device_put(packed, places(name, packed, mesh))
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree
@@ -149,7 +149,9 @@ def abstract_params(
     params: dict[str, Any] = {}
     for path, shape in expected_shapes(config).items():
         leaf = jax.ShapeDtypeStruct(shape, stored)
-        laid = jax.eval_shape(lambda leaf, path=path: dict(pack(path, leaf, int8=int8)), leaf)
+        laid = jax.eval_shape(
+            lambda leaf, path=path: dict(pack_weights(path, leaf, int8=int8)), leaf
+        )
         for name, packed in laid.items():
             params[name] = jax.tree.map(
                 lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),

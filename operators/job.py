@@ -25,7 +25,7 @@ from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.fields import check_fields, refuse_unknown
 from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
-from paliflow.operators.outcome import conclude
+from paliflow.operators.outcome import summary_or_raise
 from paliflow.operators.packages import with_uploads, zipped
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
@@ -211,7 +211,7 @@ class JobOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """The summary of a job that ended, whose lines have been relayed already."""
-        summary = conclude(event)
+        summary = summary_or_raise(event)
         if asset_event := self._asset_event(summary):
             self._announce(context, *asset_event)
         for line in self._told(summary):

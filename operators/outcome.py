@@ -32,7 +32,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def relay(lines: Iterable[str], log: Logger) -> None:
-    """Writes a job's lines to the task log, all but the summary, which is for `conclude`."""
+    """Writes a job's lines to the task log, but for the summary, which `summary_or_raise` reads."""
     for line in lines:
         if line.strip() and not line.startswith(SUMMARY_PREFIX):
             log.info("%s", _shortened(line))
@@ -73,7 +73,7 @@ def _shortened(line: str) -> str:
     return printable(brief(line, LINE_CHARACTERS))
 
 
-def conclude(ended: dict[str, Any]) -> dict[str, Any]:
+def summary_or_raise(ended: dict[str, Any]) -> dict[str, Any]:
     """The summary in what `outcome` made of a job that succeeded.
 
     Raises:

@@ -21,10 +21,10 @@ __all__ = [
     "copy_if_absent",
     "delete",
     "is_file",
+    "is_transient",
     "lies_below",
     "list_files",
     "match",
-    "may_pass",
     "open_binary",
     "overwrite",
     "read_bytes",
@@ -40,7 +40,7 @@ __all__ = [
 check_host = remote.check_host
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether it is a storage's trouble that another try may not have."""
     return isinstance(error, OSError) and error.errno in (errno.EIO, errno.ETIMEDOUT)
 

@@ -14,13 +14,13 @@ import jax
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.folders import require_closed
-from paliflow.jobs.annotate.predictor import Asked, Asker
+from paliflow.jobs.annotate.predictor import PendingBatch, Predictor
 from paliflow.jobs.annotate.tracks import link
 from paliflow.jobs.fleet.accelerators import require_accelerators
 from paliflow.jobs.fleet.cluster import core_share, share_cores
-from paliflow.jobs.fleet.scheduler import Beat, Done
+from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 from paliflow.jobs.media.readahead import ReadAhead
-from paliflow.jobs.media.reader import at_once, reader
+from paliflow.jobs.media.reader import max_concurrent_reads, reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.registry.checkpoints import loading, opened
 from paliflow.jobs.registry.locations import tokenizer_of
@@ -50,7 +50,7 @@ class Annotator:
         """Loads the weights and tokenizes the prompts.
 
         Returns:
-            What is worth knowing of it, as `Done.notes`.
+            What is worth knowing of it, as `ShardResult.notes`.
 
         Raises:
             SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, others
@@ -76,7 +76,7 @@ class Annotator:
             with loading("mask_decoder", spec.mask_decoder):
                 mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
         with loading("max_prompt_tokens", spec.max_prompt_tokens):
-            self._asker = Asker(model, files.tokenizer, mask_decoder, spec)
+            self._asker = Predictor(model, files.tokenizer, mask_decoder, spec)
         self._image_size, self._cores = model.config.image_size, core_share(spec)
         self._about = {
             "spec": spec.model_dump_json(),
@@ -98,29 +98,29 @@ class Annotator:
             f"{self._loaded_s:.1f} s"
         )
 
-    def beat(self) -> Beat:
+    def heartbeat(self) -> Heartbeat:
         """Says how far it is."""
-        return Beat(self._answered, self._moved)
+        return Heartbeat(self._answered, self._moved)
 
     def _move(self) -> None:
         self._moved += 1
 
-    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+    def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         """Answers every prompt about every input of a shard and commits its part.
 
         Args:
             shard: of the plan.
-            condemned: inputs not to touch, by their place in the shard, and why.
+            quarantined: inputs not to touch, by their place in the shard, and why.
         """
         items = read_shard(self._run, self._plan, shard)
-        untouched = {items[place]: reason for place, reason in (condemned or {}).items()}
+        untouched = {items[place]: reason for place, reason in (quarantined or {}).items()}
         rows, busy_s = self._answer(items, shard, untouched)
         wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
         reasons = tuple(errors[0] for errors in wrong if errors)
         counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
         flat = [row for own in rows for row in own]
         commit_part(self._run, shard, flat, self._spec, self._about | counts)
-        return Done(len(items), reasons, busy_s, tuple(self._asker.notes))
+        return ShardResult(len(items), reasons, busy_s, tuple(self._asker.notes))
 
     def probe(self, shard: int, place: int) -> None:
         """Does one input of a shard and forgets it, to see whether it kills."""
@@ -141,7 +141,7 @@ class Annotator:
         rows: list[list[dict[str, Any]]] = [[] for _ in items]
         place = told = 0  # of the item whose rows came last; items that are told of as answered
         busy_s = 0.0
-        asked: deque[Asked] = deque()
+        asked: deque[PendingBatch] = deque()
 
         def collect() -> None:
             nonlocal busy_s, place, told
@@ -165,7 +165,7 @@ class Annotator:
 
         width = self._asker.width
         depth = _BATCHES_AHEAD * width
-        readers = at_once(spec, self._cores)
+        readers = max_concurrent_reads(spec, self._cores)
         ahead = ReadAhead(read, items, depth, spec.read_timeout, readers, self._move)
         with closing(ahead), self._device:
             inputs = iter(ahead)

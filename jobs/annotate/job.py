@@ -19,7 +19,7 @@ from paliflow.jobs.registry.checkpoints import digests_of
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.report.page import REPORT, write_report
 from paliflow.jobs.runs.compact import compact
-from paliflow.jobs.runs.identity import require_same
+from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
@@ -60,7 +60,7 @@ def annotate(
 
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
-        require_same(plan.spec, spec)
+        check_same_spec(plan.spec, spec)
         already = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
         return plan, already, digests
 

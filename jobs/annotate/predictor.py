@@ -48,10 +48,10 @@ class _Chunk:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingBatch:
     """A batch that the device is working on."""
 
-    asker: "Asker"
+    asker: "Predictor"
     batch: Sequence[Input]
     place: tuple[int, ...]
     width: int
@@ -87,7 +87,7 @@ class Asked:
         return rows
 
 
-class Asker:
+class Predictor:
     """A model with its tokenizer, and how a spec wants it asked."""
 
     def __init__(
@@ -110,7 +110,7 @@ class Asker:
         self.width, self.memory = fitting_batch(model, spec, self._length or spec.max_prompt_tokens)
         self.notes: list[tuple[str, str]] = []
 
-    def ask(self, batch: Sequence[Input], place: tuple[int, ...]) -> Asked:
+    def ask(self, batch: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
         """Dispatches every prompt of every input; the vision tower sees each image once.
 
         Prompts and images are paired up and cut into device batches, so that inputs may have
@@ -140,7 +140,7 @@ class Asker:
             said = f"the device's memory ran out with {width} rows at a time; now {self.width}"
             self.notes.append((f"batch {self.width}", said))
 
-    def _ask(self, batch: Sequence[Input], place: tuple[int, ...], width: int) -> Asked:
+    def _ask(self, batch: Sequence[Input], place: tuple[int, ...], width: int) -> PendingBatch:
         asked_at = time.monotonic()
         size = self._model.config.image_size
         video = self._spec.video
@@ -169,7 +169,7 @@ class Asker:
             seed = _seed(self._spec.seed, *place, start)
             generation = self._generate(image_tokens, inputs, tokens, seed, width)
             chunks.append(_Chunk(inputs, texts, tokens, generation))
-        return Asked(self, batch, place, width, chunks, asked_at)
+        return PendingBatch(self, batch, place, width, chunks, asked_at)
 
     def row(
         self, source: Input, prompt: str, answers: Sequence[NDArray[Any]], place: int

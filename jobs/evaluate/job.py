@@ -20,7 +20,7 @@ from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.examples import Metric
-from paliflow.configs.run import AskSpec
+from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.scoring import Score, metrics_of, score
@@ -28,7 +28,7 @@ from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
 from paliflow.jobs.media.reader import reader
-from paliflow.jobs.runs.identity import require_same
+from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.outputs import row_files
 from paliflow.jobs.runs.plan import Item, read_plan
@@ -90,7 +90,7 @@ def evaluate(
     def work(spec: EvaluateSpec) -> _Asked:
         run = spec.location
         plan = write_examples(run, spec.sets, spec)
-        require_same(plan.spec, spec)
+        check_same_spec(plan.spec, spec)
         for line in plan.dropped():
             print(printable(line), flush=True)
         metrics = _metrics(spec, plan)
@@ -169,7 +169,7 @@ def _questions(run: str, plan: ExamplePlan, *_: object) -> Iterator[Item]:
 def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
     """The annotation run that asks the questions."""
     asking = AnnotateSpec(
-        **spec.model_dump(include=set(AskSpec.model_fields) - {"output", "generation"}),
+        **spec.model_dump(include=set(InferenceSpec.model_fields) - {"output", "generation"}),
         output=f"{spec.location}/_answers",
         input=questions,
         prompt_column="prefix",

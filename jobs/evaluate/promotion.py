@@ -14,7 +14,7 @@ from paliflow.jobs.evaluate.scoring import Score
 from paliflow.jobs.registry import aliases as registry
 from paliflow.jobs.registry.aliases import Model, Version, Weights, with_alias, with_version
 from paliflow.jobs.registry.checkpoints import weights_of
-from paliflow.metrics import gain_at_least
+from paliflow.metrics import paired_bootstrap_lower_bound
 
 _ROUNDING = 1e-9
 """Of sums in another order; no gain, and no loss, of anything."""
@@ -101,7 +101,7 @@ def _compare(spec: PromoteSpec, candidate: Evaluation, incumbent: Evaluation) ->
 def _comparison(
     spec: PromoteSpec, name: str, candidate: Score, incumbent: Score, wanted: float
 ) -> Comparison:
-    low = gain_at_least(
+    low = paired_bootstrap_lower_bound(
         candidate,
         incumbent,
         confidence=spec.confidence,

@@ -12,7 +12,7 @@ from paliflow import storage
 from paliflow.configs import RunSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
-from paliflow.jobs.examples.example import Example, lasting_uri, make_example
+from paliflow.jobs.examples.example import Example, make_example, self_contained_uri
 from paliflow.jobs.runs.outputs import finished_runs, read_summary, row_files
 from paliflow.jobs.runs.plan import Item, read_plan, read_shard
 from paliflow.jobs.sources.columns import require
@@ -103,7 +103,7 @@ def _with_places(run: RunSummary, rows: Iterable[dict[str, Any]]) -> Iterator[di
             if not item or item.uri != uri:
                 item = next((planned for planned in items if planned.uri == uri), None)
             if item:
-                row["source_uri"] = lasting_uri(item)
+                row["source_uri"] = self_contained_uri(item)
         yield row
 
 

@@ -19,7 +19,7 @@ class Example(NamedTuple):
     id: str
     """Unique within its source, and the same whenever that is read."""
     images: tuple[str, ...]
-    """Absolute URIs, or from `lasting_uri`."""
+    """Absolute URIs, or from `self_contained_uri`."""
     prefix: str
     suffixes: tuple[str, ...]
     """One or more right answers; `""` where nothing is to be answered."""
@@ -28,7 +28,7 @@ class Example(NamedTuple):
     if not given."""
 
 
-def lasting_uri(item: Item) -> str:
+def self_contained_uri(item: Item) -> str:
     """Where an input is, for whoever has no plan: of a tar's member its bytes in the tar."""
     if item.archive is None or item.offset is None or item.size is None:
         return item.uri
@@ -36,7 +36,7 @@ def lasting_uri(item: Item) -> str:
 
 
 def image_item(image: str, roots: tuple[str, ...] | None) -> Item:
-    """How to read an example's image; the inverse of `lasting_uri` where the roots are anywhere.
+    """How to read an example's image; the inverse of `self_contained_uri` with roots anywhere.
 
     Nobody but Paliflow says where in a file an image is: a digest of any byte would tell it.
     """

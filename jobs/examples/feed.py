@@ -16,7 +16,7 @@ from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, training_name
 from paliflow.jobs.media.readahead import ReadAhead
-from paliflow.jobs.media.reader import at_once, reader
+from paliflow.jobs.media.reader import max_concurrent_reads, reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
 from paliflow.model.examples import Texts, encode_examples
@@ -177,7 +177,9 @@ def _feed(
             if found is not None:
                 return
 
-    with closing(ReadAhead(read, items, depth, spec.read_timeout, at_once(spec))) as ahead:
+    with closing(
+        ReadAhead(read, items, depth, spec.read_timeout, max_concurrent_reads(spec))
+    ) as ahead:
         inputs = iter(ahead)
         while rows := list(islice(pairs, size)):
             yield _assemble(rows, inputs, spec, tokenizer, image_size)

@@ -82,7 +82,7 @@ def read_examples(
     except SpecError as error:
         raise SpecError(f"path={source.path!r}, {error}") from None
     except (OSError, ValueError) as error:
-        if storage.may_pass(error):
+        if storage.is_transient(error):
             raise
         raise SpecError(f"path={source.path!r}: {error}") from error
 

@@ -15,10 +15,10 @@ from paliflow.configs import ExtractSpec
 from paliflow.configs.base import brief
 from paliflow.configs.schema import FRAMES
 from paliflow.jobs.fleet.cluster import core_share
-from paliflow.jobs.fleet.scheduler import Beat, Done
+from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 from paliflow.jobs.media.decoding import SampledFramesTask
 from paliflow.jobs.media.readahead import ReadAhead
-from paliflow.jobs.media.reader import at_once, task_reader
+from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
@@ -43,19 +43,19 @@ class Extractor:
         """Nothing is to be loaded."""
         return ()
 
-    def beat(self) -> Beat:
+    def heartbeat(self) -> Heartbeat:
         """Says how far it is."""
-        return Beat(self._done["items"], self._done["moves"])
+        return Heartbeat(self._done["items"], self._done["moves"])
 
-    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+    def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         """Writes the frames of a shard and commits its part.
 
         Args:
             shard: of the plan.
-            condemned: inputs not to touch, by their place in the shard, and why.
+            quarantined: inputs not to touch, by their place in the shard, and why.
         """
         items = read_shard(self._run, self._plan, shard)
-        rows = self._extract(dict(enumerate(items)), shard, condemned or {})
+        rows = self._extract(dict(enumerate(items)), shard, quarantined or {})
         wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
         reasons = tuple(errors[0] for errors in wrong if errors)
         about = {
@@ -67,18 +67,18 @@ class Extractor:
         }
         flat = [row for own in rows for row in own]
         commit_part(self._run, shard, flat, self._reading, about, FRAMES)
-        return Done(len(items), reasons)
+        return ShardResult(len(items), reasons)
 
     def probe(self, shard: int, place: int) -> None:
         """Does one input of a shard, to see whether it kills; what it writes is written again."""
         self._extract({place: read_shard(self._run, self._plan, shard)[place]}, shard, {})
 
     def _extract(
-        self, items: Mapping[int, Item], shard: int, condemned: Mapping[int, str]
+        self, items: Mapping[int, Item], shard: int, quarantined: Mapping[int, str]
     ) -> list[list[dict[str, Any]]]:
         """The rows of each item, by its place in the shard, once their images are written."""
         spec = self._spec
-        untouched = {items[place]: reason for place, reason in condemned.items()}
+        untouched = {items[place]: reason for place, reason in quarantined.items()}
 
         cores = core_share(self._reading)
         task = SampledFramesTask(
@@ -102,7 +102,7 @@ class Extractor:
         place, item = -1, None
         rows: list[list[dict[str, Any]]] = []
         writing: deque[Future[None]] = deque()
-        readers = at_once(spec, cores)
+        readers = max_concurrent_reads(spec, cores)
         ahead = ReadAhead(read, items.values(), _AHEAD, spec.read_timeout, readers, move)
         with closing(ahead), self._turn, ThreadPoolExecutor(_WRITERS) as writers:
             for source in ahead:

@@ -11,7 +11,7 @@ from paliflow.configs.schema import FRAMES
 from paliflow.jobs.extract.actor import Extractor
 from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
-from paliflow.jobs.runs.identity import require_same
+from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
@@ -38,7 +38,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
     def work(spec: ExtractSpec) -> Plan:
         run = spec.location
         plan = read_plan(run) or _plan(run, spec)
-        require_same(plan.spec, spec)
+        check_same_spec(plan.spec, spec)
         run_pending_shards(Extractor, spec, run, plan, spec.reading, console, ray_address)
         return plan
 

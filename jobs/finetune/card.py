@@ -95,7 +95,7 @@ def _precision(spec: FineTuneSpec) -> str:
 
 def _recipe(spec: FineTuneSpec) -> list[str]:
     told = spec.model_dump(mode="json", exclude_none=True)
-    fields = [name for name in told if name not in spec.HOW | _PLACES]
+    fields = [name for name in told if name not in spec.EXECUTION_FIELDS | _PLACES]
     return [f"- {name}: `{_plain(told[name])}`" for name in fields]
 
 

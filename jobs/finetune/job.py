@@ -16,7 +16,7 @@ from paliflow.jobs.examples.plan import ExamplePlan, open_examples, sources_of, 
 from paliflow.jobs.finetune.card import model_card
 from paliflow.jobs.finetune.export import model_folder, model_uri
 from paliflow.jobs.finetune.log import read_log
-from paliflow.jobs.finetune.progress import Watch
+from paliflow.jobs.finetune.progress import TrainingProgress
 from paliflow.jobs.finetune.start import begin, steps_of
 from paliflow.jobs.finetune.worker import Job, Outcome
 from paliflow.jobs.finetune.worker_group import train
@@ -61,7 +61,7 @@ def finetune(
             sep="\n",
             flush=True,
         )
-        with connected(ray_address), Watch(run, job.steps.total, console):
+        with connected(ray_address), TrainingProgress(run, job.steps.total, console):
             return job, train(job)
 
     return run_once(spec, FineTuneSummary, work, _figures, _PACKAGES)

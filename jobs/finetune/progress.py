@@ -17,7 +17,7 @@ _LOOK_EVERY_S = {True: 5.0, False: 0.5}
 """By whether the folder is remote."""
 
 
-class Watch:
+class TrainingProgress:
     """Shows what rank 0 says of a run, wherever that runs; a context manager."""
 
     def __init__(self, run: str, total_steps: int, console: Console) -> None:

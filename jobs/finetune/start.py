@@ -11,7 +11,7 @@ from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.finetune import Duration, FineTuneSpec
 from paliflow.jobs.registry.checkpoints import opened
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
-from paliflow.jobs.runs.identity import require_same
+from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.model import PaliGemmaConfig
 from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.recipe import Recipe
@@ -55,7 +55,7 @@ def begin(spec: FineTuneSpec) -> Start:
         if storage.commit_if_absent(uri, io.BytesIO(found.model_dump_json(indent=2).encode())):
             return found
         start = Start.parse(storage.read_bytes(uri).decode())
-    require_same(start.spec, spec)
+    check_same_spec(start.spec, spec)
     now, digests = _look(spec, Resolved(start.checkpoint, None), start.tokenizer)
     if start.checkpoint_sha256 not in digests:
         raise SpecError(

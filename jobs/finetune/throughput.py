@@ -47,7 +47,7 @@ class Speed:
         self._since: float | None = None
         self._compiled = False
 
-    def go_on(self) -> None:
+    def resume_timer(self) -> None:
         """Time counts from now."""
         self._since = time.monotonic()
 

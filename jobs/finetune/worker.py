@@ -144,7 +144,7 @@ class _Training:
         )
         # The device computes a step while the figures of the one before it are looked at.
         waiting: deque[tuple[int, dict[str, jax.Array], tuple[str, ...]]] = deque()
-        self._speed.go_on()
+        self._speed.resume_timer()
         for step, fed in enumerate(feed, self._first + 1):
             batch = global_batch(fed.batch, self._mesh)
             self._state, metrics = self._trainer.step(self._state, self._frozen, batch)
@@ -157,7 +157,7 @@ class _Training:
             if save:
                 self._save(step, figures)
             if look or save:
-                self._speed.go_on()
+                self._speed.resume_timer()
         self._limits.check()
         return Outcome(
             best_step=self._export(),

@@ -68,7 +68,7 @@ def actor_options(spec: AnnotateSpec) -> dict[str, Any]:
     }
 
 
-def room(spec: AnnotateSpec) -> int:
+def target_actor_count(spec: AnnotateSpec) -> int:
     """How many annotators there should be: as many as fit into the cluster as it is now."""
     if spec.actors:
         return spec.actors
@@ -121,7 +121,11 @@ def core_share(spec: AnnotateSpec) -> int:
     cores = os.cpu_count() or 1
     if not ray.is_initialized():
         return cores
-    share = max(1, spec.cpus_per_actor, ray.cluster_resources().get("CPU", 0) // max(1, room(spec)))
+    share = max(
+        1,
+        spec.cpus_per_actor,
+        ray.cluster_resources().get("CPU", 0) // max(1, target_actor_count(spec)),
+    )
     return min(int(share), cores)
 
 
@@ -140,7 +144,7 @@ def require_room(spec: AnnotateSpec) -> None:
         ClusterError: not even one annotator fits into the cluster as it is, and none is asked for
             by number.
     """
-    if not room(spec):
+    if not target_actor_count(spec):
         raise ClusterError(
             "accelerators_per_actor, cpus_per_actor: no actor fits into the cluster: "
             f"{described(_wanted(spec))}; ask for less, or set `actors` to wait until it grows"

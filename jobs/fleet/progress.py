@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from paliflow.configs.base import printable
-from paliflow.jobs.fleet.scheduler import Done, Fleet
+from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult
 
 LINE_EVERY_S = 30.0
 """Between two lines where there is no terminal, as in a scheduler's log."""
@@ -25,7 +25,7 @@ class Progress:
         self._unit = unit
         self._done = self._errors = 0
         self._busy_s = self._actor_s = 0.0
-        self._fleet = Fleet(0, 0)
+        self._fleet = FleetStatus(0, 0)
         self._noted: set[str] = set()
         self._started = self._shown = self._told = time.monotonic()
         columns = BarColumn(), TextColumn("{task.description}")
@@ -45,7 +45,7 @@ class Progress:
         self._show()
         self._bar.stop()
 
-    def add(self, done: Done, fleet: Fleet) -> None:
+    def add(self, done: ShardResult, fleet: FleetStatus) -> None:
         """Counts and, if it is time, shows; may be called with nothing new."""
         now = time.monotonic()
         self._actor_s += (now - self._told) * self._fleet.actors

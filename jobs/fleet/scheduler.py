@@ -1,4 +1,4 @@
-"""The loop: a queue of shards and a changing set of actors; the dead give their shards back."""
+"""The scheduler: hands shards to a changing set of actors; requeues those of actors that die."""
 
 import time
 from collections import Counter, deque
@@ -17,10 +17,10 @@ a shard whose inputs do no harm one by one, end the run."""
 _AT_ONCE = 2
 """Shards given to an actor: it reads the second while it computes the first."""
 _TICK_S = 1.0
-_CENSUS_S = 5.0
+_SCALE_INTERVAL_S = 5.0
 
 
-class Done(NamedTuple):
+class ShardResult(NamedTuple):
     """What became of a shard."""
 
     inputs: int = 0
@@ -32,7 +32,7 @@ class Done(NamedTuple):
     """What the actor wants to be known, each under a name: of actors alike, one is enough."""
 
 
-class Beat(NamedTuple):
+class Heartbeat(NamedTuple):
     """A sign of life."""
 
     inputs: int
@@ -45,24 +45,24 @@ class ShardWorker(Protocol):
     """What the scheduler asks of an actor. Two shards may be under way in one at the same time."""
 
     def load(self) -> tuple[tuple[str, str], ...]:
-        """Makes ready what all shards need; what is worth knowing of it, as `Done.notes`."""
+        """Makes ready what all shards need; what is worth knowing of it, as `ShardResult.notes`."""
 
-    def beat(self) -> Beat:
+    def heartbeat(self) -> Heartbeat:
         """Says how far it is, at any time."""
 
-    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+    def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         """Does a shard and commits its part.
 
         Args:
             shard: of the plan.
-            condemned: inputs not to touch, by their place in the shard, and why.
+            quarantined: inputs not to touch, by their place in the shard, and why.
         """
 
     def probe(self, shard: int, place: int) -> None:
         """Does one input of a shard and commits nothing, to see whether it kills the actor."""
 
 
-class Fleet(NamedTuple):
+class FleetStatus(NamedTuple):
     """Where the work stands, between two reports."""
 
     actors: int
@@ -82,14 +82,14 @@ class _Search:
     inputs: int
     at: int = 0
     deaths: int = 0
-    condemned: dict[int, str] = field(default_factory=dict)
+    quarantined: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class _Worker:
     actor: Any
     tasks: dict[Any, int | None] = field(default_factory=dict)  # result -> shard, None to load
-    beat: Any = None  # the pending sign of life
+    heartbeat: Any = None  # the pending sign of life
     answered: int = 0
     moved: int = 0
     committed: int = 0
@@ -102,7 +102,7 @@ def drive(
     shards: Iterable[int],
     size_of: Callable[[int], int],
     wanted: Callable[[], int],
-    report: Callable[[Done, Fleet], None],
+    report: Callable[[ShardResult, FleetStatus], None],
     stall_timeout: float,
 ) -> None:
     """Has every shard processed once or, where an actor died over it, again.
@@ -120,28 +120,28 @@ def drive(
         RuntimeError: actors keep dying.
         Exception: whatever an actor or `report` raised, as it was raised.
     """
-    loop = _Loop(start_actor, deque(shards), size_of, report, stall_timeout)
-    census = -_CENSUS_S
+    scheduler = _Scheduler(start_actor, deque(shards), size_of, report, stall_timeout)
+    census = -_SCALE_INTERVAL_S
     try:
-        while loop.unfinished():
+        while scheduler.unfinished():
             now = time.monotonic()
-            if now - census >= _CENSUS_S:
+            if now - census >= _SCALE_INTERVAL_S:
                 census = now
-                loop.hire(wanted())
-                loop.watch(now)
-            loop.step()
+                scheduler.scale_up(wanted())
+                scheduler.check_heartbeats(now)
+            scheduler.step()
     finally:
-        for worker in loop.workers:
+        for worker in scheduler.workers:
             ray.kill(worker.actor)
 
 
-class _Loop:
+class _Scheduler:
     def __init__(
         self,
         start_actor: Callable[[], Any],
         queue: deque[int],
         size_of: Callable[[int], int],
-        report: Callable[[Done, Fleet], None],
+        report: Callable[[ShardResult, FleetStatus], None],
         stall_timeout: float,
     ) -> None:
         self.workers: set[_Worker] = set()
@@ -156,23 +156,23 @@ class _Loop:
         working = (shard for worker in self.workers for shard in worker.tasks.values())
         return bool(self._queue) or any(shard is not None for shard in working)
 
-    def hire(self, wanted: int) -> None:
+    def scale_up(self, wanted: int) -> None:
         """Starts actors until there are as many as wanted and of use."""
         busy = sum(None not in worker.tasks.values() for worker in self.workers)
         useful = min(wanted, busy + len(self._queue))
         while len(self.workers) < useful:
             worker = _Worker(self._start_actor())
             self.workers.add(worker)
-            self._give(worker, worker.actor.load.remote(), None)
+            self._track(worker, worker.actor.load.remote(), None)
 
-    def watch(self, now: float) -> None:
+    def check_heartbeats(self, now: float) -> None:
         """Asks everybody for a sign of life and dismisses who has not moved for too long."""
         for worker in [*self.workers]:
             if worker.alive_at and now - worker.alive_at > self._stall_timeout:
-                self._lose(worker, f"no progress within {self._stall_timeout:g} s")
-            elif worker.beat is None:
-                worker.beat = worker.actor.beat.remote()
-                self._owners[worker.beat] = worker
+                self._handle_failure(worker, f"no progress within {self._stall_timeout:g} s")
+            elif worker.heartbeat is None:
+                worker.heartbeat = worker.actor.heartbeat.remote()
+                self._owners[worker.heartbeat] = worker
 
     def step(self) -> None:
         """Waits for results, at most a second, and deals with all there are."""
@@ -182,19 +182,19 @@ class _Loop:
         elif ray.wait(pending, timeout=_TICK_S)[0]:
             for ref in ray.wait(pending, num_returns=len(pending), timeout=0)[0]:
                 if worker := self._owners.pop(ref, None):
-                    self._settle(worker, ref)
-        self._tell(Done())
+                    self._handle_result(worker, ref)
+        self._publish(ShardResult())
 
-    def _settle(self, worker: _Worker, ref: Any) -> None:
+    def _handle_result(self, worker: _Worker, ref: Any) -> None:
         try:
             result = ray.get(ref)
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:
-            self._lose(worker, str(error), preempted=getattr(error, "preempted", False))
+            self._handle_failure(worker, str(error), preempted=getattr(error, "preempted", False))
             return
-        if ref is worker.beat:
-            worker.beat = None
+        if ref is worker.heartbeat:
+            worker.heartbeat = None
             if worker.alive_at is None or result.moved != worker.moved:
                 worker.alive_at = time.monotonic()
             worker.answered, worker.moved = result
@@ -204,17 +204,17 @@ class _Loop:
         if shard is None:
             worker.loaded = True
             self._deaths[None] = 0
-            self._tell(Done(notes=result or ()))
+            self._publish(ShardResult(notes=result or ()))
         elif (search := self._searches.get(shard)) and result is None:
             search.at, search.deaths = search.at + 1, 0
             self._try_next(worker, shard, search)
         else:
             worker.committed += result.inputs
             worker.answered = max(worker.answered, worker.committed)
-            self._tell(result)
-        self._employ(worker)
+            self._publish(result)
+        self._assign(worker)
 
-    def _employ(self, worker: _Worker) -> None:
+    def _assign(self, worker: _Worker) -> None:
         while self._queue and len(worker.tasks) < _AT_ONCE:
             search = self._searches.get(self._queue[0])
             # A shard under suspicion has its actor for itself, so that no other is blamed; and
@@ -226,42 +226,42 @@ class _Loop:
             if search:
                 self._try_next(worker, shard, search)
             else:
-                self._give(worker, worker.actor.process.remote(shard), shard)
+                self._track(worker, worker.actor.process.remote(shard), shard)
         if not worker.tasks and not self._queue:
-            self._dismiss(worker)
+            self._remove(worker)
 
     def _try_next(self, worker: _Worker, shard: int, search: _Search) -> None:
-        while search.at in search.condemned:
+        while search.at in search.quarantined:
             search.at += 1
         if search.at < search.inputs:
-            self._give(worker, worker.actor.probe.remote(shard, search.at), shard)
+            self._track(worker, worker.actor.probe.remote(shard, search.at), shard)
         else:
-            self._give(worker, worker.actor.process.remote(shard, search.condemned), shard)
+            self._track(worker, worker.actor.process.remote(shard, search.quarantined), shard)
 
-    def _give(self, worker: _Worker, ref: Any, shard: int | None) -> None:
+    def _track(self, worker: _Worker, ref: Any, shard: int | None) -> None:
         worker.tasks[ref] = shard
         self._owners[ref] = worker
 
-    def _lose(self, worker: _Worker, why: str, preempted: bool = False) -> None:
-        self._dismiss(worker)
+    def _handle_failure(self, worker: _Worker, why: str, preempted: bool = False) -> None:
+        self._remove(worker)
         for shard in worker.tasks.values():
             if not preempted:
-                self._blame(shard, why)
+                self._record_failure(shard, why)
             if shard is not None:
                 self._queue.appendleft(shard)
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _remove(self, worker: _Worker) -> None:
         self.workers.discard(worker)
         self._owners = {ref: owner for ref, owner in self._owners.items() if owner is not worker}
         ray.kill(worker.actor)
 
-    def _blame(self, shard: int | None, why: str) -> None:
+    def _record_failure(self, shard: int | None, why: str) -> None:
         search = self._searches.get(shard) if shard is not None else None
         if shard is not None and search and search.at < search.inputs:
             search.deaths += 1
             if search.deaths == MAX_DEATHS:
                 reason = " ".join(why.split())[:300]
-                search.condemned[search.at] = f"kills the worker: {reason}"
+                search.quarantined[search.at] = f"kills the worker: {reason}"
                 search.deaths = 0
                 self._deaths[shard] = 0
             return
@@ -273,11 +273,11 @@ class _Loop:
             what = "loading" if shard is None else f"at shard {shard}"
             raise RuntimeError(f"{MAX_DEATHS} workers in a row died {what}; the last: {why}")
 
-    def _tell(self, done: Done) -> None:
+    def _publish(self, done: ShardResult) -> None:
         loaded = [worker for worker in self.workers if worker.loaded]
         in_flight = sum(worker.answered - worker.committed for worker in loaded)
         starting = sum(worker.alive_at is None for worker in self.workers)
         now = time.monotonic()
         if starting < len(self.workers):
             self._attended = now
-        self._report(done, Fleet(len(loaded), in_flight, starting, now - self._attended))
+        self._report(done, FleetStatus(len(loaded), in_flight, starting, now - self._attended))

@@ -17,10 +17,10 @@ from paliflow.jobs.fleet.cluster import (
     connected,
     require_room,
     require_start,
-    room,
+    target_actor_count,
 )
 from paliflow.jobs.fleet.progress import Progress
-from paliflow.jobs.fleet.scheduler import Done, Fleet, ShardWorker, drive
+from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult, ShardWorker, drive
 from paliflow.jobs.runs.error_limits import ErrorLimits
 from paliflow.jobs.runs.parts import present_parts
 from paliflow.jobs.runs.plan import Plan
@@ -72,7 +72,7 @@ def run_pending_shards(
         limits = ErrorLimits(spec)
         waiting = cache(partial(awaited, spec))
 
-        def report(done: Done, fleet: Fleet) -> None:
+        def report(done: ShardResult, fleet: FleetStatus) -> None:
             if fleet.waiting_s > _PATIENCE_S:
                 done = done._replace(notes=(*done.notes, ("waiting", waiting())))
             progress.add(done, fleet)
@@ -83,6 +83,6 @@ def run_pending_shards(
         shown = Progress(plan.inputs, already, console, unit.split()[0])
         with connected(ray_address), shown as progress:
             require_room(spec)
-            wanted = partial(room, spec)
+            wanted = partial(target_actor_count, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout)
     return already

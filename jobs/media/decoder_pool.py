@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from paliflow.jobs.media.channel import Channel, shared_memory
 from paliflow.jobs.media.decoding import Task
-from paliflow.jobs.media.pixels import MAX_BYTES, Files, Length, Moment, Result, unreadable
+from paliflow.jobs.media.pixels import MAX_BYTES, Files, FramePosition, Length, Result, unreadable
 from paliflow.jobs.runs.item import Item
 
 PROCESSES = hasattr(os, "fork") and hasattr(socket, "send_fds")
@@ -57,7 +57,7 @@ class _Made(_Message):
     """Their shape; they lie at the beginning of the shared memory, the thumbnail behind them."""
     thumbnail: Annotated[int, Field(ge=0, le=MAX_BYTES)] | None
     error: Annotated[str, Field(max_length=2000)] | None
-    moment: Moment | None
+    moment: FramePosition | None
     length: tuple[Int63, Int63, Annotated[int, Field(ge=1, lt=2**63)]] | None
     orientation: Annotated[int, Field(ge=1, le=8)]
 

@@ -25,7 +25,7 @@ MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
 
 
-class Moment(NamedTuple):
+class FramePosition(NamedTuple):
     """Where in a video something is."""
 
     frame_index: int | None
@@ -61,7 +61,7 @@ class Result(NamedTuple):
     """The upright image as a JPEG, no larger than asked for; or encoded as the task says."""
     error: str | None = None
     """Names no file, so that equal troubles read alike."""
-    moment: Moment | None = None
+    moment: FramePosition | None = None
     """Of a frame or a clip of a video."""
     length: Length | None = None
     """Of a video, if that was asked."""

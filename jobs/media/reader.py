@@ -53,7 +53,7 @@ def task_reader(task: Task, spec: InputsSpec, cores: int | None = None) -> Read:
     return partial(_read, task=task, spec=spec, pool=pool)
 
 
-def at_once(spec: InputsSpec, cores: int | None = None) -> int:
+def max_concurrent_reads(spec: InputsSpec, cores: int | None = None) -> int:
     """Items that one process reads at the same time, on so many cores."""
     if spec.video:
         return max(2, (cores or os.cpu_count() or 1) // _CORES_A_VIDEO)

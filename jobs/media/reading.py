@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paliflow import storage
 from paliflow.jobs.media.pixels import (
     MAX_BYTES,
-    Moment,
+    FramePosition,
     RangeFile,
     Result,
     decode_to_result,
@@ -40,7 +40,7 @@ class Input(NamedTuple):
     """The upright image as a JPEG, no larger than asked for."""
     error: str | None = None
     """Names no file, so that equal troubles read alike."""
-    moment: Moment | None = None
+    moment: FramePosition | None = None
     """Of a frame or a clip of a video."""
     orientation: int = 1
     """Of an image, as EXIF has it, whether or not that was undone."""

@@ -21,7 +21,7 @@ from paliflow import storage
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.schema import ANNOTATIONS
-from paliflow.jobs.runs.outputs import row_files, seal
+from paliflow.jobs.runs.outputs import row_files, write_manifest
 from paliflow.jobs.runs.parts import REASONS
 
 FILE_BYTES = 256 * 2**20
@@ -73,7 +73,7 @@ def compact(summary: RunSummary) -> RunSummary:
                     f"was: delete them and {run}/{_FOLDER}/ before you try again"
                 )
             summary = summary.model_copy(update={"files": files})
-            seal(summary, again=True)
+            write_manifest(summary, again=True)
         uris = (entry.uri for entry in storage.list_files(run))
         list(
             pool.map(

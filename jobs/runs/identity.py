@@ -20,7 +20,7 @@ def differences(before: Mapping[str, Any], spec: RunSpec) -> list[str]:
     """
     now, before = spec.model_dump(mode="json"), _with_defaults(before, type(spec))
     defaults = type(spec).model_construct().model_dump(mode="json", warnings=False)
-    fields = [name for name in {**now, **before} if name not in spec.HOW]
+    fields = [name for name in {**now, **before} if name not in spec.EXECUTION_FIELDS]
     return [
         f"{name} was {was!r}, is {now.get(name)!r}"
         for name in fields
@@ -36,7 +36,7 @@ def _with_defaults(before: Mapping[str, Any], kind: type[RunSpec]) -> Mapping[st
         return before
 
 
-def require_same(before: Mapping[str, Any], spec: RunSpec) -> None:
+def check_same_spec(before: Mapping[str, Any], spec: RunSpec) -> None:
     """
     Raises:
         SpecError: naming each field that differs, as in `differences`.

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from paliflow.configs.base import printable
-from paliflow.jobs.runs.identity import require_same
-from paliflow.jobs.runs.outputs import S, read_summary, seal
+from paliflow.jobs.runs.identity import check_same_spec
+from paliflow.jobs.runs.outputs import S, read_summary, write_manifest
 from paliflow.jobs.runs.paths import require_folder, with_absolute_paths
 from paliflow.jobs.runs.restarting import R, settle
 
@@ -47,7 +47,7 @@ def run_once(
     spec = settle(with_absolute_paths(spec), columns)
     run = spec.location
     if summary := read_summary(run, kind):
-        require_same(summary.spec, spec)
+        check_same_spec(summary.spec, spec)
         print(f"run {spec.run_id} is finished already: {printable(run)}", flush=True)
         return summary
     require_folder(spec)
@@ -65,5 +65,5 @@ def run_once(
         versions={name: version(name) for name in packages},
         **fields,
     )
-    seal(summary)
+    write_manifest(summary)
     return read_summary(run, kind) or summary

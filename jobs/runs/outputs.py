@@ -157,7 +157,7 @@ def superseded_by(location: str) -> str | None:
     return manifest.get(SUPERSEDED_BY) if isinstance(manifest, dict) else None
 
 
-def seal(summary: Summary, *, again: bool = False) -> None:
+def write_manifest(summary: Summary, *, again: bool = False) -> None:
     """Writes the manifest that makes a run finished; the first to write it decides.
 
     Args:

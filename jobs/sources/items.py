@@ -13,7 +13,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import passed_over_said
 from paliflow.jobs.media.video.container import VIDEO_SUFFIXES
-from paliflow.jobs.media.video.stills import taken_apart
+from paliflow.jobs.media.video.stills import group_frames
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources.admission import Admission, roots_of
 from paliflow.jobs.sources.listing import Choice, matched
@@ -66,7 +66,7 @@ def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterat
         OSError: the storage fails in a way that may pass.
     """
     found = _listed(spec, Counter() if passed_over is None else passed_over)
-    return taken_apart(found, spec.video) if spec.video and spec.video.frame_rate else found
+    return group_frames(found, spec.video) if spec.video and spec.video.frame_rate else found
 
 
 def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
@@ -113,7 +113,7 @@ def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
     except SpecError as error:
         raise SpecError(f"input={where!r}, {error}") from None
     except (OSError, ValueError) as error:
-        if storage.may_pass(error):
+        if storage.is_transient(error):
             raise
         raise SpecError(f"input={where!r}: {error}") from error
     if found is None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paliflow.configs import EvaluateSummary
-from paliflow.jobs.runs.outputs import seal
+from paliflow.jobs.runs.outputs import write_manifest
 
 EXAMPLES = 400
 SETS = {"held_out": "exact_match", "old_domain": "anls"}
@@ -57,5 +57,5 @@ def evaluated(
             "old_domain/anls": float(np.mean(old_domain)),
         },
     }
-    seal(EvaluateSummary.parse(defaults | fields))
+    write_manifest(EvaluateSummary.parse(defaults | fields))
     return str(location)

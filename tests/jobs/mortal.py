@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paliflow.jobs.fleet.scheduler import Done
+from paliflow.jobs.fleet.scheduler import ShardResult
 
 
 class Mortal:
     """Goes before an actor's class: killed once before shard 1, and once after shard 2's part."""
 
-    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+    def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         if shard == 1:
             self.die_once("before")
-        done: Done = super().process(shard, condemned)  # type: ignore[misc]
+        done: ShardResult = super().process(shard, quarantined)  # type: ignore[misc]
         if shard == 2:
             self.die_once("after")
         return done

@@ -10,7 +10,7 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.prompts import task_of
 from paliflow.jobs.annotate.rows import answer_row, error_row
 from paliflow.jobs.media.reading import Input, read_input
-from paliflow.jobs.runs.outputs import seal
+from paliflow.jobs.runs.outputs import write_manifest
 from paliflow.jobs.runs.parts import commit_part, read_parts
 from paliflow.jobs.runs.plan import Item, write_plan
 from paliflow.model import Detection
@@ -108,5 +108,5 @@ def finish(
         "versions": {"paliflow": "0.1.0"},
     }
     summary = RunSummary.parse(defaults | fields)
-    seal(summary)
+    write_manifest(summary)
     return summary

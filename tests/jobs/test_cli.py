@@ -27,7 +27,7 @@ from paliflow.jobs.evaluate import job as evaluate
 from paliflow.jobs.evaluate import promotion as promote
 from paliflow.jobs.finetune.progress import _validated
 from paliflow.jobs.fleet.progress import Progress
-from paliflow.jobs.fleet.scheduler import Done, Fleet
+from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import write_mixed
@@ -262,7 +262,7 @@ def test_names_of_figures_and_models_cannot_command_the_terminal(
     promote._show(promotion, console)
     print(_validated({"step": 1, figure: 0.5}))
     with Progress(1, 0, Console(force_terminal=False)) as progress:
-        progress.add(Done(notes=((HOSTILE, HOSTILE),)), Fleet(1, 0))
+        progress.add(ShardResult(notes=((HOSTILE, HOSTILE),)), FleetStatus(1, 0))
     said = capsys.readouterr().out
     assert said.count("[red]a[/]") >= 6
     assert not COMMANDS & set(said)

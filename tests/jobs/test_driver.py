@@ -12,7 +12,14 @@ import pytest
 import ray
 
 from paliflow.jobs.fleet import scheduler as driver
-from paliflow.jobs.fleet.scheduler import MAX_DEATHS, SUSPICIOUS, Beat, Done, Fleet, drive
+from paliflow.jobs.fleet.scheduler import (
+    MAX_DEATHS,
+    SUSPICIOUS,
+    FleetStatus,
+    Heartbeat,
+    ShardResult,
+    drive,
+)
 
 INPUTS = 3
 """Inputs of every shard."""
@@ -40,20 +47,20 @@ class Worker:
     def load(self) -> None:
         self._begin("load")
 
-    def beat(self) -> Beat:
-        return Beat(self._answered, self._answered)
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(self._answered, self._answered)
 
-    def process(self, shard: int, condemned: Mapping[int, str] | None = None) -> Done:
+    def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         with self._device:
             self._begin(f"shard {shard}")
             for place in range(INPUTS):
-                if place not in (condemned or {}):
+                if place not in (quarantined or {}):
                     self._touch(shard, place)
             while (self._folder / "wait for two").exists() and log(self._folder).count("load") < 2:
                 time.sleep(0.05)
             self._answered += INPUTS
             note(self._folder, "finished", f"shard {shard}")
-            return Done(INPUTS, tuple((condemned or {}).values()), shard)
+            return ShardResult(INPUTS, tuple((quarantined or {}).values()), shard)
 
     def probe(self, shard: int, place: int) -> None:
         with self._device:
@@ -73,23 +80,23 @@ def told(folder: Path, deed: str, line: str) -> bool:
     return there or (folder / f"{deed} always {line}").exists()
 
 
-Run = Callable[..., list[Done]]
+Run = Callable[..., list[ShardResult]]
 
 
 @pytest.fixture
 def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Drives shards with `actors` workers; returns what was reported."""
-    monkeypatch.setattr(driver, "_CENSUS_S", 0.2)
+    monkeypatch.setattr(driver, "_SCALE_INTERVAL_S", 0.2)
 
     def run(
         shards: range,
         actors: int | Callable[[], int] = 1,
         stall_timeout: float = 30.0,
-        fleets: list[Fleet] | None = None,
-    ) -> list[Done]:
-        reports: list[Done] = []
+        fleets: list[FleetStatus] | None = None,
+    ) -> list[ShardResult]:
+        reports: list[ShardResult] = []
 
-        def report(done: Done, fleet: Fleet) -> None:
+        def report(done: ShardResult, fleet: FleetStatus) -> None:
             reports.append(done)
             if done.inputs:
                 note(tmp_path, "reported", f"shard {done.busy_s}")
@@ -114,13 +121,13 @@ def log(folder: Path, name: str = "log") -> list[str]:
     return (folder / name).read_text().splitlines() if (folder / name).exists() else []
 
 
-def all_of(shards: range) -> list[Done]:
-    return [Done(INPUTS, (), shard) for shard in shards]
+def all_of(shards: range) -> list[ShardResult]:
+    return [ShardResult(INPUTS, (), shard) for shard in shards]
 
 
 def test_every_shard_is_done_once_by_as_many_actors_as_wanted(run: Run, tmp_path: Path) -> None:
     (tmp_path / "wait for two").touch()
-    fleets: list[Fleet] = []
+    fleets: list[FleetStatus] = []
     assert run(range(7), actors=2, fleets=fleets) == all_of(range(7))
     assert sorted(log(tmp_path)) == sorted(["load"] * 2 + [f"shard {shard}" for shard in range(7)])
     assert max(fleet.actors for fleet in fleets) == 2
@@ -159,8 +166,8 @@ def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(
 ) -> None:
     (tmp_path / "deadly 1.2").touch()
     done = {shard.busy_s: shard for shard in run(range(3))}
-    assert done[0] == Done(INPUTS, (), 0)
-    assert done[2] == Done(INPUTS, (), 2)
+    assert done[0] == ShardResult(INPUTS, (), 0)
+    assert done[2] == ShardResult(INPUTS, (), 2)
     assert done[1].inputs == INPUTS
     (reason,) = done[1].failures
     assert reason.startswith("kills the worker: ")

@@ -18,7 +18,7 @@ OUT_OF_MEMORY = """
 import resource
 import numpy as np, psutil
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.annotate.predictor import Asker
+from paliflow.jobs.annotate.predictor import Predictor
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.media.reading import Input
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
@@ -29,7 +29,7 @@ def asked(batch_size):
         input="-", output="-", run_id="x", prompts=("ocr", "detect digit"),
         batch_size=batch_size, max_new_tokens=512,  # a large cache, of which little is filled
     )
-    asker = Asker(model, tokenizer, None, spec)
+    asker = Predictor(model, tokenizer, None, spec)
     rows = asker.ask(inputs * (batch_size // 16), (0, 0)).rows()
     return [[row["text"] for row in own] for own in rows], asker
 

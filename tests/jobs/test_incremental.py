@@ -14,7 +14,7 @@ import pytest
 from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.schema import ANNOTATIONS
-from paliflow.jobs.runs.outputs import seal
+from paliflow.jobs.runs.outputs import write_manifest
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources.incremental import only_new
 from paliflow.tests.summaries import made_up
@@ -61,7 +61,9 @@ def write_run(
         pq.write_table(pa.Table.from_pylist(list(part), schema), file)
         storage.commit_if_absent(f"{run}/{name}", file)
     if finished:
-        seal(made_up(run, shards=len(parts), files=tuple(names), checkpoint_sha256=checkpoint))
+        write_manifest(
+            made_up(run, shards=len(parts), files=tuple(names), checkpoint_sha256=checkpoint)
+        )
 
 
 @pytest.fixture

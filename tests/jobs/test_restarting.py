@@ -10,7 +10,7 @@ from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.runs.compact import compact
-from paliflow.jobs.runs.identity import require_same
+from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.outputs import find_run, list_runs, read_summary, row_files, state
 from paliflow.jobs.runs.plan import Item, read_plan
 from paliflow.jobs.runs.restarting import settle
@@ -51,7 +51,7 @@ def test_a_retry_resumes_whether_the_run_is_finished_or_not(spec: AnnotateSpec) 
     assert again(spec).run_id == "x"
     finish(spec, ITEMS)
     assert again(spec).run_id == "x"
-    assert again(spec, prompts=("ocr",)).run_id == "x"  # which `require_same` then refuses
+    assert again(spec, prompts=("ocr",)).run_id == "x"  # which `check_same_spec` then refuses
 
 
 def test_a_clear_of_an_unfinished_run_with_the_same_spec_resumes(spec: AnnotateSpec) -> None:
@@ -146,4 +146,4 @@ def test_a_run_of_another_spec_says_that_clearing_starts_over(spec: AnnotateSpec
     plan = read_plan(spec.location)
     assert plan
     with pytest.raises(SpecError, match="cleared in Airflow starts over"):
-        require_same(plan.spec, spec.model_copy(update={"prompts": ("ocr",)}))
+        check_same_spec(plan.spec, spec.model_copy(update={"prompts": ("ocr",)}))

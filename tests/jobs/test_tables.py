@@ -14,7 +14,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.examples.sources import Example, read_examples
-from paliflow.jobs.media.video.stills import taken_apart
+from paliflow.jobs.media.video.stills import group_frames
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources import tables, tars
 from paliflow.jobs.sources.columns import CELL
@@ -160,7 +160,7 @@ def test_frames_are_in_the_order_of_whatever_their_names_have_for_numbers() -> N
         {"input": "x", "output": "o", "run_id": "r", "prompts": ["p"], "video": {"frame_rate": 1}}
     ).video
     assert video
-    (film,) = taken_apart([Item(f"/f/{name}") for name in names], video)
+    (film,) = group_frames([Item(f"/f/{name}") for name in names], video)
     assert film.frames
     numbers = [names.index(frame.removeprefix("/f/")) for frame in film.frames]
     assert [number for number in numbers if number not in (0, 3)] == [2, 4, 1, 5]

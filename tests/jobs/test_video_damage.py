@@ -15,7 +15,7 @@ from PIL import Image
 
 from paliflow.jobs.media.reader import reader
 from paliflow.jobs.media.video.cutting import pieces
-from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.lengths import announced_size
 from paliflow.jobs.media.video.reading import Sample
 from paliflow.jobs.runs.plan import Item
@@ -59,7 +59,7 @@ def test_a_cut_file_gives_its_frames_and_says_where_it_breaks_off(
     *found, damage = taken(path, every_frames=1)
     assert 10 < len(found) < 120
     assert numbers(found) == [(n, n) for n in range(len(found))]
-    assert isinstance(damage, Damage)
+    assert isinstance(damage, FrameGap)
     assert damage.until is None
     assert damage.after == Fraction(len(found) - 1, 25)
 
@@ -76,7 +76,7 @@ def test_damage_in_the_middle_leaves_the_rest_and_is_told(
     content[start : start + 400] = noise.tobytes()
     path.write_bytes(content)
     found = taken(path, every_frames=1)
-    damages = [each for each in found if isinstance(each, Damage)]
+    damages = [each for each in found if isinstance(each, FrameGap)]
     # What stands in a packet is not checked by all codecs: until the next keyframe it may be wrong.
     wrong = {n // GOP for n, shown in numbers(found) if n != shown}
     assert len(wrong) <= 1
@@ -94,7 +94,7 @@ def test_only_the_piece_with_the_break_tells_of_it(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"every_s": 0.2, "segment_s": 1}
     parts = [taken(part, **fields) for part in pieces([Item(str(path))], spec(**fields))]
     assert len(parts) == 5
-    told = [[each for each in part if isinstance(each, Damage)] for part in parts]
+    told = [[each for each in part if isinstance(each, FrameGap)] for part in parts]
     assert sum(map(len, told)) == 1
     assert [n for part in parts for n in numbers(part)] == numbers(taken(path, every_s=0.2))
 
@@ -107,7 +107,7 @@ def test_damage_is_told_in_the_times_of_the_frames(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * 0.6)])
     *found, damage = taken(path, every_frames=1)
-    assert isinstance(damage, Damage)
+    assert isinstance(damage, FrameGap)
     assert isinstance(found[-1], Sample)
     assert float(damage.after) == found[-1].timestamp_s
     assert found[-1].timestamp_s == pytest.approx(first.timestamp_s + (len(found) - 1) / 25)
@@ -221,7 +221,7 @@ def test_a_piped_avi_and_what_lies_between_blocks_of_matroska_are_whole(tmp_path
     path = tmp_path / "piped.avi"
     path.write_bytes(content)
     assert numbers(taken(path, every_frames=30)) == [(n, n) for n in (0, 30, 60, 90)]
-    assert not any(isinstance(each, Damage) for each in taken(path, every_frames=30))
+    assert not any(isinstance(each, FrameGap) for each in taken(path, every_frames=30))
 
     content = bytearray(mkv(tmp_path).read_bytes())
     cluster = content.rindex(b"\x1f\x43\xb6\x75")
@@ -236,10 +236,10 @@ def test_a_piped_avi_and_what_lies_between_blocks_of_matroska_are_whole(tmp_path
     path.write_bytes(content)
     found = taken(path, every_frames=1)
     assert numbers(found) == [(n, n) for n in range(120)]
-    assert not any(isinstance(each, Damage) for each in found)
+    assert not any(isinstance(each, FrameGap) for each in found)
 
     path.write_bytes(content[: -len(fonts) // 2])
-    assert isinstance(taken(path, every_frames=30)[-1], Damage)
+    assert isinstance(taken(path, every_frames=30)[-1], FrameGap)
 
 
 def test_the_index_after_lost_packets_is_right_or_said_to_be_estimated(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_the_index_after_lost_packets_is_right_or_said_to_be_estimated(tmp_path:
         start = packets // 2 * 188
         path.write_bytes(content[:start] + content[start + packets // 5 * 188 :])
         found = taken(path, every_frames=1)
-        damages = [each for each in found if isinstance(each, Damage)]
+        damages = [each for each in found if isinstance(each, FrameGap)]
         assert damages
         assert damages[-1].reason.endswith("; frame_index is estimated from there on")
         shown = [(each, read(each.image)) for each in found if isinstance(each, Sample)]

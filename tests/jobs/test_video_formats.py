@@ -16,7 +16,7 @@ from PIL import Image
 
 from paliflow.jobs.media.video.asf import AsfObjects
 from paliflow.jobs.media.video.container import VIDEO_SUFFIXES
-from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.reading import Sample
 from paliflow.jobs.media.video.wholeness import is_whole_image
 from paliflow.jobs.sources.items import items
@@ -68,7 +68,7 @@ def test_a_cut_webp_gives_its_whole_frames_and_says_where_it_breaks_off(tmp_path
         *found, damage = taken(path, every_frames=1)
         whole = 6 if cut < starts[7] else 7
         assert numbers(found) == [(n, n) for n in range(whole)]
-        assert damage == Damage(Fraction(whole - 1, 25), None, "the file breaks off")
+        assert damage == FrameGap(Fraction(whole - 1, 25), None, "the file breaks off")
     path.write_bytes(content[: starts[0] + 60])
     with pytest.raises(VideoError, match="truncated or broken WebP"):
         taken(path)
@@ -104,7 +104,7 @@ def test_a_cut_gif_gives_its_whole_pictures_and_says_where_it_breaks_off(tmp_pat
         *found, damage = taken(path, every_frames=1)
         assert 2 < len(found) < 12
         assert numbers(found) == [(n, n) for n in range(len(found))]
-        assert isinstance(damage, Damage)
+        assert isinstance(damage, FrameGap)
         assert (damage.after, damage.until) == (Fraction(len(found) - 1, 25), None)
     path.write_bytes(content[:-1])  # a trailer that is missing is no loss
     assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(12)]
@@ -117,7 +117,7 @@ def test_of_a_damaged_gif_no_picture_is_shown_in_which_some_is_missing(tmp_path:
     path.write_bytes(content[: fifth + 30] + bytes(40) + content[fifth + 70 :])
     *found, damage = taken(path, every_frames=1)
     assert numbers(found)[:4] == [(n, n) for n in range(4)]
-    assert isinstance(damage, Damage)
+    assert isinstance(damage, FrameGap)
     assert damage.after == Fraction(3, 25)
 
 
@@ -145,7 +145,7 @@ def test_a_fragmented_mp4_that_is_cut_before_the_next_pictures_says_so(tmp_path:
         path.write_bytes(content[:cut])
         *found, damage = taken(path, every_frames=1)
         assert len(found) == 20
-        assert isinstance(damage, Damage)
+        assert isinstance(damage, FrameGap)
         assert (damage.after, damage.until) == (Fraction(len(found) - 1, 25), None)
     path.write_bytes(content[:moof])  # where a fragment ends it is whole, for all that it says
     assert len(taken(path, every_frames=1)) == len(found)
@@ -162,11 +162,11 @@ def test_an_ogg_that_is_cut_or_lacks_pages_says_so(tmp_path: Path) -> None:
         path.write_bytes(content[:cut])
         *found, damage = taken(path, every_frames=1)
         assert 10 < len(found) < 22
-        assert isinstance(damage, Damage)
+        assert isinstance(damage, FrameGap)
         assert isinstance(found[-1], Sample)
         assert (float(damage.after), damage.until) == (found[-1].timestamp_s, None)
     path.write_bytes(content[: pages[4]] + content[pages[5] :])
-    damages = [each for each in taken(path, every_frames=1) if isinstance(each, Damage)]
+    damages = [each for each in taken(path, every_frames=1) if isinstance(each, FrameGap)]
     assert len(damages) == 1
     assert damages[0].until is not None
 
@@ -187,7 +187,7 @@ def test_a_wmv_that_lacks_packets_says_where(tmp_path: Path, lost: str) -> None:
     path.write_bytes(content[:cut] + between + content[end:])
     found = taken(path, every_frames=1)
     assert [n for n in numbers(found) if n[0] != n[1]] == []
-    (damage,) = [each for each in found if isinstance(each, Damage)]
+    (damage,) = [each for each in found if isinstance(each, FrameGap)]
     missing = set(range(60)) - {n for n, _ in numbers(found)}
     assert missing
     assert all(damage.after < Fraction(n, 25) < (damage.until or 99) for n in missing)
@@ -200,7 +200,7 @@ def test_a_wmv_that_is_cut_says_where(tmp_path: Path) -> None:
         path.write_bytes(content[:cut])
         *found, damage = taken(path, every_frames=1)
         assert numbers(found) == [(n, n) for n in range(len(found))]
-        assert isinstance(damage, Damage)
+        assert isinstance(damage, FrameGap)
         assert (damage.after, damage.until) == (Fraction(len(found) - 1, 25), None)
 
 

@@ -14,7 +14,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.jobs.media.reader import reader
 from paliflow.jobs.media.reading import Stored
 from paliflow.jobs.media.video.cutting import pieces
-from paliflow.jobs.media.video.damage import Damage
+from paliflow.jobs.media.video.damage import FrameGap
 from paliflow.jobs.media.video.reading import Sample, samples
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.videos import draw, even, read, uneven, write
@@ -48,12 +48,12 @@ def spec(**video: Any) -> AnnotateSpec:
     )
 
 
-def taken(item: Item | Path, **video: Any) -> list[Sample | Damage]:
+def taken(item: Item | Path, **video: Any) -> list[Sample | FrameGap]:
     item = item if isinstance(item, Item) else Item(str(item))
     return [found for found in samples(item, Stored(()), spec(**video)) if found is not None]
 
 
-def numbers(found: list[Sample | Damage]) -> list[tuple[int, int]]:
+def numbers(found: list[Sample | FrameGap]) -> list[tuple[int, int]]:
     """What each sample is said to be, and what it shows."""
     return [(s.frame, read(s.image)) for s in found if isinstance(s, Sample)]
 
@@ -183,8 +183,8 @@ def test_frames_of_videos_that_were_taken_apart(tmp_path: Path) -> None:
     found = taken(item, fps=2, frame_rate=4)
     assert numbers(found) == [(n, n) for n in (0, 2, 5, 6, 9, 10)]
     assert found[-2:] == [
-        Damage(Fraction(1, 2), Fraction(5, 4), "frame4.png: not found"),
-        Damage(Fraction(3, 2), Fraction(9, 4), "frame8.png: empty file"),
+        FrameGap(Fraction(1, 2), Fraction(5, 4), "frame4.png: not found"),
+        FrameGap(Fraction(3, 2), Fraction(9, 4), "frame8.png: empty file"),
     ]
     assert [s.timestamp_s for s in found if isinstance(s, Sample)] == [0, 0.5, 1.25, 1.5, 2.25, 2.5]
 

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from paliflow.jobs.media.video.cutting import pieces
-from paliflow.jobs.media.video.damage import Damage
+from paliflow.jobs.media.video.damage import FrameGap
 from paliflow.jobs.media.video.reading import Sample, missing
 from paliflow.jobs.media.video.sampling import exact
 from paliflow.jobs.runs.plan import Item
@@ -205,7 +205,7 @@ def test_files_joined_end_to_end_are_one_video(parts: list[Part], goes_on: bool)
             start += round(last.time * 1000) + 40 if goes_on else 0
         path.write_bytes(content)
         check(path, order)
-        damages = [each for each in taken(path, every_frames=1) if isinstance(each, Damage)]
+        damages = [each for each in taken(path, every_frames=1) if isinstance(each, FrameGap)]
         assert all(each.mended for each in damages)
         assert not damages or not goes_on
 
@@ -262,7 +262,7 @@ def test_a_clock_that_starts_again_runs_on_and_is_told(tmp_path: Path) -> None:
     assert [each.timestamp_s - start for each in samples] == pytest.approx(
         [n / 25 for n in range(90)]
     )
-    damages = [each for each in found if isinstance(each, Damage)]
+    damages = [each for each in found if isinstance(each, FrameGap)]
     assert [missing(each).error for each in damages] == [
         f"times run on from {start + n / 25:.3f} s, where the clock starts again" for n in (30, 60)
     ]
@@ -358,7 +358,7 @@ def test_keyframes_are_those_of_the_packets_by_index_and_time(tmp_path: Path, ki
 def test_a_video_without_keyframes_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", frames=60, options={"g": "100", "bf": "0"})
     (damage,) = taken(edited(path, (1000, 10)), keyframes=True)
-    assert isinstance(damage, Damage)
+    assert isinstance(damage, FrameGap)
     assert damage.reason == "it has no keyframes"
 
 

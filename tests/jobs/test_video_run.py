@@ -16,7 +16,7 @@ from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, RunSummar
 from paliflow.configs.base import SpecError
 from paliflow.jobs.annotate import job as run
 from paliflow.jobs.annotate.actor import Annotator
-from paliflow.jobs.annotate.predictor import Asked
+from paliflow.jobs.annotate.predictor import PendingBatch
 from paliflow.jobs.evaluate.job import evaluate
 from paliflow.jobs.examples.feed import training_feed
 from paliflow.jobs.examples.plan import sources_of, write_examples
@@ -84,7 +84,7 @@ class MortalAnnotator(Mortal, Annotator):
         notes = super().load()
         asking = self._asker.ask
 
-        def ask(batch: Sequence[Input], place: tuple[int, ...]) -> Asked:
+        def ask(batch: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
             if place[0] == 0:
                 self.die_once("amid")
             return asking(batch, place)

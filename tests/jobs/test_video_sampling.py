@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.video import VideoSpec
-from paliflow.jobs.media.video.sampling import WHOLE, Piece, Sampler, Stamp, exact
+from paliflow.jobs.media.video.sampling import WHOLE, FrameTime, Piece, Sampler, exact
 
 STEPS = st.lists(st.integers(1, 2000), max_size=120)
 SECONDS = st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.5])
@@ -26,22 +26,22 @@ CLIPS = st.builds(
 )
 
 
-def video(steps: list[int]) -> list[Stamp]:
+def video(steps: list[int]) -> list[FrameTime]:
     """Frames with so many milliseconds in between."""
     times = [0]
     for step in steps:
         times.append(times[-1] + step)
-    return [Stamp(n, Fraction(t, 1000), n % 7 == 0) for n, t in enumerate(times)]
+    return [FrameTime(n, Fraction(t, 1000), n % 7 == 0) for n, t in enumerate(times)]
 
 
 def sampled(
-    frames: list[Stamp], spec: VideoSpec, piece: Piece = WHOLE, duration: Fraction | None = None
+    frames: list[FrameTime], spec: VideoSpec, piece: Piece = WHOLE, duration: Fraction | None = None
 ) -> list[tuple[int, int]]:
     """Clip and index of what is sampled when every frame is looked at."""
     return list(run(Sampler(spec, piece, duration), frames))
 
 
-def run(sampler: Sampler, frames: list[Stamp]) -> Iterator[tuple[int, int]]:
+def run(sampler: Sampler, frames: list[FrameTime]) -> Iterator[tuple[int, int]]:
     for stamp in frames:
         clip = sampler.step(stamp)
         if sampler.done:

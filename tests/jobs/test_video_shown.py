@@ -13,7 +13,7 @@ from PIL import Image
 
 from paliflow.jobs.media.reading import Stored
 from paliflow.jobs.media.video.cutting import pieces
-from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.frames import sampled_frames
 from paliflow.jobs.media.video.reading import Sample, samples
 from paliflow.jobs.runs.plan import Item
@@ -131,7 +131,7 @@ def test_max_pixels_holds_where_the_size_changes_in_mid_stream(tmp_path: Path) -
     frames = [each for each in found if isinstance(each, Sample)]
     assert {each.picture.size for each in frames} == {(320, 240)}
     assert [each.frame for each in frames] == [*range(12), *range(24, 36)]
-    (damage,) = [each for each in found if isinstance(each, Damage)]
+    (damage,) = [each for each in found if isinstance(each, FrameGap)]
     assert damage.reason == "too many pixels: 640 x 480 are more than max_pixels=307199"
     assert {
         each.picture.size for each in taken(path, every_frames=9) if isinstance(each, Sample)

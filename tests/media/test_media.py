@@ -22,7 +22,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.jobs.media.pixels import decode
 from paliflow.jobs.media.reading import Stored
 from paliflow.jobs.media.video.cutting import pieces
-from paliflow.jobs.media.video.damage import Damage
+from paliflow.jobs.media.video.damage import FrameGap
 from paliflow.jobs.media.video.picture import SMALL
 from paliflow.jobs.media.video.reading import Sample, distance, samples
 from paliflow.jobs.runs.item import Item
@@ -181,7 +181,7 @@ def _spec(fields: dict[str, Any]) -> AnnotateSpec:
     return AnnotateSpec.parse(base | {"video": fields})
 
 
-def _taken(path: Path, fields: dict[str, Any]) -> list[Sample | Damage]:
+def _taken(path: Path, fields: dict[str, Any]) -> list[Sample | FrameGap]:
     spec = _spec(fields)
     items = list(pieces([Item(str(path))], spec)) if "segment_s" in fields else [Item(str(path))]
     return [
@@ -206,7 +206,7 @@ def _kept(picture: Any) -> Any:
     return _Kept(np.asarray(picture.upright()), np.asarray(picture.reduced(_MODEL)))
 
 
-def _difference(found: list[Sample | Damage], reference: list[Shown], policy: str) -> str:
+def _difference(found: list[Sample | FrameGap], reference: list[Shown], policy: str) -> str:
     """What differs first; empty where nothing does."""
     ours = [each for each in found if isinstance(each, Sample)]
     reference = _running_on(reference)
@@ -226,7 +226,7 @@ def _difference(found: list[Sample | Damage], reference: list[Shown], policy: st
             return f"times: {each.timestamp_s:.4f} for {there.time:.4f}"
         if said := _unlike(each, there):
             return said
-    damages = [each for each in found if isinstance(each, Damage)]
+    damages = [each for each in found if isinstance(each, FrameGap)]
     return f"errors: {len(damages)}, {damages[0].reason}" if damages else ""
 
 
@@ -294,13 +294,13 @@ def _shrunk(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
-def _loss(found: list[Sample | Damage], reference: list[Shown]) -> str:
+def _loss(found: list[Sample | FrameGap], reference: list[Shown]) -> str:
     """What is wrong in a damaged film, or missing and not told."""
-    damages = [each for each in found if isinstance(each, Damage)]
+    damages = [each for each in found if isinstance(each, FrameGap)]
     times = [each.time for each in reference]
     seen = set()
     for each in found:
-        if isinstance(each, Damage):
+        if isinstance(each, FrameGap):
             continue
         at = [n for n, time in enumerate(times) if abs(time - each.timestamp_s) < _TIME_S]
         if not at:

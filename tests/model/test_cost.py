@@ -110,14 +110,14 @@ def test_more_memory_or_smaller_numbers_make_no_batch_smaller() -> None:
 
 def test_the_published_model_takes_the_operations_that_are_known_of_it() -> None:
     each = work(SMALL, SHAPE)
-    assert each.vision.products == pytest.approx(2 * 0.411e9 * 256, rel=0.01)
+    assert each.vision.matmul_flops == pytest.approx(2 * 0.411e9 * 256, rel=0.01)
     assert each.vision.attention == 4 * 27 * 1152 * 256**2
     # 17 layers for all positions; keys and values of the last, and one logit, are small.
     layers = 2048 * (2 * 8 * 256 + 2 * 256 + 3 * 16_384)
-    assert each.prefill.products == pytest.approx(2 * 17 * layers * 264, rel=0.005)
+    assert each.prefill.matmul_flops == pytest.approx(2 * 17 * layers * 264, rel=0.005)
     assert each.prefill.flops == pytest.approx(1.05e12, rel=0.06)
     matrices = 18 * layers + 257_152 * 2048
-    assert each.decode.products == 2 * matrices
+    assert each.decode.matmul_flops == 2 * matrices
     assert each.decode.weights == pytest.approx(2 * matrices, rel=1e-4)
     assert each.decode.cache == 295 * 18_432
     clip = work(SMALL, replace(SHAPE, frames=8))

@@ -9,10 +9,10 @@ from paliflow.configs.summary import SUMMARY_PREFIX
 from paliflow.operators.outcome import (
     LINE_CHARACTERS,
     TAIL_LINES,
-    conclude,
     lines_of,
     outcome,
     relay,
+    summary_or_raise,
 )
 
 SUMMARY = SUMMARY_PREFIX + '{"rows": 4, "spec": {"prompts": ["ocr"]}}'
@@ -20,12 +20,12 @@ SUMMARY = SUMMARY_PREFIX + '{"rows": 4, "spec": {"prompts": ["ocr"]}}'
 
 def test_a_summary_is_found_among_later_lines_and_loses_its_spec() -> None:
     lines = ["working", SUMMARY, *["a library's goodbye"] * 100]
-    assert conclude(outcome("SUCCEEDED", "", 0, lines)) == {"rows": 4}
+    assert summary_or_raise(outcome("SUCCEEDED", "", 0, lines)) == {"rows": 4}
 
 
 def test_success_without_a_summary_is_a_failure() -> None:
     with pytest.raises(AirflowException, match="no line that starts with 'paliflow-summary"):
-        conclude(outcome("SUCCEEDED", "", 0, ["working"]))
+        summary_or_raise(outcome("SUCCEEDED", "", 0, ["working"]))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_success_without_a_summary_is_a_failure() -> None:
 def test_only_exit_code_2_is_not_retried(exit_code: int | None, final: bool) -> None:
     lines = [f"line {n}" for n in range(TAIL_LINES + 1)]
     with pytest.raises(AirflowException, match="FAILED: why\nline 1\n") as failure:
-        conclude(outcome("FAILED", "why", exit_code, lines))
+        summary_or_raise(outcome("FAILED", "why", exit_code, lines))
     assert isinstance(failure.value, AirflowFailException) == final
 
 
@@ -53,13 +53,13 @@ def test_the_summary_line_and_blank_lines_are_not_relayed() -> None:
 def test_a_name_with_a_line_separator_does_not_break_the_summary() -> None:
     name = "a\u2028b\u2029\x85c"
     text = f'working\n{SUMMARY_PREFIX}{{"location": "{name}"}}\n'
-    assert conclude(outcome("SUCCEEDED", "", 0, lines_of(text))) == {"location": name}
+    assert summary_or_raise(outcome("SUCCEEDED", "", 0, lines_of(text))) == {"location": name}
 
 
 def test_what_a_job_prints_cannot_command_who_reads_the_log() -> None:
     line = "broken: \x1b[2J\x9b31m\u202egpj.exe\u2028[airflow] success"
     with pytest.raises(AirflowException) as failure:
-        conclude(outcome("FAILED", line, 1, [line]))
+        summary_or_raise(outcome("FAILED", line, 1, [line]))
     assert not set("\x1b\x9b\u202e\u2028") & set(str(failure.value))
     assert "\\x1b[2J" in str(failure.value)
     relay([line], log := Log())
@@ -81,6 +81,6 @@ def test_what_a_job_prints_takes_little_room_in_logs_and_xcoms() -> None:
     assert len(json.dumps(failed)) < (TAIL_LINES + 2) * (LINE_CHARACTERS + 50)
     reasons = {f"{number}{long}": 1 for number in range(30)}
     summary = SUMMARY_PREFIX + json.dumps({"rows": 4, "error_reasons": reasons})
-    kept = conclude(outcome("SUCCEEDED", "", 0, [summary]))
+    kept = summary_or_raise(outcome("SUCCEEDED", "", 0, [summary]))
     assert (kept["rows"], len(kept["error_reasons"])) == (4, 20)
     assert len(json.dumps(kept)) < 20_000

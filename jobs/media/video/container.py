@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import av
 from av.error import FFmpegError
 
-from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.lengths import HEAD, announced_size
 from paliflow.jobs.media.video.packets import Break, Coded, Packets, plain
 from paliflow.jobs.media.video.picture import Frame
 from paliflow.jobs.media.video.pictures import Pictures, Shown
-from paliflow.jobs.media.video.sampling import Stamp, Target
+from paliflow.jobs.media.video.sampling import FrameTime, Target
 from paliflow.jobs.media.video.table import REORDERED, Table, read_index, read_table
 
 # fmt: off
@@ -71,7 +71,7 @@ class Video:
         self._dealt = container.format.name == "avi" and stream.codec_context.has_b_frames
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
         self._aspect = Fraction(stream.sample_aspect_ratio or 1)
-        self.damages: list[Damage] = []
+        self.damages: list[FrameGap] = []
         """What `frames` has come over so far."""
         self._previous: Shown | None = None
 
@@ -184,7 +184,7 @@ class Video:
                     if pictures.estimated:
                         trouble += "; frame_index is estimated from there on"
                         pictures.estimated = False
-                    self.damages.append(Damage(good, frame.stamp.time, trouble, mended))
+                    self.damages.append(FrameGap(good, frame.stamp.time, trouble, mended))
                     trouble = None
                 last, good = found.frame, frame.stamp.time
                 yield frame
@@ -200,7 +200,7 @@ class Video:
                 elif not trouble and last < 0:
                     trouble = "it has no keyframes" if only_keys else "it has no frames"
                 if trouble and not mended:
-                    self.damages.append(Damage(good, None, trouble))
+                    self.damages.append(FrameGap(good, None, trouble))
                 return
 
     def measure(self) -> Fraction:
@@ -264,7 +264,7 @@ class Video:
     def _frame(self, shown: Shown) -> Frame:
         absolute = shown.ticks * self._base
         time = max(Fraction(0), absolute - self.start)
-        stamp = Stamp(shown.frame, time, shown.key)
+        stamp = FrameTime(shown.frame, time, shown.key)
         return Frame(stamp, float(absolute), shown.picture, self._aspect)
 
     def _run(
@@ -335,7 +335,7 @@ def open_video(file: BinaryIO, size: int, max_pixels: int) -> Iterator[Video]:
         yield Video(container, buffered, size, announced, max_pixels)
 
 
-def _is_beyond(stamp: Stamp, target: Target) -> bool:
+def _is_beyond(stamp: FrameTime, target: Target) -> bool:
     if target.time is not None:
         return stamp.time > target.time
     return target.frame is not None and stamp.frame > target.frame

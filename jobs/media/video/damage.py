@@ -8,7 +8,7 @@ class VideoError(ValueError):
     """A file that is no video that can be read; the message names no file."""
 
 
-class Damage(NamedTuple):
+class FrameGap(NamedTuple):
     """Where frames are missing."""
 
     after: Fraction
@@ -19,7 +19,7 @@ class Damage(NamedTuple):
     mended: bool = False
     """Whether no frame is missing: the clock starts again here, and times were made to run on."""
 
-    def shifted(self, start: Fraction) -> "Damage":
+    def shifted(self, start: Fraction) -> "FrameGap":
         """In the container's presentation times, where the first frame is shown at `start`."""
         after = self.after if self.after < 0 else self.after + start
         return self._replace(after=after, until=None if self.until is None else self.until + start)

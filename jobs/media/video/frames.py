@@ -8,9 +8,9 @@ from typing import Literal
 from PIL import Image
 
 from paliflow.configs.run import InputsSpec
-from paliflow.jobs.media.pixels import Files, Length, Moment, Result, jpeg, unreadable
+from paliflow.jobs.media.pixels import Files, FramePosition, Length, Result, jpeg, unreadable
 from paliflow.jobs.media.video.container import Video
-from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.picture import Frame
 from paliflow.jobs.media.video.reading import missing, opened, samples
 from paliflow.jobs.media.video.sampling import Target
@@ -42,7 +42,7 @@ def sampled_frames(
         for sample in samples(item, files, spec):
             if sample is None:
                 yield None
-            elif isinstance(sample, Damage):
+            elif isinstance(sample, FrameGap):
                 yield missing(sample)
             else:
                 picture, aspect = sample.picture, Fraction(1)
@@ -60,7 +60,7 @@ def sampled_frames(
                     width=image.width,
                     height=image.height,
                     thumbnail=_encoded(image, kind, quality),
-                    moment=Moment(
+                    moment=FramePosition(
                         sample.frame, sample.timestamp_s, None, sample.distance, float(aspect)
                     ),
                 )
@@ -95,7 +95,7 @@ def chosen_frames(
                         width=image.width,
                         height=image.height,
                         thumbnail=jpeg(image, side),
-                        moment=Moment(frame.stamp.frame, frame.timestamp_s),
+                        moment=FramePosition(frame.stamp.frame, frame.timestamp_s),
                     )
                 while remaining and remaining[0] <= frame.stamp.frame:
                     del remaining[0]

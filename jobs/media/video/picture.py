@@ -10,7 +10,7 @@ from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 from PIL import Image
 
-from paliflow.jobs.media.video.sampling import Stamp
+from paliflow.jobs.media.video.sampling import FrameTime
 
 SMALL = 32
 """Pixels of the side of what frames are shrunk to for comparison."""
@@ -37,7 +37,7 @@ _ROTATIONS = {90: (True, False, True), 180: (False, True, True), 270: (True, Tru
 class Frame(NamedTuple):
     """One decoded frame."""
 
-    stamp: Stamp
+    stamp: FrameTime
     timestamp_s: float
     """Its presentation time, as the container says it."""
     picture: av.VideoFrame

@@ -11,12 +11,12 @@ from PIL import Image
 
 from paliflow.configs.run import InputsSpec
 from paliflow.configs.video import VideoSpec
-from paliflow.jobs.media.pixels import Files, Moment, Result, jpeg, unreadable
+from paliflow.jobs.media.pixels import Files, FramePosition, Result, jpeg, unreadable
 from paliflow.jobs.media.video.container import Video, open_video
-from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.picture import Frame
 from paliflow.jobs.media.video.sampling import WHOLE, Piece, Sampler, exact, unit_s
-from paliflow.jobs.media.video.stills import Animation, Still, Stills
+from paliflow.jobs.media.video.stills import Animation, ImageSequence, Still
 from paliflow.jobs.runs.item import Item
 from paliflow.model.images import resize
 
@@ -64,11 +64,11 @@ def read_video(
             if sample is None:
                 yield None
                 continue
-            ends = isinstance(sample, Damage) or sample.clip != number
+            ends = isinstance(sample, FrameGap) or sample.clip != number
             if clip and ends:
                 yield _joined(clip, video)
                 clip = []
-            if isinstance(sample, Damage):
+            if isinstance(sample, FrameGap):
                 yield missing(sample)
                 continue
             width, height = sample.picture.size
@@ -77,7 +77,7 @@ def read_video(
                 height=height,
                 pixels=resize(sample.picture.reduced(size), size),
                 thumbnail=None if thumbnail is None else jpeg(sample.image, thumbnail),
-                moment=Moment(sample.frame, sample.timestamp_s, None, sample.distance),
+                moment=FramePosition(sample.frame, sample.timestamp_s, None, sample.distance),
             )
             if video.clip:
                 number = sample.clip
@@ -92,7 +92,7 @@ def read_video(
         yield _joined(clip, video)
 
 
-def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Damage | None]:
+def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | FrameGap | None]:
     """The sampled frames, then what damage there is; None for every frame that is passed over.
 
     Raises:
@@ -135,7 +135,7 @@ def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Dam
 
 
 def _picked(
-    source: Video | Stills | Animation, sampler: Sampler, cuts: float | None
+    source: Video | ImageSequence | Animation, sampler: Sampler, cuts: float | None
 ) -> Iterator[tuple[int, Frame | Still | None]]:
     """The sampled frames and the clips that they belong to; None for others.
 
@@ -171,7 +171,9 @@ def _picked(
 
 
 @contextmanager
-def opened(item: Item, files: Files, spec: InputsSpec) -> Iterator[Video | Stills | Animation]:
+def opened(
+    item: Item, files: Files, spec: InputsSpec
+) -> Iterator[Video | ImageSequence | Animation]:
     """The video, whatever it is.
 
     Raises:
@@ -182,7 +184,7 @@ def opened(item: Item, files: Files, spec: InputsSpec) -> Iterator[Video | Still
     if item.frames is not None:
         assert spec.video.frame_rate
         rate, upright = exact(spec.video.frame_rate), spec.exif == "apply"
-        yield Stills(item.frames, rate, spec.max_pixels, files, upright=upright)
+        yield ImageSequence(item.frames, rate, spec.max_pixels, files, upright=upright)
     elif (item.archive or item.uri).lower().endswith(".webp"):
         yield _checked(Animation(files.read(item)), spec)
     else:
@@ -195,17 +197,17 @@ def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean()) / 255
 
 
-def missing(damage: Damage) -> Result:
+def missing(damage: FrameGap) -> Result:
     """The error that stands for frames that cannot be had, or for a clock that was mended."""
     if damage.mended and damage.until is not None:
         time = float(damage.until)
         return Result(
             error=f"times run on from {time:.3f} s, where {damage.reason}",
-            moment=Moment(None, time),
+            moment=FramePosition(None, time),
         )
     start = "from its start" if damage.after < 0 else f"after {float(damage.after):.3f} s"
     until = "to its end" if damage.until is None else f"until {float(damage.until):.3f} s"
-    at = Moment(None, max(0.0, float(damage.after)))
+    at = FramePosition(None, max(0.0, float(damage.after)))
     return Result(error=f"frames are missing {start} {until}: {damage.reason}", moment=at)
 
 
@@ -219,7 +221,7 @@ def _checked(video: Source, spec: InputsSpec) -> Source:
 
 
 def _bounds(
-    video: VideoSpec, piece: Piece, source: Video | Stills | Animation
+    video: VideoSpec, piece: Piece, source: Video | ImageSequence | Animation
 ) -> tuple[Fraction, Fraction | None]:
     """Seconds from the first frame at which a piece begins and ends."""
     if piece == WHOLE:
@@ -238,4 +240,4 @@ def _joined(clip: list[Result], video: VideoSpec) -> Result:
     pixels = [each.pixels for each in clip if each.pixels is not None]
     for n in range(len(pixels), video.clip.frames):
         pixels.append(pixels[-1] if video.clip.short == "pad" else pixels[n % len(clip)])
-    return clip[0]._replace(pixels=np.stack(pixels), moment=Moment(*shown[0], shown))
+    return clip[0]._replace(pixels=np.stack(pixels), moment=FramePosition(*shown[0], shown))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from paliflow.configs.video import VideoSpec
 
 
-class Stamp(NamedTuple):
+class FrameTime(NamedTuple):
     """A frame's place in its video."""
 
     frame: int
@@ -81,12 +81,12 @@ class Sampler:
             self._period = whole / spec.count or Fraction(1)
             self._limit = min(spec.count, self._limit or spec.count)
         self._clip = self._bucket = -1
-        self._start = Stamp(0, Fraction(0))
+        self._start = FrameTime(0, Fraction(0))
         self._taken = 0
         self.done = False
         """Whether no later frame can be sampled."""
 
-    def step(self, stamp: Stamp, new_scene: bool = False) -> int | None:
+    def step(self, stamp: FrameTime, new_scene: bool = False) -> int | None:
         """The number of the clip for which this frame is sampled, 0 without clips; else None."""
         if self._clip_of(stamp, new_scene) and not self._begin(stamp):
             return None
@@ -108,7 +108,7 @@ class Sampler:
         """Whether frames that are not coded by themselves make no difference."""
         return self._spec.keyframes
 
-    def missed(self, stamp: Stamp | None) -> int:
+    def missed(self, stamp: FrameTime | None) -> int:
         """How many samples of `count` fell due while the frame before this one was shown.
 
         They are counted as taken, in the current clip.
@@ -161,7 +161,7 @@ class Sampler:
     def _whole(self) -> bool:
         return not self._length and not self._by_scenes
 
-    def _clip_of(self, stamp: Stamp, new_scene: bool) -> bool:
+    def _clip_of(self, stamp: FrameTime, new_scene: bool) -> bool:
         """Whether a clip begins here, which becomes the current one."""
         clip = self._clip
         if self._length:
@@ -171,11 +171,11 @@ class Sampler:
         begun, self._clip = clip != self._clip, clip
         return begun
 
-    def _begin(self, stamp: Stamp) -> bool:
+    def _begin(self, stamp: FrameTime) -> bool:
         """Whether the new clip is wanted."""
         self._taken, self._bucket = 0, -1
         if self._length:
-            self._start = Stamp(stamp.frame, self._clip * self._length)
+            self._start = FrameTime(stamp.frame, self._clip * self._length)
             if self._piece.last is not None and self._clip >= self._piece.last:
                 self.done = True
             return not self.done and self._clip >= self._piece.first
@@ -183,7 +183,7 @@ class Sampler:
             self._start = stamp
         return True
 
-    def _picks(self, stamp: Stamp, new_scene: bool) -> bool:
+    def _picks(self, stamp: FrameTime, new_scene: bool) -> bool:
         if self._length and self._clip < self._piece.first:
             return False
         if self._spec.keyframes:

@@ -16,9 +16,9 @@ from PIL import Image
 from paliflow.configs.base import SpecError
 from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.pixels import Files, decode, unreadable
-from paliflow.jobs.media.video.damage import Damage, VideoError
+from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.picture import SMALL
-from paliflow.jobs.media.video.sampling import Stamp, Target
+from paliflow.jobs.media.video.sampling import FrameTime, Target
 from paliflow.jobs.runs.item import Item
 
 _CHUNK_HEADER = 8
@@ -28,7 +28,7 @@ _SHORTEST_MS, _INSTEAD_MS = 10, 100
 """A frame of an animation that lasts less is shown for so long instead, as FFmpeg does."""
 
 
-def taken_apart(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
+def group_frames(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
     """Items that are each the frames of one video: neighbours with the same id, or in one folder.
 
     A folder's are in the order of the numbers in their names, a group's in that of their rows.
@@ -57,7 +57,7 @@ def taken_apart(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
 class Still(NamedTuple):
     """One frame."""
 
-    stamp: Stamp
+    stamp: FrameTime
     timestamp_s: float
     """Its number over the rate."""
     image: Image.Image
@@ -80,7 +80,7 @@ class Still(NamedTuple):
         return np.asarray(self.image.resize((SMALL, SMALL), Image.Resampling.BOX))
 
 
-class Stills:
+class ImageSequence:
     """The frames of a video in their order; only those that matter are read."""
 
     tabled = True
@@ -96,7 +96,7 @@ class Stills:
     ) -> None:
         self._uris, self._rate = uris, rate
         self._max_pixels, self._files, self._upright = max_pixels, files, upright
-        self.damages: list[Damage] = []
+        self.damages: list[FrameGap] = []
         """What `frames` has come over so far."""
 
     breaks_off: Fraction | None = None
@@ -129,12 +129,12 @@ class Stills:
                 trouble = trouble or f"{uri.rpartition('/')[2]}: {decoded}"
                 continue
             if trouble:
-                self.damages.append(Damage(good, time, trouble))
+                self.damages.append(FrameGap(good, time, trouble))
                 trouble = None
             good = time
-            yield Still(Stamp(index, time), float(time), decoded.image)
+            yield Still(FrameTime(index, time), float(time), decoded.image)
         if trouble:
-            self.damages.append(Damage(good, None, trouble))
+            self.damages.append(FrameGap(good, None, trouble))
 
 
 def _by_number(uri: str) -> list[tuple[int, str]]:
@@ -161,7 +161,7 @@ class Animation:
         except (OSError, ValueError, SyntaxError) as error:
             raise VideoError(f"truncated or broken WebP: {error}") from None
         self.width, self.height = self._image.size
-        self.damages: list[Damage] = []
+        self.damages: list[FrameGap] = []
         """What `frames` has come over so far."""
 
     def measure(self) -> Fraction:
@@ -178,12 +178,12 @@ class Animation:
         trouble = "the file breaks off" if self._cut else None
         try:
             for index, (image, end) in enumerate(self._shown()):
-                yield Still(Stamp(index, time, True), float(time), image)
+                yield Still(FrameTime(index, time, True), float(time), image)
                 good, time = time, end
         except _BROKEN as error:
             trouble = str(error)
         if trouble:
-            self.damages.append(Damage(good, None, trouble))
+            self.damages.append(FrameGap(good, None, trouble))
 
     def _shown(self) -> Iterator[tuple[Image.Image, Fraction]]:
         """Each frame, and when it ends."""

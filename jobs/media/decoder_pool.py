@@ -26,7 +26,7 @@ from paliflow.jobs.runs.item import Item
 PROCESSES = hasattr(os, "fork") and hasattr(socket, "send_fds")
 """Whether there are decoder processes; else inputs are decoded in the threads that read them, with
 no limit of memory, and what hangs cannot be ended."""
-_PROCESS = "paliflow.jobs.media.decoder_process"
+DECODER_MODULE = "paliflow.jobs.media.decoder_process"
 _START_S = 120.0
 """Seconds for the server to import what decoding takes."""
 _GRACE_S = 2.0
@@ -148,13 +148,7 @@ class _Server:
         with theirs:
             self._process = subprocess.Popen(
                 # -P: not what happens to lie in the working folder.
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "paliflow.jobs.media.decoder_process",
-                    str(theirs.fileno()),
-                ],
+                [sys.executable, "-P", "-m", DECODER_MODULE, str(theirs.fileno())],
                 env=environment
                 | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
                 | {"OPENBLAS_NUM_THREADS": "1"},

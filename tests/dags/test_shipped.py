@@ -81,12 +81,9 @@ def test_annotate_images_turns_the_sample_into_parquet(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "folder"),
-    [
-        ("annotate_daily", "daily"),
-        pytest.param("annotate_on_arrival", "on_arrival", marks=pytest.mark.slow),
-    ],
+    ("name", "folder"), [("annotate_daily", "daily"), ("annotate_on_arrival", "on_arrival")]
 )
 def test_an_incremental_dag_asks_again_only_about_what_failed(
     name: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

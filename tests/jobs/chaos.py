@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.summary import SPEC_VARIABLE
+from paliflow.jobs.media.decoder_pool import DECODER_MODULE
 from paliflow.jobs.runs.parts import part_uri
 from paliflow.storage import gs
 from paliflow.tests.jobs.files import write_mixed
@@ -32,7 +33,7 @@ _PAUSE_S = 0.1, 8.0
 _PATIENCE_S = 240
 _COMMANDS = {
     "actor": "ray::Annotator",
-    "decoder": r".* -m paliflow\.jobs\.decoder_process ",  # or the server that forks them
+    "decoder": f".* -m {re.escape(DECODER_MODULE)} ",  # or the server that forks them
     "worker": "ray::",
 }
 

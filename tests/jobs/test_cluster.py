@@ -13,6 +13,7 @@ from paliflow.configs.base import ClusterError, SpecError
 from paliflow.jobs.annotate import job as run
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.finetune.job import finetune
+from paliflow.jobs.fleet import shards
 from paliflow.jobs.fleet.accelerators import require_accelerators
 from paliflow.jobs.fleet.cluster import described, places, share_cores
 from paliflow.jobs.runs.plan import Plan
@@ -89,7 +90,7 @@ def test_an_actor_that_fits_nowhere_is_awaited_aloud_and_not_for_ever(
     fields: dict[str, Any],
     takes: str,
 ) -> None:
-    monkeypatch.setattr(run, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(shards, "_PATIENCE_S", 0.1)
     (tmp_path / "a.png").write_bytes(encode("RGB", "PNG"))
     spec = make_spec(input=str(tmp_path), actors=1, start_timeout=1.5, **fields)
     with pytest.raises(ClusterError, match=rf"^start_timeout=1.5: .* takes {takes} of one node"):

@@ -51,7 +51,7 @@ def processes(pid: int | None = None) -> list[psutil.Process]:
     found = []
     for each in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.Error):  # some have just ended
-            if "paliflow.jobs.media.decoder_process" in each.cmdline():
+            if pools.DECODER_MODULE in each.cmdline():
                 found.append(each)
     return found
 

@@ -49,6 +49,7 @@ assert said == "the device's memory ran out with 2048 rows at a time; now 1024"
 """
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_half_as_many_rows_are_asked_and_none_is_lost() -> None:
     """Memory that is really gone: the process may have no more of it."""
     run = subprocess.run(

@@ -295,6 +295,7 @@ def test_a_run_with_too_many_errors_stops_and_can_be_resumed_with_another_limit(
     assert sum(finished.error_reasons.values()) == finished.errors
 
 
+@pytest.mark.slow
 def test_two_drivers_of_one_run_at_once_make_one_run(
     finished: RunSummary, cluster: str, make_spec: SpecFactory, images: Path
 ) -> None:

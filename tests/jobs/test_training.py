@@ -89,6 +89,7 @@ def test_a_run_trains_validates_and_exports_a_model_that_loads(folder: Path) -> 
     assert seen == pytest.approx(mean_loss(model, folder / "test.jsonl"), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_lora_in_parts_exports_plain_weights(folder: Path) -> None:
     fields: dict[str, Any] = {"lora": {"rank": 2}, "accumulate": 2, "export": "huggingface"}
     fields |= {"duration": {"steps": 2}, "validation": {}, "dtype": "bfloat16"}

@@ -93,6 +93,7 @@ class MortalAnnotator(Mortal, Annotator):
         return notes
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_the_middle_of_a_video_ends_with_the_same_rows(
     finished: RunSummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_run_that_is_killed_in_the_middle_of_a_video_ends_with_the_same_rows(
     assert read_rows(summary.location) == read_rows(finished.location)
 
 
+@pytest.mark.slow
 def test_only_new_videos_are_asked_about(finished: RunSummary, films: Path, tmp_path: Path) -> None:
     output = finished.spec["output"]
     spec = AnnotateSpec.parse(finished.spec | {"run_id": "again", "only_new": True})

@@ -50,7 +50,7 @@ class Frame(NamedTuple):
 
     def upright(self) -> Image.Image:
         """As RGB, turned and mirrored as the file says that it is to be shown."""
-        return self._turned(np.asarray(_plain(self.picture).to_ndarray(format="rgb24"), np.uint8))
+        return self._turned(self._converted())
 
     def reduced(self, size: int) -> Image.Image:
         """As `upright`, by a whole factor smaller where that leaves `size` pixels both ways.
@@ -77,8 +77,13 @@ class Frame(NamedTuple):
 
     def _scaled(self, width: int, height: int) -> NDArray[np.uint8]:
         """uint8 [height, width, 3], the average of the pixels that fall on each."""
-        small = _plain(self.picture).reformat(width, height, "rgb24", interpolation="AREA")
-        return np.asarray(small.to_ndarray(), np.uint8)
+        return self._converted(width=width, height=height, interpolation="AREA")
+
+    def _converted(self, **scaling: Any) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3]; of the picture's own size if no other is given."""
+        # More threads than one would last as long as the frame, beside those of other videos.
+        converted = _plain(self.picture).reformat(format="rgb24", threads=1, **scaling)
+        return np.asarray(converted.to_ndarray(), np.uint8)
 
     def _turned(self, pixels: NDArray[np.uint8]) -> Image.Image:
         image = Image.fromarray(pixels)

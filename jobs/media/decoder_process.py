@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+import PIL
 from PIL import Image
 
 from paliflow.jobs.media.channel import Channel
@@ -71,11 +72,13 @@ def main() -> None:
 
 
 def _import_all() -> None:
-    """Pillow's plugins and PyAV's kinds of streams, which are imported when a file has them."""
+    """What Pillow and PyAV import when a file needs it: no decoder can open a module's file."""
     Image.init()
-    for module in pkgutil.walk_packages(av.__path__, "av."):
-        if not module.name.endswith("__main__"):
-            import_module(module.name)
+    for package in (PIL, av):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith(("__main__", "report", "Tk", "Qt", "_tkinter_finder")):
+                with contextlib.suppress(ImportError):  # of libraries that are not installed
+                    import_module(module.name)
 
 
 def _ended(pid: int, grace_s: float, decoders: set[int]) -> int:

@@ -300,6 +300,12 @@ def test_a_table_with_more_frames_than_the_file_has_bytes_is_not_planned_by(tmp_
     assert found.error == "its table has 1000000 frames, more than the file has bytes"
 
 
+def test_a_lab_tiff_is_converted_though_pillow_imports_what_that_takes_late(tmp_path: Path) -> None:
+    Image.new("LAB", (8, 8), (128, 128, 128)).save(tmp_path / "lab.tif")
+    (found,) = read(tmp_path / "lab.tif")
+    assert (found.error, found.width) == (None, 8)
+
+
 def test_a_film_has_no_more_pieces_than_frames(tmp_path: Path) -> None:
     path = hostile.mp4_with_frames_of(tmp_path / "a.mp4", 2**30)  # 18 hours each
     assert 1 <= planned(path) <= 10

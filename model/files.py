@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
-from typing import Any
 
+from paliflow import storage
 from paliflow.configs.folders import private_folder
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "bundled" / "model.npz"
@@ -92,8 +92,8 @@ def local_copy(path: str | Path) -> Iterator[Path]:
             raise FileNotFoundError(f"no such file or folder: {text}{_hint(text)}")
         yield local
         return
-    blobs = _blobs(text)
-    versions = [(text, inner, blob.generation) for inner, blob in blobs.items()]
+    objects = _objects(text.rstrip("/"))
+    versions = [(text, inner, each.version) for inner, each in objects.items()]
     copy = private_folder() / hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
     with copy.with_suffix(".read").open("a") as reading:
         flock(reading, LOCK_SH)  # while anyone has this, the copy stays
@@ -101,29 +101,24 @@ def local_copy(path: str | Path) -> Iterator[Path]:
             flock(writing, LOCK_EX)
             if not copy.exists():
                 with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
-                    for inner, blob in blobs.items():
+                    for inner, each in objects.items():
                         target = Path(folder, "files", inner)
                         target.parent.mkdir(parents=True, exist_ok=True)
-                        blob.download_to_filename(str(target))
+                        storage.download(each, target)
                     Path(folder, "files").rename(copy)
         try:
-            yield copy / min(blobs).partition("/")[0]
+            yield copy / min(objects).partition("/")[0]
         finally:
             with suppress(BlockingIOError):  # someone else reads it
                 flock(reading, LOCK_EX | LOCK_NB)
                 shutil.rmtree(copy)
 
 
-def _blobs(uri: str) -> dict[str, Any]:
+def _objects(uri: str) -> dict[str, storage.Entry]:
     """An object, or those below a prefix, by their path from the last part of its name on."""
-    from google.cloud import storage
-
-    bucket, _, name = uri.removeprefix("gs://").rstrip("/").partition("/")
-    found = {
-        _relative_path(name, blob.name): blob
-        for blob in storage.Client().list_blobs(bucket, prefix=name)
-        if blob.name == name or (blob.name.startswith(f"{name}/") and not blob.name.endswith("/"))
-    }
+    version = storage.version(uri)
+    entries = [storage.Entry(uri, version)] if version else storage.list_files(uri)
+    found = {_relative_path(uri, entry.uri): entry for entry in entries}
     if not found:
         raise FileNotFoundError(f"no such object or prefix: {uri}")
     return found

@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from paliflow.configs.base import redacted
@@ -83,6 +84,15 @@ def open_binary(uri: str) -> AbstractContextManager[BinaryIO]:
     On `gs://` all is read of the generation that was there when it was opened.
     """
     return _of(uri).open_binary(uri)
+
+
+def download(entry: Entry, target: Path) -> None:
+    """Copies an object of `gs://` to a local file, in that version, its checksum compared.
+
+    Raises:
+        FileNotFoundError: the object is not there any more, or has another version.
+    """
+    gs.download(entry.uri, entry.version, target)
 
 
 def is_file(uri: str) -> bool:

@@ -10,6 +10,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from paliflow.storage.entry import Entry
@@ -69,6 +70,12 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
             with tempfile.TemporaryFile() as unzipped:
                 _unzip(file, unzipped, max(2**24, _UNZIPPED * (blob.size or 0)), uri)
                 yield unzipped
+
+
+def download(uri: str, version: str | None, target: Path) -> None:
+    with _errors(uri):
+        blob = _blob(uri, version and int(version))
+        blob.download_to_filename(str(target), timeout=_TIMEOUT_S)
 
 
 def is_file(uri: str) -> bool:
@@ -196,9 +203,9 @@ def _client() -> Any:
     return client
 
 
-def _blob(uri: str) -> Any:
+def _blob(uri: str, generation: int | None = None) -> Any:
     bucket, _, name = uri.removeprefix("gs://").partition("/")
-    return _client().bucket(bucket).blob(name)
+    return _client().bucket(bucket).blob(name, generation=generation)
 
 
 @contextlib.contextmanager

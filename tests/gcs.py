@@ -25,6 +25,7 @@ from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
 
+from paliflow.storage import gs
 from paliflow.tests.servers import running
 
 FAULTS = ("429", "503", "403", "reset", "cut", "lost", "slow", "hang")
@@ -70,7 +71,9 @@ def serve(faults: Faults | None = None, port: int = 0) -> Iterator[str]:
     """Runs an empty server in memory; yields its URL, for STORAGE_EMULATOR_HOST."""
     handler = partial(_Handler, _Storage(use_memory_fs=True), faults or Faults())
     with running(ThreadingHTTPServer(("127.0.0.1", port), handler)) as bound:
+        gs._client.cache_clear()  # of another server
         yield f"http://127.0.0.1:{bound}"
+        gs._client.cache_clear()
 
 
 class _PreconditionError(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.cloud.storage import Blob, Client
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -27,6 +28,7 @@ from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.files import _relative_path
 from paliflow.model.orbax import write_orbax
 from paliflow.model.weights import fitting, infer_config
+from paliflow.storage import gs
 from paliflow.tests.model.conftest import REFERENCE, reference_params
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 5\n" % 0
@@ -348,16 +350,17 @@ def test_no_object_name_leaves_the_folder_of_a_download(prefix: str, parts: list
 def test_an_object_whose_name_would_leave_the_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from google.cloud import storage
-
-    client = storage.Client.create_anonymous_client()
+    client = Client.create_anonymous_client()
     out = f"weights/{'../' * 40}{tmp_path}/out"
     blobs = [client.bucket("models").blob(name) for name in ("weights/config.json", out)]
-    monkeypatch.setattr(storage, "Client", lambda: client)
+    monkeypatch.setattr(gs, "_client", lambda: client)
+    monkeypatch.setattr(gs, "version", lambda _: None)
     monkeypatch.setattr(client, "list_blobs", lambda *_, **__: blobs)
-    monkeypatch.setattr(storage.Blob, "download_to_filename", lambda _, to: Path(to).touch())
+    monkeypatch.setattr(Blob, "download_to_filename", lambda _, to, **__: Path(to).touch())
     with (
-        pytest.raises(ValueError, match=r"no file can have the name of the object 'weights/\.\."),
+        pytest.raises(
+            ValueError, match=r"no file can have the name of the object 'gs://models/weights/\.\."
+        ),
         local_copy("gs://models/weights"),
     ):
         pass

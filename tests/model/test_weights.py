@@ -231,10 +231,10 @@ def test_processes_of_a_host_download_once_and_the_last_removes_it(
     downloads = []
     download = storage.Blob.download_to_filename
 
-    def counted(blob: storage.Blob, target: str) -> None:
+    def counted(blob: storage.Blob, target: str, **options: Any) -> None:
         downloads.append(target)
         time.sleep(0.2)
-        download(blob, target)
+        download(blob, target, **options)
 
     with gcs.serve() as url:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)

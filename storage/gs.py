@@ -74,7 +74,7 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
 
 def download(uri: str, version: str | None, target: Path) -> None:
     with _errors(uri):
-        blob = _blob(uri, version and int(version))
+        blob = _blob(uri, int(version) if version else None)
         blob.download_to_filename(str(target), timeout=_TIMEOUT_S)
 
 

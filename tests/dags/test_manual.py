@@ -1,4 +1,4 @@
-"""What the manual shows is what it says: DAGs parse, specs are specs, commands exist, Python runs."""
+"""What the manual shows is what it says: DAGs parse, specs are specs, commands exist, code runs."""
 
 import json
 import re

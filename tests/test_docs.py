@@ -47,7 +47,7 @@ def test_each_field_of_a_spec_says_what_it_is() -> None:
 def test_output_page_has_the_types_of_the_schema() -> None:
     page = (ROOT / "docs" / "output.md").read_text()
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \| [^|]+ \|$", page, re.MULTILINE)
-    said = {}
+    said: dict[str, str] = {}
     for names, types in rows:
         columns, kinds = re.findall(r"\w+", names), types.split(", ")
         said |= dict(zip(columns, kinds * len(columns) if len(kinds) == 1 else kinds, strict=False))

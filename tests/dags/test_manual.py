@@ -25,8 +25,6 @@ ROOT = Path(str(paliflow.dags.__file__)).parent.parent
 HEAD = """
 from datetime import timedelta
 from airflow.sdk import DAG
-from typer.core import TyperGroup as Group
-from typer.main import get_command
 from paliflow.configs import AnnotateSpec
 from paliflow.operators import (
     AnnotateOperator, EvaluateOperator, ExtractFramesOperator, FineTuneOperator, PromoteOperator

@@ -14,7 +14,7 @@ FLOOR := .venv/floor
 GPU_PYTHON ?= python3
 FOLDERS := configs storage model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video finetune-demo test floor slow chaos media fuzz fullsize lint format tpu-check gpu-check measure picture clean
+.PHONY: demo demo-video finetune-demo test floor slow chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -56,6 +56,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/docs  ## The manual as a site in build/site; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compiler: an hour
 	$(PIP) -c constraints.txt --target $(AOT) libtpu
 	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_check
@@ -84,6 +87,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 		$(PYTHON) -m venv .venv; \
 	fi
 	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/docs: $(INSTALLED)
+	$(PIP) -c constraints.txt -e '.[docs]'
 	touch $@
 
 $(FLOOR)/installed: pyproject.toml $(INSTALLED)

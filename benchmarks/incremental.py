@@ -12,18 +12,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec
+from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.runs.outputs import write_manifest
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources.incremental import only_new
-from paliflow.tests.summaries import made_up
 
 PROMPT = "caption en"
 CHECKPOINT = "c" * 64
@@ -42,14 +42,25 @@ def write_history(output: str, run_id: str, numbers: range, rows_a_file: int) ->
         rows = _rows(range(start, min(start + rows_a_file, numbers.stop)))
         pq.write_table(rows, file, row_group_size=16_384, compression="zstd")
         storage.commit_if_absent(f"{location}/{name}", file)
-    count = len(numbers)
+    count, now = len(numbers), datetime.now(UTC)
     write_manifest(
-        made_up(
-            location,
-            **dict.fromkeys(("inputs", "rows", "ok"), count),
+        RunSummary(
+            run_id=run_id,
+            location=location,
+            spec={},
+            inputs=count,
+            rows=count,
+            ok=count,
+            errors=0,
             shards=len(names),
             files=names if rows_a_file == COMPACTED else (),
+            checkpoint="somewhere",
             checkpoint_sha256=CHECKPOINT,
+            started=now,
+            finished=now,
+            seconds=1.0,
+            images_per_second=1.0,
+            versions={},
         )
     )
 

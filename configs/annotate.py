@@ -78,6 +78,7 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
     """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
     manifest's rows, `{name}` stands for a column: `answer en {question}`."""
     sampling: Sampling = Sampling()
+    """How tokens are chosen."""
     prompt_column: str | None = None
     """The manifest's column with one more prompt for each row."""
     only_new: bool = False

@@ -1,18 +1,23 @@
-"""What the manual shows is what it says: DAGs parse, specs are specs, Python runs."""
+"""What the manual shows is what it says: DAGs parse, specs are specs, commands exist, code runs."""
 
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from typer.core import TyperGroup as Group
+from typer.main import get_command
 
 import paliflow.dags
 from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import Spec
 from paliflow.configs.load import load_spec
 from paliflow.jobs.cli import commands
+from paliflow.jobs.cli.main import app
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.outputs import finish
 
@@ -38,7 +43,8 @@ REST: dict[type[Spec], dict[str, Any]] = {
 def blocks(language: str) -> list[Any]:
     """The blocks of the README and the manual in a language, under their page and line."""
     found = []
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for page in pages:
         text = page.read_text()
         for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
             line = text.count("\n", 0, match.start()) + 1
@@ -46,7 +52,24 @@ def blocks(language: str) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+def is_notebook(block: str) -> bool:
+    return "paliflow.annotate(" in block
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [b for b in blocks("python") if is_notebook(b.values[0])])
+def test_a_notebook_that_the_manual_shows_annotates(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    shutil.copy(ROOT / "dags" / "sample" / "scene_00.jpg", "photos")
+    shown: dict[str, Any] = {}
+    exec(block, shown)
+    assert list(shown["run"].to_pandas()["status"]) == ["ok"]
+
+
+@pytest.mark.parametrize("block", [b for b in blocks("python") if not is_notebook(b.values[0])])
 def test_python_that_the_manual_shows_runs(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +80,24 @@ def test_python_that_the_manual_shows_runs(
     finish(spec, [Item("missing.jpg")])
     with DAG("manual"):
         exec(HEAD + block, {})
+
+
+@pytest.mark.parametrize("block", blocks("console"))
+def test_commands_that_the_manual_shows_exist_with_their_options(block: str) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in re.findall(r"^\$ (.+)$", re.sub(r"\\\n", "", block), re.MULTILINE):
+        program, *words = shlex.split(line, comments=True)
+        if program == "make":
+            assert {word for word in words if "=" not in word} <= targets, line
+        elif program == "paliflow":
+            command: Any = get_command(app)
+            while isinstance(command, Group):
+                command = command.commands[words.pop(0)]
+            known = {
+                name for option in command.params for name in (*option.opts, *option.secondary_opts)
+            }
+            given = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert given <= known, line
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))

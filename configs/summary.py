@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -70,6 +70,7 @@ class ModelSummary(Summary):
 class RunSummary(ModelSummary):
     """A finished annotation run."""
 
+    kind: Literal["annotate"] = "annotate"
     inputs: int
     rows: int
     ok: int
@@ -92,6 +93,7 @@ class RunSummary(ModelSummary):
 class ExtractSummary(Summary):
     """A finished extraction of frames."""
 
+    kind: Literal["extract"] = "extract"
     inputs: int
     """Videos, long ones counted once a piece."""
     frames: int
@@ -110,6 +112,7 @@ class ExtractSummary(Summary):
 class FineTuneSummary(ModelSummary):
     """A finished fine-tuning run."""
 
+    kind: Literal["finetune"] = "finetune"
     model: str
     """The exported weights, a tokenizer and a model card beside them."""
     model_sha256: str
@@ -132,6 +135,7 @@ class FineTuneSummary(ModelSummary):
 class EvaluateSummary(ModelSummary):
     """A finished evaluation."""
 
+    kind: Literal["evaluate"] = "evaluate"
     examples: int
     errors: int
     """Examples whose image or prompt was broken; they score nothing."""

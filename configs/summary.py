@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from paliflow.configs.base import Spec
+from paliflow.configs.base import Spec, printable
 
 SPEC_VARIABLE = "PALIFLOW_SPEC"
 """The environment variable that carries a spec, as JSON, to `python -m paliflow.jobs`."""
@@ -88,6 +88,13 @@ class RunSummary(ModelSummary):
     parts, `part-00000.parquet` to the last shard's."""
     images_per_second: float
     """Inputs done by that job over its wall time, start-up included."""
+
+    def said(self) -> str:
+        """The line that sums the run up."""
+        return (
+            f"{self.rows} rows, {self.errors} of them errors{cut_said(self.cut)}, from "
+            f"{self.inputs} images in {self.seconds:.1f} s: {printable(self.location)}"
+        )
 
 
 class ExtractSummary(Summary):

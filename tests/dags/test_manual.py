@@ -82,6 +82,7 @@ def parsed_by_any(path: Path) -> Spec:
 @pytest.mark.parametrize(
     ("command", "kind"),
     [
+        (commands.annotate, AnnotateSpec),
         (commands.plan, AnnotateSpec),
         (commands.extract, ExtractSpec),
         (commands.finetune, FineTuneSpec),

@@ -211,7 +211,8 @@ def test_what_the_spec_lacks_is_said(
     ("arguments", "fields", "message"),
     [
         (("--chip", "v9"), {}, "no chip 'v9' is known; there are v5e, v5p"),
-        (("--price", "v5e"), {}, "--price 'v5e': give a name, = and a number"),
+        (("--price", "v5e"), {}, "--price 'v5e': give name=value"),
+        (("--price", "v5e=x"), {}, "--price 'v5e=x': 'x' is no number"),
         (("--compile", "v9:2x4"), {}, "no chip 'v9' is known"),
         (("--compile", "v5e:huge"), {}, "--compile 'v5e:huge': give a chip and the sides"),
         ((), {"batch_sizes": 3}, "batch_sizes: unknown field, did you mean batch_size?"),

@@ -17,7 +17,7 @@ from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.runs.outputs import row_files, sample_rows
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]
 
 _SHOWN = 8
 

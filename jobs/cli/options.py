@@ -93,7 +93,7 @@ def annotate_spec(
     """
     file = source if Path(source).suffix in _SPEC_SUFFIXES else None
     try:
-        data = read_fields(file) if file else {"input": source}
+        data: dict[str, Any] = read_fields(file) if file else {"input": source}
         for name, value in fields.items():
             if value is None:
                 continue

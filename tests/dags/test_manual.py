@@ -52,7 +52,10 @@ def test_python_that_the_manual_shows_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     spec = AnnotateSpec(
-        input="in", output=str(tmp_path / "annotations"), run_id="r", prompts=("ocr",)
+        input=str(tmp_path / "photos"),
+        output=str(tmp_path / "annotations"),
+        run_id="week-31",
+        prompts=("caption en",),
     )
     finish(spec, [Item("missing.jpg")])
     with DAG("manual"):

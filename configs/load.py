@@ -1,6 +1,6 @@
 """Specs from YAML files and from the `field=value` of a command line."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,10 +46,11 @@ def load_spec(kind: type[S], path: str | Path, overrides: Iterable[str] = ()) ->
 
 def make_spec(kind: type[S], fields: Mapping[str, Any], overrides: Iterable[str] = ()) -> S:
     """As `load_spec`, of fields that a file or options have given."""
-    named = {"run_id": run_id_now()} if "run_id" in kind.model_fields else {}
-    data = named | dict(fields)
+    data = dict(fields)
     for override in overrides:
         set_field(data, override, "--set")
+    if "run_id" in kind.model_fields and data.get("run_id") is None:
+        data["run_id"] = run_id_now()
     return kind.parse(data)
 
 
@@ -90,7 +91,12 @@ def set_field(data: dict[str, Any], assignment: str, option: str, within: str = 
         value = _parse(text)
     except yaml.YAMLError as error:
         raise SpecError(f"{said}: the value is not YAML: {error}") from None
-    *parents, last = [*filter(None, [within]), *name.split(".")]
+    set_value(data, [*filter(None, [within]), *name.split(".")], value, said)
+
+
+def set_value(data: dict[str, Any], path: Sequence[str], value: object, said: str) -> None:
+    """As `set_field`, of a value that is not text to be parsed; errors begin with `said`."""
+    *parents, last = path
     place: Any = data
     try:
         for parent in parents:

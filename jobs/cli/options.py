@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from paliflow.configs import AnnotateSpec, Sampling, VideoSpec
 from paliflow.configs.base import SpecError
-from paliflow.configs.load import make_spec, read_fields, set_field
+from paliflow.configs.load import make_spec, read_fields, set_field, set_value
 
 _SPEC_SUFFIXES = (".yaml", ".yml")
 
@@ -85,8 +85,8 @@ def annotate_spec(
 
     Args:
         source: a spec in YAML, by its suffix, else the input.
-        fields: what options gave, None where they did not; they go before the file's.
-        overrides: what `--set` gave; it goes before the options.
+        fields: what options gave, None where they did not; they win over the file's.
+        overrides: what `--set` gave; it wins over the options.
 
     Raises:
         SpecError: it is no spec; the message names the file, if there is one.
@@ -101,7 +101,7 @@ def annotate_spec(
                 for assignment in value:
                     set_field(data, assignment, _flag(name), within=name)
             elif name in Sampling.model_fields:
-                data["sampling"] = {**(data.get("sampling") or {}), name: value}
+                set_value(data, ("sampling", name), value, f"{_flag(name)} {value!r}")
             else:
                 data[name] = value
         return make_spec(AnnotateSpec, data, overrides or ())

@@ -149,6 +149,9 @@ def test_a_file_options_and_set_say_the_same_fields(tmp_path: Path) -> None:
     assert changed.video == VideoSpec(fps=5, segment_s=None)
     assert changed.sampling == Sampling(temperature=0.5, top_k=3)
     assert changed.metadata_columns == ("a",)
+    path.write_text("input: in\nsampling: hot\n")
+    with pytest.raises(SpecError, match=r"spec\.yaml: --top-p '1': the spec has no such place"):
+        annotate_spec(str(path), {"top_p": "1"}, None)
 
 
 def test_a_run_without_a_name_is_named_by_the_time(tmp_path: Path) -> None:

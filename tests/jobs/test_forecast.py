@@ -196,6 +196,19 @@ def test_a_table_is_printed_with_what_it_assumes(
     assert "H100" not in said
 
 
+def test_options_are_reckoned_with_like_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(monkeypatch, tmp_path, *NAMED, "--set", "batch_size=8") == 0
+    by_file = capsys.readouterr().out
+    words = ["plan", "photos", "--output", "out", "--prompt", "caption en", "--batch-size", "8"]
+    monkeypatch.setattr(sys, "argv", ["paliflow", *words, *NAMED])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code in (None, 0)
+    assert capsys.readouterr().out == by_file
+
+
 def test_what_the_spec_lacks_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

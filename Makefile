@@ -65,7 +65,7 @@ tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compi
 	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_finetune
 
 gpu-check: .mypy  ## Inference on one GPU beside transformers, by GPU_PYTHON: minutes; to gpu.md
-	PYTHONPATH=.mypy $(GPU_PYTHON) -m paliflow.benchmarks.gpu_check --torch $(GPU_PYTHON) --output gpu.md
+	PYTHONPATH=.mypy PYTHONSAFEPATH=1 $(GPU_PYTHON) -m paliflow.benchmarks.gpu_check --torch $(GPU_PYTHON) --output gpu.md
 
 measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of held-out scans
 	$(BIN)/python -m paliflow.benchmarks.digits measure
@@ -77,6 +77,7 @@ picture: demo  ## Draws docs/annotated.png from the demo
 .mypy: Makefile
 	mkdir -p .mypy/paliflow
 	for folder in $(FOLDERS); do ln -sfn ../../$$folder .mypy/paliflow/$$folder; done
+	for file in __init__.py py.typed; do ln -sfn ../../paliflow/$$file .mypy/paliflow/$$file; done
 	touch .mypy
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
 """`AnnotateSpec`: which images, which prompts, which checkpoint, where the rows go."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -74,6 +74,8 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
         "report",
     }
 
+    kind: Literal["annotate"] = "annotate"
+    """What the run is."""
     prompts: tuple[Prompt, ...] = ()
     """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
     manifest's rows, `{name}` stands for a column: `answer en {question}`."""

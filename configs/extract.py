@@ -17,6 +17,8 @@ class ExtractSpec(SourceSpec, FleetSpec):
         "max_errors",
     }
 
+    kind: Literal["extract"] = "extract"
+    """What the run is."""
     video: VideoSpec
     """Which frames of each video are written."""
     format: Literal["jpeg", "png"] = "jpeg"
@@ -41,5 +43,5 @@ class ExtractSpec(SourceSpec, FleetSpec):
     @property
     def reading(self) -> AnnotateSpec:
         """The annotation run that would read the same, for what it shares with this one."""
-        shared = self.model_dump(include=set(AnnotateSpec.model_fields))
+        shared = self.model_dump(include=set(AnnotateSpec.model_fields) - {"kind"})
         return AnnotateSpec(**shared, prompts=("frames",))

@@ -47,6 +47,8 @@ class FineTuneSpec(ModelSpec):
         "save_every", "keep", "max_failures", "max_error_fraction", "max_errors", "start_timeout",
     }  # fmt: skip
 
+    kind: Literal["finetune"] = "finetune"
+    """What the run is."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of matrix products, and of weights that are not trained."""
     train: Annotated[tuple[ExampleSource, ...], Field(min_length=1)]

@@ -1,6 +1,7 @@
 """What runs have in common: a name, a place, a model, and how a model is asked."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
@@ -14,6 +15,11 @@ REGISTERED = re.compile(r"registry://([A-Za-z0-9][A-Za-z0-9._-]*)@([A-Za-z0-9][A
 """`registry://name@alias`, or the number of a version in the alias's place."""
 _VIDEOS_A_SHARD = 16
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def run_id_now() -> str:
+    """The time, as the name of a run that was given none."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def _local_or_gs(value: str) -> str:

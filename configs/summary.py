@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from paliflow.configs.base import Spec
+from paliflow.configs.base import Spec, printable
 
 SPEC_VARIABLE = "PALIFLOW_SPEC"
 """The environment variable that carries a spec, as JSON, to `python -m paliflow.jobs`."""
@@ -70,6 +70,7 @@ class ModelSummary(Summary):
 class RunSummary(ModelSummary):
     """A finished annotation run."""
 
+    kind: Literal["annotate"] = "annotate"
     inputs: int
     rows: int
     ok: int
@@ -88,10 +89,18 @@ class RunSummary(ModelSummary):
     images_per_second: float
     """Inputs done by that job over its wall time, start-up included."""
 
+    def said(self) -> str:
+        """The line that sums the run up."""
+        return (
+            f"{self.rows} rows, {self.errors} of them errors{cut_said(self.cut)}, from "
+            f"{self.inputs} images in {self.seconds:.1f} s: {printable(self.location)}"
+        )
+
 
 class ExtractSummary(Summary):
     """A finished extraction of frames."""
 
+    kind: Literal["extract"] = "extract"
     inputs: int
     """Videos, long ones counted once a piece."""
     frames: int
@@ -110,6 +119,7 @@ class ExtractSummary(Summary):
 class FineTuneSummary(ModelSummary):
     """A finished fine-tuning run."""
 
+    kind: Literal["finetune"] = "finetune"
     model: str
     """The exported weights, a tokenizer and a model card beside them."""
     model_sha256: str
@@ -132,6 +142,7 @@ class FineTuneSummary(ModelSummary):
 class EvaluateSummary(ModelSummary):
     """A finished evaluation."""
 
+    kind: Literal["evaluate"] = "evaluate"
     examples: int
     errors: int
     """Examples whose image or prompt was broken; they score nothing."""

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,21 @@ print(sorted(set(sys.modules) & {NEVER[folder]}))
     assert run.stdout.splitlines()[-1] == "[]"
 
 
+def test_importing_paliflow_is_light() -> None:
+    code = """
+import sys
+import paliflow
+print(sorted({name.partition(".")[0] for name in sys.modules}))
+print(paliflow.__version__, sorted(set(paliflow.__all__) - set(dir(paliflow))))
+print(paliflow.SpecError.__module__)
+"""
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    loaded, *others = run.stdout.splitlines()
+    heavy = {"airflow", "jax", "numpy", "pandas", "pyarrow", "pydantic", "ray", "rich", "yaml"}
+    assert not heavy & set(ast.literal_eval(loaded))
+    assert others == [f"{version('paliflow')} []", "paliflow.configs.base"]
+
+
 def test_decoder_processes_import_no_jax_no_ray_and_no_storage() -> None:
     never = {"jax", "flax", "ray", "google", "fsspec", "pyarrow", "paliflow.storage"}
     code = f"""
@@ -76,7 +92,7 @@ def test_dags_import_operators_and_airflows_own_alone() -> None:
 
 
 def test_every_module_says_in_one_line_what_it_is() -> None:
-    for folder in (*NEVER, "dags", "benchmarks", "tests"):
+    for folder in (*NEVER, "dags", "benchmarks", "paliflow", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
             tree = ast.parse(path.read_text())
             assert not tree.body or ast.get_docstring(tree), f"{path} has no docstring"

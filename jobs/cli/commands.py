@@ -1,6 +1,6 @@
-"""The commands whose job is written down in a YAML file."""
+"""The commands that take a spec: from a YAML file, with `--set` for any of its fields."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -8,20 +8,63 @@ from rich.console import Console
 from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import catalogue
-from paliflow.configs.load import load_spec
+from paliflow.configs.load import load_spec, name_and_value
+from paliflow.jobs.cli.options import annotate_spec, takes_fields
+from paliflow.jobs.cli.printing import print_rows
 
 SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="The spec, in YAML (.yaml or .yml); or else the field `input`: "
+        f"{AnnotateSpec.model_fields['input'].description}",
+        metavar="SPEC.yaml|INPUT",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="FIELD=VALUE", help="A field of the spec, e.g. lora.rank=8. Repeatable."
+        "--set",
+        metavar="FIELD=VALUE",
+        help="A field of the spec by its path, and its value in YAML, e.g. video.fps=2 or "
+        "prompts='- caption en'. It wins over an option and the file. Repeatable.",
     ),
 ]
 Address = Annotated[
     str | None,
     typer.Option(help="A Ray cluster's head:port, or `auto`; one here if not given."),
 ]
-RunId = Annotated[str | None, typer.Option(help="Instead of the spec's.")]
+RunId = Annotated[
+    str | None, typer.Option(help="Instead of the spec's; the time, if neither is given.")
+]
+
+
+@takes_fields
+def annotate(
+    source: Source, set_: Overrides = None, ray_address: Address = None, **fields: Any
+) -> None:
+    """Asks every prompt about every image and writes the answers to Parquet.
+
+    Example: paliflow annotate photos --output annotations --prompt "caption en" --prompt ocr
+
+    Or, with the same fields in a file: paliflow annotate spec.yaml --set thumbnail=256
+
+    \b
+    input: gs://bucket/photos/
+    output: annotations      # the run is written to annotations/run_id=week-31
+    run_id: week-31          # the time, if not given
+    prompts:
+      - caption en
+      - detect cat ; dog
+
+    The same command with the same run_id resumes a run that was interrupted. `paliflow plan` says
+    of the same file or options what the run will take.
+    """
+    spec = annotate_spec(source, fields, set_)
+    from paliflow.jobs.annotate import job  # here, because JAX and Ray would make --help wait
+
+    console = Console()
+    print_rows(console, job.annotate(spec, console, ray_address))
 
 
 def finetune(
@@ -48,7 +91,7 @@ def finetune(
     lora: {rank: 16}         # leave it out to train all weights
     """
     parsed = load_spec(FineTuneSpec, spec, _overrides(set_, run_id))
-    from paliflow.jobs.finetune import job  # here, because JAX and Ray would make --help wait
+    from paliflow.jobs.finetune import job
 
     summary = job.finetune(parsed, Console(), ray_address)
     for name, value in summary.figures.items():
@@ -137,8 +180,9 @@ def promote(spec: SpecFile, set_: Overrides = None) -> None:
     job.promote(parsed, Console())
 
 
+@takes_fields
 def plan(
-    spec: SpecFile,
+    source: Source,
     set_: Overrides = None,
     images: Annotated[
         int | None,
@@ -179,10 +223,11 @@ def plan(
             help="Have the TPU compiler say whether it fits, e.g. on v5e:2x4. Takes minutes.",
         ),
     ] = None,
+    **fields: Any,
 ) -> None:
     """Reckons what an annotation run takes of each kind of chip: memory, hours, cost.
 
-    Nothing is run, and no chip is needed.
+    Nothing is run, and no chip is needed. It takes what `paliflow annotate` takes.
 
     \b
     input: gs://bucket/photos/       # is listed, unless --images says how many
@@ -198,7 +243,7 @@ def plan(
 
     With --compile, exit code 1 says that a program does not fit.
     """
-    parsed = load_spec(AnnotateSpec, spec, set_ or ())
+    parsed = annotate_spec(source, fields, set_)
     known = catalogue().priced(_numbers("--price", price))
     known = known.reaching(_numbers("--efficiency", efficiency))
     chips = known.only(chip or ())
@@ -219,11 +264,11 @@ def _numbers(option: str, pairs: list[str] | None) -> dict[str, float]:
     """`v5e=0.6` by name."""
     numbers = {}
     for pair in pairs or ():
-        name, _, value = pair.partition("=")
+        name, value = name_and_value(pair, option)
         try:
             numbers[name] = float(value)
         except ValueError:
-            raise SpecError(f"{option} {pair!r}: give a name, = and a number") from None
+            raise SpecError(f"{option} {pair!r}: {value!r} is no number") from None
     return numbers
 
 

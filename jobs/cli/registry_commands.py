@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.run import REGISTERED
+from paliflow.jobs.cli.printing import text
 
 registry = typer.Typer(no_args_is_help=True)
 
@@ -40,18 +40,18 @@ def show(
     console = Console()
     for known, model in shown.items():
         columns = "version", "aliases", "registered", "checkpoint"
-        versions = Table(*columns, title=_text(known), box=None)
+        versions = Table(*columns, title=text(known), box=None)
         for version in reversed(model.versions):
             own = [alias for alias, number in model.aliases.items() if number == version.number]
             when = f"{version.registered.astimezone():%Y-%m-%d %H:%M}"
             versions.add_row(
-                str(version.number), _text(" ".join(own)), when, _text(version.checkpoint)
+                str(version.number), text(" ".join(own)), when, text(version.checkpoint)
             )
         history = Table("when", "alias", "from", "to", "why", box=None)
         for move in reversed(model.history):
             moved = str(move.origin or ""), f"{move.target}{' (back)' * move.back}"
             when = f"{move.when.astimezone():%Y-%m-%d %H:%M}"
-            history.add_row(when, _text(move.alias), *moved, _text(move.why))
+            history.add_row(when, text(move.alias), *moved, text(move.why))
         console.print(versions, "", history, "")
 
 
@@ -95,11 +95,6 @@ def rollback(folder: Folder, alias: Alias, why: Why = "rolled back by hand") -> 
 
     move = rollback(folder, name, own, why)
     print(f"{name}@{own} is version {move.target} again; it was {move.origin}")
-
-
-def _text(text: str) -> Text:
-    """Text of a registry, which others may have written: no markup."""
-    return Text(printable(text))
 
 
 def _split(alias: str) -> tuple[str, str]:

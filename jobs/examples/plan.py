@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate, islice
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO, Literal, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +25,8 @@ from paliflow.jobs.examples.sources import image_roots, read_examples
 from paliflow.jobs.runs.error_limits import ErrorLimits
 from paliflow.jobs.runs.outputs import spread
 from paliflow.jobs.runs.parts import REASONS
-from paliflow.jobs.runs.plan import read_spec
+from paliflow.jobs.runs.plan import plan_uri
+from paliflow.jobs.runs.records import read_spec
 
 _ROWS_AT_ONCE = 8192
 
@@ -50,6 +51,7 @@ class PlannedSource(Spec):
 class ExamplePlan(Spec):
     """`_plan/plan.json`: written when all sources are."""
 
+    kind: Literal["evaluate", "finetune"]
     spec: dict[str, Any]
     """The run's spec as JSON."""
     folder: str
@@ -127,23 +129,27 @@ def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: ModelSp
             planned.append(found)
             files.append(file)
         limits.check()
+        written = spec.model_dump(mode="json")
         plan = ExamplePlan(
-            spec=spec.model_dump(mode="json"), folder=uuid.uuid4().hex, sources=tuple(planned)
+            kind=written["kind"],
+            spec=written,
+            folder=uuid.uuid4().hex,
+            sources=tuple(planned),
         )
         for number, file in enumerate(files):
             storage.commit_if_absent(_file_uri(run, plan, number), file)
     content = io.BytesIO(plan.model_dump_json(indent=2).encode())
-    if storage.commit_if_absent(_plan_uri(run), content):
+    if storage.commit_if_absent(plan_uri(run), content):
         return plan
     for number in range(len(files)):
         storage.delete(_file_uri(run, plan, number))
-    return read_spec(_plan_uri(run), ExamplePlan)
+    return read_spec(plan_uri(run), ExamplePlan)
 
 
 def read_plan(run: str) -> ExamplePlan | None:
     """A run's plan, None while there is none."""
     try:
-        return read_spec(_plan_uri(run), ExamplePlan)
+        return read_spec(plan_uri(run), ExamplePlan)
     except FileNotFoundError:
         return None
 
@@ -247,10 +253,6 @@ def _spread_rows(file: BinaryIO, target: BinaryIO, count: int) -> None:
                 wanted = next(chosen, None)
             out.write_batch(batch.take(pa.array(own, pa.int64())))
             start += batch.num_rows
-
-
-def _plan_uri(run: str) -> str:
-    return f"{run}/_plan/plan.json"
 
 
 def _file_uri(run: str, plan: ExamplePlan, number: int) -> str:

@@ -7,7 +7,8 @@ from paliflow.jobs.finetune.export import model_uri
 from paliflow.jobs.finetune.worker import Job, Outcome
 
 _PLACES = {
-    "output", "run_id", "registry", "checkpoint", "tokenizer", "train", "validation", "https_hosts",
+    "kind", "output", "run_id", "registry", "checkpoint", "tokenizer", "train", "validation",
+    "https_hosts",
 }  # fmt: skip
 """Fields that are no part of the recipe, or that the card tells in another way."""
 

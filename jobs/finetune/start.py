@@ -2,7 +2,7 @@
 
 import io
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jax.sharding import AbstractMesh
 
@@ -12,6 +12,7 @@ from paliflow.configs.finetune import Duration, FineTuneSpec
 from paliflow.jobs.registry.checkpoints import opened
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.runs.identity import check_same_spec
+from paliflow.jobs.runs.records import read_spec
 from paliflow.model import PaliGemmaConfig
 from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.recipe import Recipe
@@ -22,6 +23,7 @@ from paliflow.model.weights import Leaf, fitting, infer_config
 class Start(Spec):
     """`_plan/start.json`: the first file of a run."""
 
+    kind: Literal["finetune"] = "finetune"
     spec: dict[str, Any]
     """The `FineTuneSpec` as JSON."""
     checkpoint: str
@@ -48,13 +50,13 @@ def begin(spec: FineTuneSpec) -> Start:
     """
     uri = f"{spec.location}/_plan/start.json"
     try:
-        start = Start.parse(storage.read_bytes(uri).decode())
+        start = read_spec(uri, Start)
     except FileNotFoundError:
         resolved = resolve(spec)
         found, _ = _look(spec, resolved, tokenizer_of(spec, resolved.checkpoint))
         if storage.commit_if_absent(uri, io.BytesIO(found.model_dump_json(indent=2).encode())):
             return found
-        start = Start.parse(storage.read_bytes(uri).decode())
+        start = read_spec(uri, Start)
     check_same_spec(start.spec, spec)
     now, digests = _look(spec, Resolved(start.checkpoint, None), start.tokenizer)
     if start.checkpoint_sha256 not in digests:

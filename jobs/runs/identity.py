@@ -18,7 +18,10 @@ def differences(before: Mapping[str, Any], spec: RunSpec) -> list[str]:
             default.
         spec: the spec that names the same run.
     """
-    now, before = spec.model_dump(mode="json"), _with_defaults(before, type(spec))
+    now = spec.model_dump(mode="json")
+    if (kind := before.get("kind", now["kind"])) != now["kind"]:
+        return [f"kind was {kind!r}, is {now['kind']!r}"]
+    before = _with_defaults(before, type(spec))
     defaults = type(spec).model_construct().model_dump(mode="json", warnings=False)
     fields = [name for name in {**now, **before} if name not in spec.EXECUTION_FIELDS]
     return [

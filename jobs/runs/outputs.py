@@ -17,7 +17,8 @@ from paliflow.configs import RunSummary
 from paliflow.configs.base import SpecError, brief
 from paliflow.configs.summary import Summary
 from paliflow.jobs.runs.parts import Part, part_uri, present_parts, read_part
-from paliflow.jobs.runs.plan import Plan, read_plan, read_spec
+from paliflow.jobs.runs.plan import Plan, plan_uri
+from paliflow.jobs.runs.records import parse_record, read_record, read_spec
 
 MANIFEST = "_manifest.json"
 SUPERSEDED_BY = "superseded_by"
@@ -100,7 +101,8 @@ def find_run(output: str, run_id: str | None = None) -> RunSummary:
         return summary
     if run_id or "/run_id=" in location:
         run = _look_at(location)
-        raise SpecError(f"{location}: the run is {state(run)}; annotate with its run_id goes on")
+        how = f"{state(run)}; annotate with its run_id goes on" if run else "no annotation"
+        raise SpecError(f"{location}: the run is {how}")
     if finished := finished_runs(folder):
         return max(finished, key=lambda summary: summary.finished)
     raise SpecError(f"{folder}: no finished run there; `paliflow runs` lists those begun")
@@ -132,14 +134,13 @@ def read_summary(location: str, kind: type[Summary] = RunSummary) -> Summary | N
         kind: what the run was.
     """
     try:
-        summary = read_spec(f"{location}/{MANIFEST}", kind)
+        return _moved(read_spec(f"{location}/{MANIFEST}", kind), location)
     except FileNotFoundError:
         return None
     except SpecError:
         if superseded_by(location):
             return None
         raise
-    return summary.model_copy(update={"location": location})
 
 
 def superseded_by(location: str) -> str | None:
@@ -195,41 +196,36 @@ def spread(items: Sequence[_T], count: int) -> list[_T]:
 
 def _look_among_others(location: str) -> Run | None:
     try:
-        run = _look_at(location)
+        return _look_at(location)
     except SpecError as error:
-        return None if _is_another_jobs(location) else Run(location, None, broken=str(error))
-    if run.superseded_by and _is_another_jobs(location):
-        return None
-    return None if run.plan and _is_not_asking(run.plan.spec) else run
+        return Run(location, None, broken=str(error))
 
 
-def _is_another_jobs(location: str) -> bool:
-    """Whether a job that is no annotation has left its manifest or its plan there."""
-    for name in (MANIFEST, "_plan/plan.json"):
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                spec = json.loads(storage.read_bytes(f"{location}/{name}"))["spec"]
-            except (ValueError, LookupError, TypeError, RecursionError):
-                return False
-            return _is_not_asking(spec)
-    return False
-
-
-def _is_not_asking(spec: Any) -> bool:
-    """Whether a spec is an evaluation's, a fine-tuning's or an extraction's."""
-    return isinstance(spec, dict) and not {"sets", "train", "longest_side"}.isdisjoint(spec)
-
-
-def _look_at(location: str) -> Run:
-    if summary := read_summary(location):
-        return Run(location, summary)
-    if successor := superseded_by(location):
-        return Run(location, None, superseded_by=successor)
-    if not (plan := read_plan(location)):
+def _look_at(location: str) -> Run | None:
+    """How far an annotation run is; None if the run is of another kind."""
+    uri = f"{location}/{MANIFEST}"
+    with contextlib.suppress(FileNotFoundError):
+        manifest = read_record(uri)
+        if manifest["kind"] != "annotate":
+            return None
+        if SUPERSEDED_BY in manifest:
+            return Run(location, None, superseded_by=manifest[SUPERSEDED_BY])
+        return Run(location, _moved(parse_record(manifest, uri, RunSummary), location))
+    uri = plan_uri(location)
+    try:
+        record = read_record(uri)
+    except FileNotFoundError:
         return Run(location, None)
-    present = present_parts(location)
+    if record["kind"] != "annotate":
+        return None
+    plan, present = parse_record(record, uri, Plan), present_parts(location)
     latest = read_part(location, max(present)) if present else None
     return Run(location, None, plan, len(present), latest)
+
+
+def _moved(summary: S, location: str) -> S:
+    """The summary of a run whose folder may lie elsewhere by now."""
+    return summary.model_copy(update={"location": location})
 
 
 def _absolute(output: str) -> str:

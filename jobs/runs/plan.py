@@ -6,20 +6,20 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from paliflow import storage
-from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.base import Spec
 from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import PLAN
 from paliflow.jobs.registry.locations import Resolved, checkpoint_of
 from paliflow.jobs.runs.item import Item as Item
+from paliflow.jobs.runs.records import read_spec
 
-_S = TypeVar("_S", bound=Spec)
 _SHARDS_A_FILE = 256
 """Whoever reads a shard reads its file's footer, which grows with the file's row groups."""
 
@@ -27,6 +27,7 @@ _SHARDS_A_FILE = 256
 class Plan(Spec):
     """`_plan/plan.json`: what a run is, written when its inputs are all listed."""
 
+    kind: Literal["annotate", "extract"]
     spec: dict[str, Any]
     """The `AnnotateSpec` or `ExtractSpec` as JSON."""
     folder: str
@@ -87,6 +88,7 @@ def write_plan(
                     shards += 1
             storage.commit_if_absent(_file_uri(run, folder, shards - 1), file)
     plan = Plan(
+        kind=spec["kind"],
         spec=spec,
         folder=folder,
         inputs=inputs,
@@ -97,31 +99,17 @@ def write_plan(
         checkpoint_sha256=resolved and resolved.sha256,
     )
     content = io.BytesIO(plan.model_dump_json(indent=2).encode())
-    if storage.commit_if_absent(_plan_uri(run), content):
+    if storage.commit_if_absent(plan_uri(run), content):
         return plan
     for number in range(0, shards, _SHARDS_A_FILE):
         storage.delete(_file_uri(run, folder, number))
-    return read_spec(_plan_uri(run), Plan)
-
-
-def read_spec(uri: str, kind: type[_S]) -> _S:
-    """What a run has written of itself as JSON.
-
-    Raises:
-        SpecError: it is broken, or of a newer version; the message names the file.
-        FileNotFoundError: it is not there.
-    """
-    content = storage.read_bytes(uri)
-    try:
-        return kind.parse(content.decode())
-    except (SpecError, UnicodeDecodeError) as error:
-        raise SpecError(f"{uri} is broken, or of a newer Paliflow: {error}") from None
+    return read_spec(plan_uri(run), Plan)
 
 
 def read_plan(run: str) -> Plan | None:
     """A run's plan, None while there is none."""
     try:
-        return read_spec(_plan_uri(run), Plan)
+        return read_spec(plan_uri(run), Plan)
     except FileNotFoundError:
         return None
 
@@ -151,7 +139,8 @@ def to_items(table: pa.Table | pa.RecordBatch) -> list[Item]:
     return [Item(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
-def _plan_uri(run: str) -> str:
+def plan_uri(run: str) -> str:
+    """Where a run's plan lies, whatever its kind."""
     return f"{run}/_plan/plan.json"
 
 

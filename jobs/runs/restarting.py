@@ -18,6 +18,7 @@ from paliflow.jobs.runs.json_records import json_record
 from paliflow.jobs.runs.outputs import MANIFEST, SUPERSEDED_BY, superseded_by
 from paliflow.jobs.runs.parts import part_uri
 from paliflow.jobs.runs.paths import require_folder
+from paliflow.jobs.runs.records import with_kind
 
 _GENERATION = "_plan/generation.json"
 _SPEC_FILES = (MANIFEST, "_plan/plan.json", "_plan/start.json")
@@ -60,7 +61,8 @@ def settle(spec: R, columns: pa.Schema | None = None) -> R:
         if spec.generation <= (known or 0) or begun is None or repeated:
             break
         # Whoever writes first decides; the next round reads what was decided.
-        tombstone = {SUPERSEDED_BY: f"{name}+{number + 1}", "spec": begun}
+        successor = f"{name}+{number + 1}"
+        tombstone = {"kind": begun["kind"], SUPERSEDED_BY: successor, "spec": begun}
         storage.replace(f"{run}/{MANIFEST}", _json_file(tombstone), seen)
     if spec.generation > (known or 0) or (before and known is None):
         require_folder(spec)
@@ -85,7 +87,7 @@ def _empty(run: str, columns: pa.Schema) -> None:
 
 def _begun_spec(run: str) -> dict[str, Any] | None:
     """The spec of a run as JSON; None while it has not written that down."""
-    found = (_read_json(f"{run}/{name}").get("spec") for name in _SPEC_FILES)
+    found = (with_kind(_read_json(f"{run}/{name}")).get("spec") for name in _SPEC_FILES)
     return next((spec for spec in found if spec), None)
 
 

@@ -42,7 +42,7 @@ def test_a_spec_is_read_and_fields_are_overridden_by_path(path: Path) -> None:
         ("- a", [], "a mapping of fields, this is list"),
         ("", [], "this is NoneType"),
         (_SPEC + "learning_rat: 1\n", [], "did you mean learning_rate"),
-        (_SPEC, ["batch_size"], "--set 'batch_size': give field=value"),
+        (_SPEC, ["batch_size"], "--set 'batch_size': give name=value"),
         (_SPEC, ["batch_size=many"], "batch_size='many'"),
         (_SPEC, ["train.3.weight=1"], "no such place"),
         (_SPEC, ["output.x=1"], "no such place"),

@@ -75,7 +75,10 @@ def test_python_that_the_manual_shows_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     spec = AnnotateSpec(
-        input="in", output=str(tmp_path / "annotations"), run_id="r", prompts=("ocr",)
+        input=str(tmp_path / "photos"),
+        output=str(tmp_path / "annotations"),
+        run_id="week-31",
+        prompts=("caption en",),
     )
     finish(spec, [Item("missing.jpg")])
     with DAG("manual"):
@@ -123,6 +126,7 @@ def parsed_by_any(path: Path) -> Spec:
 @pytest.mark.parametrize(
     ("command", "kind"),
     [
+        (commands.annotate, AnnotateSpec),
         (commands.plan, AnnotateSpec),
         (commands.extract, ExtractSpec),
         (commands.finetune, FineTuneSpec),

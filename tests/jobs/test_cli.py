@@ -15,14 +15,20 @@ from rich.console import Console
 from paliflow.configs import (
     AnnotateSpec,
     Comparison,
+    EvaluateSpec,
     EvaluateSummary,
     PromoteSummary,
     RunSummary,
     Sampling,
+    VideoSpec,
 )
 from paliflow.configs.base import ClusterError, SpecError
+from paliflow.configs.load import load_spec
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX, VERSION_VARIABLE
-from paliflow.jobs.cli.main import _annotate, main, user_errors
+from paliflow.jobs.cli.commands import annotate as annotate_command
+from paliflow.jobs.cli.commands import plan as plan_command
+from paliflow.jobs.cli.main import main, user_errors
+from paliflow.jobs.cli.options import annotate_spec
 from paliflow.jobs.evaluate import job as evaluate
 from paliflow.jobs.evaluate import promotion as promote
 from paliflow.jobs.finetune.progress import _validated
@@ -56,7 +62,7 @@ def call(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(stopped.value.code or 0)
 
 
-PALIFLOW = ["-c", "from paliflow.jobs.cli import main; main()"]
+PALIFLOW = ["-c", "from paliflow.jobs.cli.main import main; main()"]
 
 
 @pytest.fixture
@@ -68,16 +74,22 @@ def images(tmp_path: Path) -> Path:
 def test_help_teaches_without_starting_anything(tmp_path: Path) -> None:
     result = execute(*PALIFLOW, "annotate", "--help", cwd=tmp_path, COLUMNS="200")
     assert result.returncode == 0
-    for text in ("--prompt ", "--run-id", "resumes a run", "gs://", "Example:", "--no-report"):
+    for text in (
+        *("--prompt ", "--run-id", "resumes a run", "gs://", "Example:", "--no-report"),
+        *("SPEC.yaml|INPUT", "--set", "annotate spec.yaml --set thumbnail=256"),
+    ):
         assert text in result.stdout
     panels = re.findall(r"─ (\w+) ─", result.stdout)
     assert panels == ["Arguments", "Options", "What", "Model", "Output", "How"]
 
 
 def test_every_field_of_the_spec_is_an_option() -> None:
-    options = set(inspect.signature(_annotate).parameters)
-    fields = {*AnnotateSpec.model_fields, *Sampling.model_fields}
-    assert options == fields - {"sampling"} | {"ray_address"}
+    fields = {*AnnotateSpec.model_fields, *Sampling.model_fields} - {"input", "kind", "sampling"}
+    asked, planned = (
+        set(inspect.signature(c).parameters) for c in (annotate_command, plan_command)
+    )
+    assert asked == fields | {"source", "set_", "ray_address"}
+    assert planned > fields | {"source", "set_"}
 
 
 def test_options_become_the_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -122,11 +134,44 @@ def test_options_become_the_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ]
 
 
+def test_a_file_options_and_set_say_the_same_fields(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "input: in\noutput: out\nrun_id: first\nprompts: [caption en]\nvideo: {fps: 2}\n"
+        "sampling: {temperature: 0.5}\n"
+    )
+    options = {"output": "out", "run_id": "first", "prompts": ["caption en"], "video": ["fps=2"]}
+    said = annotate_spec("in", options | {"temperature": "0.5", "thumbnail": None}, None)
+    assert annotate_spec(str(path), {}, []) == load_spec(AnnotateSpec, path) == said
+    words = {"prompts": ["answer en a: [1]"], "top_k": "3", "video": ["segment_s="]}
+    changed = annotate_spec(str(path), words, ["video.fps=5", 'metadata_columns=["a"]'])
+    assert changed.prompts == ("answer en a: [1]",)  # an option's text is no YAML
+    assert changed.video == VideoSpec(fps=5, segment_s=None)
+    assert changed.sampling == Sampling(temperature=0.5, top_k=3)
+    assert changed.metadata_columns == ("a",)
+    path.write_text("input: in\nsampling: hot\n")
+    with pytest.raises(SpecError, match=r"spec\.yaml: --top-p '1': the spec has no such place"):
+        annotate_spec(str(path), {"top_p": "1"}, None)
+
+
+def test_a_run_without_a_name_is_named_by_the_time(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("sets: {a: {path: b}}\noutput: out\n")
+    evaluation = load_spec(EvaluateSpec, tmp_path / "spec.yaml")
+    annotation = annotate_spec("in", {"output": "out", "prompts": ["ocr"]}, None)
+    for spec in (evaluation, annotation):
+        assert re.fullmatch(r"\d{8}T\d{6}Z", spec.run_id)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         ("annotate in --output out --prompt ocr --max-errors many", "max_errors='many': "),
-        ("annotate in --output out --prompt ocr --accelerator TPU", "accelerators_per_actor.TPU"),
+        ("annotate in --output out --prompt ocr --accelerator TPU", "'TPU': give name=value"),
+        ("annotate in --output out --prompt ocr --accelerator TPU=x", "accelerators_per_actor.TPU"),
+        ("annotate in --output out --prompt ocr --video fps", "--video 'fps': give name=value"),
+        ("annotate in --output out --prompt ocr --set sed=1", "sed: unknown field, did you mean"),
+        ("annotate in --prompt ocr", "output: required and missing"),
+        ("annotate nowhere.yaml", "nowhere.yaml: cannot be read"),
         ("annotate in --output out", "give prompts"),
         ("annotate in --output out --prompt ocr --prompt ocr", "prompts="),
         ("show nowhere", "nowhere: no finished run"),

@@ -118,7 +118,7 @@ def test_an_actor_without_the_accelerators_it_asked_for_refuses_to_load(
     make_spec: SpecFactory, tmp_path: Path, wanted: dict[str, float], remedy: str
 ) -> None:
     spec = make_spec(input=str(tmp_path), accelerators_per_actor=wanted)
-    plan = Plan(spec=spec.model_dump(), folder="", inputs=1, rows=1, shards=1)
+    plan = Plan(kind="annotate", spec=spec.model_dump(), folder="", inputs=1, rows=1, shards=1)
     found = rf"^accelerators_per_actor=\{{.*\}}: JAX finds 1 x cpu; install {remedy}"
     with pytest.raises(SpecError, match=found):
         Annotator(spec, spec.location, plan).load()

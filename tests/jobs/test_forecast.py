@@ -196,6 +196,19 @@ def test_a_table_is_printed_with_what_it_assumes(
     assert "H100" not in said
 
 
+def test_options_are_reckoned_with_like_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(monkeypatch, tmp_path, *NAMED, "--set", "batch_size=8") == 0
+    by_file = capsys.readouterr().out
+    words = ["plan", "photos", "--output", "out", "--prompt", "caption en", "--batch-size", "8"]
+    monkeypatch.setattr(sys, "argv", ["paliflow", *words, *NAMED])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code in (None, 0)
+    assert capsys.readouterr().out == by_file
+
+
 def test_what_the_spec_lacks_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,7 +224,8 @@ def test_what_the_spec_lacks_is_said(
     ("arguments", "fields", "message"),
     [
         (("--chip", "v9"), {}, "no chip 'v9' is known; there are v5e, v5p"),
-        (("--price", "v5e"), {}, "--price 'v5e': give a name, = and a number"),
+        (("--price", "v5e"), {}, "--price 'v5e': give name=value"),
+        (("--price", "v5e=x"), {}, "--price 'v5e=x': 'x' is no number"),
         (("--compile", "v9:2x4"), {}, "no chip 'v9' is known"),
         (("--compile", "v5e:huge"), {}, "--compile 'v5e:huge': give a chip and the sides"),
         ((), {"batch_sizes": 3}, "batch_sizes: unknown field, did you mean batch_size?"),

@@ -17,7 +17,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import passed_over_said
 from paliflow.jobs.annotate.job import _plan, annotate
-from paliflow.jobs.cli.main import _print
+from paliflow.jobs.cli.printing import print_rows
 from paliflow.jobs.media.pixels import decode
 from paliflow.jobs.registry.checkpoints import digests_of
 from paliflow.jobs.report.page import REPORT
@@ -224,7 +224,7 @@ def test_answers_that_were_cut_are_counted_in_the_manifest_the_report_and_the_te
     assert (summary.rows, summary.cut) == (6, 3)
     page = storage.read_bytes(f"{summary.location}/{REPORT}").decode()
     assert "<dt>Cut</dt><dd>3 <small>by max_new_tokens</small></dd>" in page
-    _print(Console(force_terminal=False), summary)
+    print_rows(Console(force_terminal=False), summary)
     assert "6 rows, 0 of them errors, 3 cut by max_new_tokens, from 3" in capsys.readouterr().out
 
 

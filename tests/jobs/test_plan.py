@@ -29,7 +29,7 @@ ITEMS = st.builds(
 
 
 def spec(size: int, prompts: int = 2) -> dict[str, object]:
-    return {"shard_size": size, "prompts": ["ocr"] * prompts}
+    return {"kind": "annotate", "shard_size": size, "prompts": ["ocr"] * prompts}
 
 
 @given(st.lists(ITEMS, max_size=50), st.integers(1, 20))

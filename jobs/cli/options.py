@@ -1,0 +1,119 @@
+"""The options of `annotate` and `plan`: one for each field of their spec."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from paliflow.configs import AnnotateSpec, Sampling, VideoSpec
+from paliflow.configs.base import SpecError
+from paliflow.configs.load import make_spec, read_fields, set_field, set_value
+
+_SPEC_SUFFIXES = (".yaml", ".yml")
+
+_PANELS = {
+    "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
+    "allowed_roots only_new max_pixels exif read_timeout video_timeout decoder_memory",
+    "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
+    "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
+    "Output": "output run_id generation thumbnail compact report row_group_size compression_level",
+    "How": "actors cpus_per_actor accelerators_per_actor batch_size model_parallel "
+    "compilation_cache shard_size stall_timeout "
+    "start_timeout max_errors max_error_fraction",
+}
+_FLAGS = {"accelerators_per_actor": "--accelerator"}
+_NOTES = {
+    "run_id": "The time, if not given.",
+    "accelerators_per_actor": "Here TPU=4 or GPU=1.",
+    "video": "Here fps=2, or count=8 and clip.frames=8; docs/video.md has them all.",
+}
+
+
+def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
+    """A field of the spec as an option; the spec checks the values, so they stay text here."""
+    repeated = get_origin(field.annotation) is tuple or _is_nested(name)
+    notes = [field.description, _NOTES.get(name), "Repeat for several." if repeated else None]
+    if isinstance(field.default, (str, int, float)):
+        notes.append(f"Default: {str(field.default).lower()}.")
+    option = typer.Option(
+        *([] if field.annotation is bool else [_flag(name, repeated=repeated)]),
+        help=" ".join(note for note in notes if note),
+        metavar=None if field.annotation is bool else _metavar(field.annotation),
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    kind: Any = bool if field.annotation is bool else list[str] if repeated else str
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "NAME=FLOAT"
+    if annotation == VideoSpec | None:
+        return "NAME=VALUE"
+    return next((kind.upper() for kind in ("int", "float") if kind in str(annotation)), "TEXT")
+
+
+def takes_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """Makes every field of an annotation an option of a command that ends in `**fields`."""
+    known = {**AnnotateSpec.model_fields, **Sampling.model_fields}
+    options = [
+        _option(name, known[name], panel)
+        for panel, names in _PANELS.items()
+        for name in names.split()
+    ]
+    signature = inspect.signature(command)
+    *own, _ = signature.parameters.values()
+    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return command
+
+
+def annotate_spec(
+    source: str, fields: Mapping[str, Any], overrides: Iterable[str] | None
+) -> AnnotateSpec:
+    """The spec that a command line says.
+
+    Args:
+        source: a spec in YAML, by its suffix, else the input.
+        fields: what options gave, None where they did not; they win over the file's.
+        overrides: what `--set` gave; it wins over the options.
+
+    Raises:
+        SpecError: it is no spec; the message names the file, if there is one.
+    """
+    file = source if Path(source).suffix in _SPEC_SUFFIXES else None
+    try:
+        data: dict[str, Any] = read_fields(file) if file else {"input": source}
+        for name, value in fields.items():
+            if value is None:
+                continue
+            if _is_nested(name):
+                for assignment in value:
+                    set_field(data, assignment, _flag(name), within=name)
+            elif name in Sampling.model_fields:
+                set_value(data, ("sampling", name), value, f"{_flag(name)} {value!r}")
+            else:
+                data[name] = value
+        return make_spec(AnnotateSpec, data, overrides or ())
+    except SpecError as error:
+        raise SpecError(f"{file}: {error}" if file else str(error)) from None
+
+
+def _is_nested(name: str) -> bool:
+    """Whether an option gives fields of a field."""
+    return name in ("accelerators_per_actor", "video")
+
+
+def _flag(name: str, *, repeated: bool = True) -> str:
+    flag = name.removesuffix("s") if repeated else name
+    return _FLAGS.get(name, f"--{flag}".replace("_", "-"))

@@ -1,0 +1,73 @@
+"""What a run writes of itself as JSON, its plan and its manifest, in files of every version."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
+
+from paliflow import storage
+from paliflow.configs.base import Spec, SpecError
+from paliflow.jobs.runs.json_records import json_record
+
+_S = TypeVar("_S", bound=Spec)
+_ALWAYS_THERE = {"sets": "evaluate", "train": "finetune", "longest_side": "extract"}
+"""Fields that every spec of a kind has, and none of another kind."""
+
+
+def with_kind(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a plan's or a manifest's JSON with the `kind` of its run, which it has in its spec,
+    too.
+
+    Files that were written before there was a `kind` get the one that their spec's fields tell;
+    what has no spec counts as an annotation's.
+    """
+    spec = record.get("spec")
+    if not isinstance(spec, Mapping):
+        return {"kind": "annotate", **record}
+    told = (kind for field, kind in _ALWAYS_THERE.items() if field in spec)
+    kind = record.get("kind") or spec.get("kind") or next(told, "annotate")
+    return {**record, "kind": kind, "spec": {"kind": kind, **spec}}
+
+
+def read_record(uri: str) -> dict[str, Any]:
+    """A plan's or a manifest's JSON, with its kind.
+
+    Raises:
+        SpecError: it is no JSON object; the message names the file.
+        FileNotFoundError: it is not there.
+    """
+    try:
+        return with_kind(json_record(storage.read_bytes(uri), "it"))
+    except ValueError as error:
+        raise _broken(uri, error) from None
+
+
+def read_spec(uri: str, model: type[_S]) -> _S:
+    """A plan or a manifest.
+
+    Args:
+        uri: of the file.
+        model: what it is; the literals of its `kind` are the runs that it may be of.
+
+    Raises:
+        SpecError: it is broken, of a newer version, or of a run of another kind; the message names
+            the file.
+        FileNotFoundError: it is not there.
+    """
+    return parse_record(read_record(uri), uri, model)
+
+
+def parse_record(record: dict[str, Any], uri: str, model: type[_S]) -> _S:
+    """As `read_spec`, of a file that was read already."""
+    kinds = get_args(model.model_fields["kind"].annotation)
+    if record["kind"] not in kinds:
+        raise SpecError(
+            f"{uri} is of a run of another kind, {record['kind']!r} instead of "
+            f"{' or '.join(map(repr, kinds))}; take another run_id or output"
+        )
+    try:
+        return model.parse(record)
+    except SpecError as error:
+        raise _broken(uri, error) from None
+
+
+def _broken(uri: str, error: Exception) -> SpecError:
+    return SpecError(f"{uri} is broken, or of a newer Paliflow: {error}")

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from paliflow.jobs.media.reader import reader
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.media.video.damage import FrameGap
-from paliflow.jobs.media.video.reading import Sample, missing
+from paliflow.jobs.media.video.reading import Sample
 from paliflow.jobs.media.video.sampling import exact
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.test_video_frames import numbers, spec, taken
@@ -205,9 +206,9 @@ def test_files_joined_end_to_end_are_one_video(parts: list[Part], goes_on: bool)
             start += round(last.time * 1000) + 40 if goes_on else 0
         path.write_bytes(content)
         check(path, order)
-        damages = [each for each in taken(path, every_frames=1) if isinstance(each, FrameGap)]
-        assert all(each.mended for each in damages)
-        assert not damages or not goes_on
+        found = [each for each in taken(path, every_frames=1) if isinstance(each, Sample)]
+        assert len(found) == len(order)
+        assert not goes_on or not any(each.note for each in found)
 
 
 @settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
@@ -248,7 +249,9 @@ def test_media_that_an_edit_list_repeats_is_shown_again_in_pieces_too(tmp_path: 
         assert united == list(enumerate(frames))[::3]
 
 
-def test_a_clock_that_starts_again_runs_on_and_is_told(tmp_path: Path) -> None:
+def test_times_run_on_where_the_clock_starts_again_and_a_note_says_so(
+    tmp_path: Path,
+) -> None:
     options = {"g": "12", "bf": "2"}
     part = write(
         tmp_path / "part.mpg", "mpeg2video", frames=30, options=options, base=Fraction(1, 25)
@@ -262,10 +265,19 @@ def test_a_clock_that_starts_again_runs_on_and_is_told(tmp_path: Path) -> None:
     assert [each.timestamp_s - start for each in samples] == pytest.approx(
         [n / 25 for n in range(90)]
     )
-    damages = [each for each in found if isinstance(each, FrameGap)]
-    assert [missing(each).error for each in damages] == [
-        f"times run on from {start + n / 25:.3f} s, where the clock starts again" for n in (30, 60)
-    ]
+    assert len(samples) == len(found)  # nothing is missing
+    joins = {
+        n: f"times run on from {start + n / 25:.3f} s, where the clock starts again"
+        for n in (30, 60)
+    }
+    assert {each.frame: each.note for each in samples if each.note} == joins
+    later = [each for each in taken(path, every_frames=40) if isinstance(each, Sample)]
+    assert [each.note for each in later] == [None, joins[30], joins[60]]
+    clip: dict[str, Any] = {"every_frames": 40, "clip": {"frames": 3}}
+    (found_clip,) = reader(spec(**clip), 8)(Item(str(path)))
+    assert found_clip
+    assert found_clip.moment
+    assert found_clip.moment.note == f"{joins[30]}; {joins[60]}"
     assert numbers(taken(path, every_s=0.8)) == [(n, n % 30) for n in range(0, 90, 20)]
     assert numbers(taken(path, count=3)) == [(0, 0), (30, 0), (60, 0)]
 

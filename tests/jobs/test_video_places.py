@@ -325,6 +325,15 @@ def test_reordered_frames_of_avi_get_the_times_of_its_chunks_in_order(tmp_path: 
     )
 
 
+def test_times_of_raw_streams_are_dealt_out_from_zero(tmp_path: Path) -> None:
+    for name, codec in (("a.m2v", "mpeg2video"), ("a.h264", "libx264")):
+        options, base = {"g": "12", "bf": "2"}, Fraction(1, 25)
+        path = write(tmp_path / name, codec, frames=30, options=options, base=base)
+        found = [each for each in taken(path, every_frames=1) if isinstance(each, Sample)]
+        assert [each.timestamp_s for each in found] == pytest.approx([n / 25 for n in range(30)])
+        assert numbers(taken(path, every_s=0.4)) == [(0, 0), (10, 10), (20, 20)]
+
+
 def test_frames_with_equal_times_are_frames(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.mkv",
@@ -343,6 +352,7 @@ KEYED: dict[str, tuple[str, str, dict[str, str], dict[str, Any]]] = {
     "avi with b-frames": ("a.avi", "libx264", X264, {"base": Fraction(1, 25)}),
     "mpeg4 with b-frames": ("a.avi", "mpeg4", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),
     "raw": ("a.h264", "libx264", X264, {}),
+    "raw mpeg2": ("a.m2v", "mpeg2video", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),
     "open gop mp4": ("a.mp4", "libx264", OPEN, {}),
     "open gop mkv": ("a.mkv", "libx264", OPEN, {}),
     "mpeg2": ("a.mpg", "mpeg2video", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),

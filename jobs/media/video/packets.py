@@ -139,6 +139,7 @@ class Packets:
         there, which it takes for damage as well."""
         held: deque[Any] = deque()  # a marked packet and those after it
         last: int | None = None  # when the last one before is decoded
+        usual: int | None = None  # ticks from the first packet to the second
         for packet in self._read():
             if isinstance(packet, Break):
                 yield from self._settled(held)
@@ -157,9 +158,13 @@ class Packets:
                 last = None
                 continue
             if last is not None and packet.dts is not None:
+                gap = packet.dts - last
                 if not self._uncounted:
-                    self._longest = max(self._longest, packet.dts - last)
-                elif packet.dts - last > self._longest and not packet.is_keyframe:
+                    self._longest = max(self._longest, gap)
+                elif usual is None:  # some files say the rate of fields
+                    usual = gap
+                    self._longest = max(self._longest, math.floor(gap * LONG))
+                elif gap > self._longest and not packet.is_keyframe:
                     yield Break(DAMAGED)
             last = packet.dts
             yield packet

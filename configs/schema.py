@@ -40,6 +40,7 @@ ANNOTATIONS = pa.schema(
         ("source_version", pa.string()),
         ("clip_frames", pa.list_(CLIP_FRAME)),
         ("frame_distance", pa.float32()),
+        ("note", pa.string()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )
@@ -60,6 +61,7 @@ FRAMES = pa.schema(
         ("metadata", pa.string()),
         ("status", pa.string()),
         ("error", pa.string()),
+        ("note", pa.string()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )

@@ -59,4 +59,5 @@ def _moment(source: Input) -> dict[str, Any]:
     clip = moment.clip_frames and [
         dict(zip(names, each, strict=True)) for each in moment.clip_frames
     ]
-    return moment._asdict() | {"clip_frames": clip}
+    note = moment.note and brief(moment.note)
+    return moment._asdict() | {"clip_frames": clip, "note": note}

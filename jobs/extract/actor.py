@@ -143,4 +143,5 @@ def _row(source: Input, image: str | None) -> dict[str, Any]:
         "metadata": item.metadata,
         "status": "error" if source.error else "ok",
         "error": source.error and brief(source.error),
+        "note": moment and moment.note and brief(moment.note),
     }

@@ -38,6 +38,8 @@ class FramePosition(NamedTuple):
     """How much it differs from the sample before, where the spec asks for it."""
     pixel_aspect: float | None = None
     """How many times as wide as high a pixel is to be shown."""
+    note: str | None = None
+    """From where on its time or index is not what the container says, if that is here."""
 
 
 class Length(NamedTuple):

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,24 @@ def test_what_one_input_writes_does_not_depend_on_another(
     first, *others = read_rows(spec.location)
     assert (first["image"], first["error"]) == (None, "kills")
     assert [row["image"] for row in others] == sorted(before)
+
+
+def test_a_clock_that_starts_again_is_a_note_and_no_error(tmp_path: Path, cluster: str) -> None:
+    part = write(tmp_path / "part.mpg", "mpeg2video", frames=20, base=Fraction(1, 25))
+    (tmp_path / "joined.mpg").write_bytes(2 * part.read_bytes())
+    spec = make(tmp_path, tmp_path, video={"every_frames": 8})
+    plan = write_plan(
+        spec.location, [Item(str(tmp_path / "joined.mpg"))], spec.model_dump(mode="json")
+    )
+    assert Extractor(spec, spec.location, plan).process(0, {}).failures == ()
+    rows = read_rows(spec.location)
+    assert [(row["frame_index"], row["status"]) for row in rows] == [
+        (n, "ok") for n in range(0, 40, 8)
+    ]
+    assert [row["note"] and row["note"][:14] for row in rows] == [None] * 3 + [
+        "times run on f",
+        None,
+    ]
 
 
 def test_the_parts_are_a_manifest_to_annotate(

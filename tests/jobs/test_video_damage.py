@@ -253,9 +253,94 @@ def test_the_index_after_lost_packets_is_right_or_said_to_be_estimated(tmp_path:
         found = taken(path, every_frames=1)
         damages = [each for each in found if isinstance(each, FrameGap)]
         assert damages
-        assert damages[-1].reason.endswith("; frame_index is estimated from there on")
+        assert damages[-1].estimated
         shown = [(each, read(each.image)) for each in found if isinstance(each, Sample)]
         first = shown[0][0].timestamp_s
+        notes = [sample.note for sample, _ in shown if sample.note]
+        assert notes == [each.note for each in damages if each.until is not None]
+        assert notes[-1].startswith("frame_index is estimated from ")
         for sample, number in shown:
             assert sample.timestamp_s - first == pytest.approx(at(number) / 1000, abs=0.001)
             assert sample.frame == number or at is uneven
+
+
+REORDERED = {"g": "20", "x264-params": "bframes=3:b-adapt=0:scenecut=0:b-pyramid=normal"}
+"""Three frames of four are coded after one that is shown after them."""
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_what_is_shown_after_frames_that_were_cut_off_is_left_out(
+    tmp_path: Path, name: str
+) -> None:
+    base = Fraction(1, 25) if name == "a.avi" else Fraction(1, 1000)
+    path = write(tmp_path / name, options=REORDERED, frames=40, base=base)
+    path = with_moov_first(path) if name == "a.mp4" else path
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        ends = [packet.pos + packet.size for packet in packets if packet.pos is not None]
+    content = path.read_bytes()
+    for whole in range(22, 27):
+        path.write_bytes(content[: ends[whole]])
+        for policy in ({"every_frames": 1}, {"every_s": 0.04, "segment_s": 0.16}):
+            parts = pieces([Item(str(path))], spec(**policy))
+            *shown, damage = [each for part in parts for each in taken(part, **policy)]
+            assert numbers(shown) == [(n, n) for n in range(len(shown))]
+            assert whole - 4 < len(shown) <= whole + 1
+            assert isinstance(damage, FrameGap)
+            assert (damage.after, damage.until) == (Fraction(len(shown) - 1, 25), None)
+        keys = taken(path, keyframes=True)
+        assert numbers(keys) == [(0, 0), (20, 20)][: len(keys) - 1]
+
+
+@pytest.mark.parametrize(("name", "each"), [("a.ts", 188), ("a.m2ts", 192)])
+def test_a_ts_that_ends_within_a_packet_breaks_off(tmp_path: Path, name: str, each: int) -> None:
+    path = write(tmp_path / name, options=REORDERED, frames=40)
+    content = path.read_bytes()
+    assert len(content) % each == 0
+    assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(40)]
+    assert all(isinstance(found, Sample) for found in taken(path, every_frames=10))
+    for packets in range(len(content) // each // 2, len(content) // each, 9):
+        path.write_bytes(content[: packets * each + 100])
+        *shown, damage = taken(path, every_frames=1)
+        assert numbers(shown) == [(n, n) for n in range(len(shown))]
+        assert isinstance(damage, FrameGap)
+        assert damage.reason == "the file breaks off or is damaged up to its end"
+        assert damage.until is None
+
+
+def test_reordered_frames_before_lost_packets_keep_their_places(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ts", options=REORDERED, frames=80)
+    content = path.read_bytes()
+    for packet in range(len(content) // 188 // 3, len(content) // 188 * 2 // 3, 7):
+        path.write_bytes(content[: packet * 188] + content[(packet + 2) * 188 :])
+        found = taken(path, every_frames=1)
+        assert all(index == shown for index, shown in numbers(found))
+        gaps = [each for each in found if isinstance(each, FrameGap)]
+        at = {round(each.timestamp_s, 3) for each in found if isinstance(each, Sample)}
+        first = min(at)
+        for time in {round(first + n / 25, 3) for n in range(80)} - at:
+            assert any(g.after < time and (g.until is None or time < g.until) for g in gaps)
+
+
+def test_frames_that_damage_in_a_program_stream_swallows_are_counted(tmp_path: Path) -> None:
+    """Where one begins only its start code says, and that may be what is damaged."""
+    options = {"g": "12", "bf": "2", "b": "2M"}
+    path = write(tmp_path / "a.mpg", "mpeg2video", frames=60, options=options, base=Fraction(1, 25))
+    assert all(isinstance(each, Sample) for each in taken(path, every_frames=9))
+    content = path.read_bytes()
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    for number, next_key in ((19, 36), (26, 36), (30, 36), (35, 48)):
+        start = next(place for place in places[number:] if place)
+        noise = np.random.default_rng(number).integers(0, 256, 600, np.uint8).tobytes()
+        path.write_bytes(content[:start] + noise + content[start + 600 :])
+        *shown, gap = taken(path, every_frames=1)
+        assert isinstance(gap, FrameGap)
+        assert all(index == drawn for index, drawn in numbers(shown))
+        after = [each for each in shown if isinstance(each, Sample) and each.frame >= next_key]
+        assert [each.frame for each in after] == list(range(next_key, 60))
+        assert gap.until == Fraction(next_key, 25) + Fraction(27, 50)
+        assert after[0].note == f"frame_index is estimated from {float(gap.until):.3f} s on"
+        keys = numbers(taken(path, keyframes=True))
+        assert {(0, 0), (12, 12), (48, 48)} < set(keys)
+        assert all(index == drawn for index, drawn in keys)

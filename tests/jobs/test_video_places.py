@@ -12,9 +12,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from paliflow.jobs.media.reader import reader
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.media.video.damage import FrameGap
-from paliflow.jobs.media.video.reading import Sample, missing
+from paliflow.jobs.media.video.reading import Sample
 from paliflow.jobs.media.video.sampling import exact
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.test_video_frames import numbers, spec, taken
@@ -205,9 +206,9 @@ def test_files_joined_end_to_end_are_one_video(parts: list[Part], goes_on: bool)
             start += round(last.time * 1000) + 40 if goes_on else 0
         path.write_bytes(content)
         check(path, order)
-        damages = [each for each in taken(path, every_frames=1) if isinstance(each, FrameGap)]
-        assert all(each.mended for each in damages)
-        assert not damages or not goes_on
+        found = [each for each in taken(path, every_frames=1) if isinstance(each, Sample)]
+        assert len(found) == len(order)
+        assert not goes_on or not any(each.note for each in found)
 
 
 @settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
@@ -248,7 +249,9 @@ def test_media_that_an_edit_list_repeats_is_shown_again_in_pieces_too(tmp_path: 
         assert united == list(enumerate(frames))[::3]
 
 
-def test_a_clock_that_starts_again_runs_on_and_is_told(tmp_path: Path) -> None:
+def test_times_run_on_where_the_clock_starts_again_and_a_note_says_so(
+    tmp_path: Path,
+) -> None:
     options = {"g": "12", "bf": "2"}
     part = write(
         tmp_path / "part.mpg", "mpeg2video", frames=30, options=options, base=Fraction(1, 25)
@@ -262,10 +265,19 @@ def test_a_clock_that_starts_again_runs_on_and_is_told(tmp_path: Path) -> None:
     assert [each.timestamp_s - start for each in samples] == pytest.approx(
         [n / 25 for n in range(90)]
     )
-    damages = [each for each in found if isinstance(each, FrameGap)]
-    assert [missing(each).error for each in damages] == [
-        f"times run on from {start + n / 25:.3f} s, where the clock starts again" for n in (30, 60)
-    ]
+    assert len(samples) == len(found)  # nothing is missing
+    joins = {
+        n: f"times run on from {start + n / 25:.3f} s, where the clock starts again"
+        for n in (30, 60)
+    }
+    assert {each.frame: each.note for each in samples if each.note} == joins
+    later = [each for each in taken(path, every_frames=40) if isinstance(each, Sample)]
+    assert [each.note for each in later] == [None, joins[30], joins[60]]
+    clip: dict[str, Any] = {"every_frames": 40, "clip": {"frames": 3}}
+    (found_clip,) = reader(spec(**clip), 8)(Item(str(path)))
+    assert found_clip
+    assert found_clip.moment
+    assert found_clip.moment.note == f"{joins[30]}; {joins[60]}"
     assert numbers(taken(path, every_s=0.8)) == [(n, n % 30) for n in range(0, 90, 20)]
     assert numbers(taken(path, count=3)) == [(0, 0), (30, 0), (60, 0)]
 
@@ -313,6 +325,15 @@ def test_reordered_frames_of_avi_get_the_times_of_its_chunks_in_order(tmp_path: 
     )
 
 
+def test_times_of_raw_streams_are_dealt_out_from_zero(tmp_path: Path) -> None:
+    for name, codec in (("a.m2v", "mpeg2video"), ("a.h264", "libx264")):
+        options, base = {"g": "12", "bf": "2"}, Fraction(1, 25)
+        path = write(tmp_path / name, codec, frames=30, options=options, base=base)
+        found = [each for each in taken(path, every_frames=1) if isinstance(each, Sample)]
+        assert [each.timestamp_s for each in found] == pytest.approx([n / 25 for n in range(30)])
+        assert numbers(taken(path, every_s=0.4)) == [(0, 0), (10, 10), (20, 20)]
+
+
 def test_frames_with_equal_times_are_frames(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.mkv",
@@ -331,6 +352,7 @@ KEYED: dict[str, tuple[str, str, dict[str, str], dict[str, Any]]] = {
     "avi with b-frames": ("a.avi", "libx264", X264, {"base": Fraction(1, 25)}),
     "mpeg4 with b-frames": ("a.avi", "mpeg4", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),
     "raw": ("a.h264", "libx264", X264, {}),
+    "raw mpeg2": ("a.m2v", "mpeg2video", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),
     "open gop mp4": ("a.mp4", "libx264", OPEN, {}),
     "open gop mkv": ("a.mkv", "libx264", OPEN, {}),
     "mpeg2": ("a.mpg", "mpeg2video", {"g": "12", "bf": "2"}, {"base": Fraction(1, 25)}),

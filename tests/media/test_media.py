@@ -44,7 +44,6 @@ POLICIES: dict[str, dict[str, Any]] = {
     "pieces": {"every_s": 0.373, "segment_s": 1},
 }
 _AVI = "AVI says when frames are decoded: they are counted from the first that is shown"
-_JOIN = "one row says that the clock starts again; times run on from there, as the manual says"
 _NO_KEY = "its only keyframe lies before the cut: the row says that it has none"
 _WEBP = "each picture of an animated WebP is read as a whole: all are keyframes"
 _WITHIN = "damage within a packet, of which its codec knows nothing"
@@ -57,9 +56,6 @@ KNOWN: dict[str, tuple[set[str], str]] = {
     "h263 3gp": ({"reduced"}, "its stripes of colour are finer than those that reduction keeps"),
     "trimmed in a long gop": ({"errors"}, _NO_KEY),
     "trimmed at both ends": ({"errors"}, _NO_KEY),
-    "joined ts": ({"errors"}, _JOIN),
-    "joined mpg": ({"errors"}, _JOIN),
-    "joined vob": ({"errors"}, _JOIN),
     "noise in avi": ({"pixels"}, _WITHIN),
     "420.jp2": ({"pixels"}, "JPEG 2000 has full range; FFmpeg writes and reads that of video"),
 }

@@ -181,10 +181,9 @@ class Video:
                 if trouble:
                     if not found.key and not mended:
                         continue  # it was made from what is missing
-                    if pictures.estimated:
-                        trouble += "; frame_index is estimated from there on"
-                        pictures.estimated = False
-                    self.damages.append(FrameGap(good, frame.stamp.time, trouble, mended))
+                    estimated, pictures.estimated = pictures.estimated, False
+                    gap = FrameGap(good, frame.stamp.time, trouble, mended, estimated)
+                    self.damages.append(gap)
                     trouble = None
                 last, good = found.frame, frame.stamp.time
                 yield frame
@@ -275,7 +274,8 @@ class Video:
         if jump is not None:
             self._container.seek(jump, stream=self._stream, backward=True)
         stream = self._stream
-        pictures = Pictures(stream, self._table, dealt=self._dealt, anew=jump is not None)
+        anew, broken = jump is not None, self._whole < len(self._table.times)
+        pictures = Pictures(stream, self._table, dealt=self._dealt, anew=anew, broken=broken)
         # Keyframes of which it is not said when they are shown are counted with all others.
         alone = only_keys and not self._dealt and self._start is not None
         if alone and not stream.codec_context.codec.intra_only:

@@ -60,9 +60,7 @@ def sampled_frames(
                     width=image.width,
                     height=image.height,
                     thumbnail=_encoded(image, kind, quality),
-                    moment=FramePosition(
-                        sample.frame, sample.timestamp_s, None, sample.distance, float(aspect)
-                    ),
+                    moment=sample.position._replace(pixel_aspect=float(aspect)),
                 )
     except VideoError as error:
         yield Result(error=str(error))

@@ -1,9 +1,12 @@
 """The packets of a video stream, on one clock that runs on, and what is damaged in between."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple
 
+import av
 from av.error import FFmpegError
 
 from paliflow.jobs.media.video.damage import VideoError
@@ -19,8 +22,13 @@ _TRACK_AND_TIME = 4
 """Bytes of a block of Matroska from the place of a packet to its first byte."""
 _JOINED = 2
 """Packets that FFmpeg may give between one that it marks for a join and the keyframe after it."""
+_FIXED_RATE = ("mpeg1video", "mpeg2video")
 _FAR = 32
 """Frames by which times go back only where a clock starts again."""
+_NO_TIMES = av.format.Flags.no_timestamps.value
+"""Of raw streams, whose times FFmpeg makes up: those of MPEG-2 begin one frame late."""
+LONG = Fraction(7, 4)
+"""Frames from one to the next between which none is missing: telecine has one and a half."""
 DAMAGED = "a damaged part of the file"
 
 
@@ -77,8 +85,13 @@ class Packets:
         self._step = max(1, round(1 / (rate * base))) if base else 1
         """Ticks from frame to frame on average."""
         self._avi = container.format.name == "avi"
-        self._longest = self._step * 3 // 2
+        self._untimed = bool(container.format.flags & _NO_TIMES)
+        self._longest = math.floor(self._step * LONG)
         """Ticks from one packet to the next that mean nothing, as there were such before."""
+        codec = stream.codec_context.name
+        # Only a packet's start code says where it begins, and nothing counts them. The rate is
+        # fixed, and recordings are joined and paused at keyframes.
+        self._uncounted = container.format.name == "mpeg" and codec in _FIXED_RATE
 
     def __iter__(self) -> Iterator[Coded | Break]:
         """The packets that have a frame, as many as can be had.
@@ -118,13 +131,15 @@ class Packets:
         """The number of a packet's frame and its time, as far as they are known."""
         if self._avi:
             return self._index.get(packet.pos, (None, packet.dts))
-        return self._table.places.get((packet.pos, packet.dts)), packet.pts
+        ticks = None if self._untimed else packet.pts
+        return self._table.places.get((packet.pos, packet.dts)), ticks
 
     def _joined(self) -> Iterator[Any]:
         """Packets; a mark of the demuxer that something is missing counts unless files were joined
         there, which it takes for damage as well."""
         held: deque[Any] = deque()  # a marked packet and those after it
         last: int | None = None  # when the last one before is decoded
+        usual: int | None = None  # ticks from the first packet to the second
         for packet in self._read():
             if isinstance(packet, Break):
                 yield from self._settled(held)
@@ -143,7 +158,14 @@ class Packets:
                 last = None
                 continue
             if last is not None and packet.dts is not None:
-                self._longest = max(self._longest, packet.dts - last)
+                gap = packet.dts - last
+                if not self._uncounted:
+                    self._longest = max(self._longest, gap)
+                elif usual is None:  # some files say the rate of fields
+                    usual = gap
+                    self._longest = max(self._longest, math.floor(gap * LONG))
+                elif gap > self._longest and not packet.is_keyframe:
+                    yield Break(DAMAGED)
             last = packet.dts
             yield packet
         yield from self._settled(held)
@@ -170,7 +192,7 @@ class Packets:
         matroska = self._container.format.name.startswith("matroska")
         # An alpha channel lies between the packets, and is not counted with them.
         closed = matroska and "alpha_mode" not in self._stream.metadata
-        silent = SilentDamage(self._container.format.name, self._stream, self._file)
+        silent = SilentDamage(self._container.format.name, self._stream, self._file, self._size)
         packets = iter(silent.timed(self._container.demux()))
         while True:
             try:
@@ -207,7 +229,7 @@ class Packets:
             if (
                 whole > self._size
                 or (tail and not is_filled(self._file, end + _TRACK_AND_TIME, whole))
-                or silent.lies_behind(end, self._size)
+                or silent.lies_behind(end)
             ):
                 yield Break("the file breaks off or is damaged up to its end")
 

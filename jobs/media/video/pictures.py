@@ -4,12 +4,13 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import av
 from av.error import FFmpegError
 
-from paliflow.jobs.media.video.packets import Break, Coded, plain
+from paliflow.jobs.media.video.packets import LONG, Break, Coded, plain
 from paliflow.jobs.media.video.table import REORDERED, Table
 
 _REMEMBERED = 256
@@ -51,22 +52,27 @@ class Pictures:
     are to be shown earlier and have no picture: a second field or a hidden frame never has one.
     """
 
-    def __init__(self, stream: Any, table: Table, *, dealt: bool, anew: bool) -> None:
+    def __init__(self, stream: Any, table: Table, *, dealt: bool, anew: bool, broken: bool) -> None:
         """
         Args:
             stream: whose packets come.
             table: of the stream, or empty.
             dealt: whether times are those of decoding, which pictures get one by one in order.
             anew: whether the first packet is another than the file's.
+            broken: whether the video goes on where the packets end.
         """
         self._codec = stream.codec_context
         self._start = stream.start_time or 0
         rate, base = stream.average_rate or Fraction(25), stream.time_base or Fraction(1, 1000)
         self._step = 1 / (rate * base)
+        self._longest = self._step * LONG
+        """Ticks from one picture to the next between which none is missing."""
         self._table, self._dealt = table, dealt
         self._sent: dict[int, Coded] = {}  # by number in the order of sending
         self._count = 0  # of them
+        self._until: int | None = None  # when the last of them is decoded
         self._waiting: list[tuple[int, int]] = []  # times and numbers of those not shown, in order
+        self._deep = 1  # by how many places, at most, a frame comes earlier than it was decoded
         self._times: list[int] = []  # that are to be dealt out, a heap
         self._next = 0  # index of the next picture
         self._last: tuple[int, int] | None = None  # index and time of one that has a time
@@ -74,6 +80,8 @@ class Pictures:
         self._adrift = True  # whether pictures may be missing before the next
         self._lost = False  # whether packets may be missing before it
         self._first: tuple[int, int] | None = None  # time and number of that keyframe
+        self._broken = broken
+        self._ending = False  # whether what comes now is the last before lost packets
         self.estimated = False
         """Whether indices may be wrong, for nobody can know how many frames are missing."""
 
@@ -81,7 +89,9 @@ class Pictures:
         """All pictures in their order, and in between what is wrong where some are missing."""
         for each in coded:
             if isinstance(each, Break):
+                self._ending = each.lost
                 yield from self._decoded(None)
+                self._ending = False
                 self._codec.flush_buffers()
                 self._anew = self._adrift = True
                 self._first = None
@@ -90,6 +100,7 @@ class Pictures:
             else:
                 self._note(each)
                 yield from self._decoded(each.packet)
+        self._ending = self._broken
         yield from self._decoded(None)
 
     def keys(self, coded: Iterable[Coded | Break]) -> Iterator[Shown | str | Break]:
@@ -100,14 +111,16 @@ class Pictures:
         held: list[_Key] = []
         for each in coded:
             if isinstance(each, Break):
-                yield from map(self._placed, held)
+                self._ending = each.lost
+                yield from self._all_placed(held)
                 held.clear()
+                self._ending = False
                 self._lost = self._lost or each.lost
                 yield each
                 continue
             number = self._note(each)
             while held and _all_known(held[0], number, each):
-                yield self._placed(held.pop(0))
+                yield from self._all_placed([held.pop(0)])
             if not each.key or number not in self._sent or each.ticks is None:
                 continue
             try:
@@ -120,18 +133,26 @@ class Pictures:
                 yield "a damaged frame"
             elif pictures:
                 held.append(_Key((each.ticks, number), self._sent[number], pictures[0]))
-        yield from map(self._placed, held)
+        self._ending = self._broken
+        yield from self._all_placed(held)
 
-    def _placed(self, key: _Key) -> Shown:
-        self._seek_place(key.mark, key.coded, anew=True)
-        del self._waiting[: bisect_left(self._waiting, (key.mark[0], key.mark[1] + 1))]
-        index, self._next = self._next, self._next + 1
-        return Shown(index, key.mark[0], True, key.picture)
+    def _all_placed(self, keys: Iterable[_Key]) -> Iterator[Shown]:
+        for mark, coded, picture in keys:
+            if self._ending and self._leaps(mark):
+                continue
+            if not self._lost:
+                self._longest = max(self._longest, self._widest(mark))
+            self._seek_place(mark, coded, anew=True)
+            del self._waiting[: bisect_left(self._waiting, (mark[0], mark[1] + 1))]
+            self._last = self._next, mark[0]
+            yield Shown(self._next, mark[0], True, picture)
+            self._next += 1
 
     def _note(self, coded: Coded) -> int:
         """Gives a packet its number and remembers it, if it has a frame to be shown."""
         number, packet = self._count, coded.packet
         self._count += 1
+        self._until = coded.decoded
         packet.pts = number
         if packet.is_discard or (self._codec.name == "vp8" and not bytes(packet)[0] & _SHOWN):
             return number
@@ -166,27 +187,53 @@ class Pictures:
                 yield shown
 
     def _shown(self, picture: av.VideoFrame) -> Shown | None:
-        """A picture in its place; None for one that was made from what is missing."""
+        """A picture in its place; None for one that was made from what is missing, or before which
+        frames are missing of which nothing says how many they are."""
         number = picture.pts
         coded = None if number is None else self._sent.pop(number, None)
         key = bool(picture.key_frame or (coded and coded.key))
         if self._anew and not key:
             return None
+        if self._dealt and number is not None:
+            if self._ending and self._next >= self._count - self._deep:
+                return None
+            self._deep = max(self._deep, number - self._next)
         if coded is None or number is None or coded.ticks is None or self._dealt:
             ticks = self._counted(coded, key)
         else:
             mark = coded.ticks, number
             if self._first and mark < self._first:
                 return None
+            if self._ending and self._leaps(mark):
+                return None  # frames that are shown before it were to follow
             if self._adrift:
                 self._seek_place(mark, coded, anew=self._anew)
                 self._first = mark if self._anew else None
+            elif self._last:
+                self._longest = max(self._longest, coded.ticks - self._last[1])
             del self._waiting[: bisect_left(self._waiting, (coded.ticks, number + 1))]
             ticks = coded.ticks
             self._last = self._next, ticks
         self._anew, self._adrift = False, self._adrift and not key
         index, self._next = self._next, self._next + 1
         return Shown(index, ticks, key, picture)
+
+    def _leaps(self, mark: tuple[int, int]) -> bool:
+        """Whether packets seem to be missing between the last picture and one with this mark.
+
+        What comes after a break is not shown before the last packet ahead of that is decoded.
+        """
+        if self._ending and self._until is not None and mark[0] <= self._until:
+            return False
+        return self._widest(mark) > self._longest
+
+    def _widest(self, mark: tuple[int, int]) -> int:
+        """The longest time from packet to packet between the last picture and one."""
+        if self._last is None:
+            return 0
+        before = (ticks for ticks, _ in self._waiting[: bisect_left(self._waiting, mark)])
+        times = [self._last[1], *before, mark[0]]
+        return max(later - time for time, later in pairwise(times))
 
     def _seek_place(self, mark: tuple[int, int], coded: Coded, *, anew: bool) -> None:
         """Sets the index of the next picture, before which some may be missing.
@@ -204,7 +251,8 @@ class Pictures:
         else:
             self._next += place
             if self._lost:
-                self._next = max(self._next, round((mark[0] - self._start) / self._step))
+                index, ticks = self._last or (0, self._start)
+                self._next = max(self._next, index + round((mark[0] - ticks) / self._step))
                 self.estimated = True
         self._lost = False
 

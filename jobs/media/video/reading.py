@@ -33,6 +33,15 @@ class Sample(NamedTuple):
     distance: float | None
     """From the sample before it, if the spec asks for distances."""
     picture: Frame | Still
+    note: str | None = None
+    """From where on times or indices are not the container's, said of the first frame after."""
+
+    @property
+    def position(self) -> FramePosition:
+        """Where it is, without the shape of its pixels."""
+        return FramePosition(
+            self.frame, self.timestamp_s, frame_distance=self.distance, note=self.note
+        )
 
     @property
     def image(self) -> Image.Image:
@@ -77,7 +86,7 @@ def read_video(
                 height=height,
                 pixels=resize(sample.picture.reduced(size), size),
                 thumbnail=None if thumbnail is None else jpeg(sample.image, thumbnail),
-                moment=FramePosition(sample.frame, sample.timestamp_s, None, sample.distance),
+                moment=sample.position,
             )
             if video.clip:
                 number = sample.clip
@@ -93,7 +102,7 @@ def read_video(
 
 
 def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | FrameGap | None]:
-    """The sampled frames, then what damage there is; None for every frame that is passed over.
+    """The sampled frames, then where some are missing; None for every frame that is passed over.
 
     Raises:
         VideoError: it is no video, or has too many pixels.
@@ -110,10 +119,11 @@ def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Fra
     cuts = video.scenes or (video.clip and video.clip.scenes) or None
     with opened(item, files, spec) as source:
         begin, end = _bounds(video, piece, source)
-        if source.breaks_off is not None and begin > source.breaks_off:
+        if source.breaks_off is not None and begin >= source.breaks_off and piece.first:
             return  # an earlier piece tells
         sampler = Sampler(video, piece, duration)
         kept: tuple[int, NDArray[np.uint8]] | None = None
+        noted = 0  # damages of which a sample tells what there is to note
         for clip, frame in _picked(source, sampler, cuts):
             if frame is None:
                 yield None
@@ -127,8 +137,13 @@ def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Fra
                         yield None
                         continue
                 kept = clip, small
-            yield Sample(clip, frame.stamp.frame, frame.timestamp_s, apart, frame)
+            notes = [each.shifted(source.start).note for each in source.damages[noted:]]
+            noted = len(source.damages)
+            note = "; ".join(filter(None, notes)) or None
+            yield Sample(clip, frame.stamp.frame, frame.timestamp_s, apart, frame, note)
         for damage in source.damages:
+            if damage.mended:
+                continue
             start = source.breaks_off if damage.until is None else damage.until
             if (start is None or start >= begin) and (end is None or damage.after < end):
                 yield damage.shifted(source.start)
@@ -198,13 +213,7 @@ def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 
 def missing(damage: FrameGap) -> Result:
-    """The error that stands for frames that cannot be had, or for a clock that was mended."""
-    if damage.mended and damage.until is not None:
-        time = float(damage.until)
-        return Result(
-            error=f"times run on from {time:.3f} s, where {damage.reason}",
-            moment=FramePosition(None, time),
-        )
+    """The error that stands for frames that cannot be had."""
     start = "from its start" if damage.after < 0 else f"after {float(damage.after):.3f} s"
     until = "to its end" if damage.until is None else f"until {float(damage.until):.3f} s"
     at = FramePosition(None, max(0.0, float(damage.after)))
@@ -240,4 +249,6 @@ def _joined(clip: list[Result], video: VideoSpec) -> Result:
     pixels = [each.pixels for each in clip if each.pixels is not None]
     for n in range(len(pixels), video.clip.frames):
         pixels.append(pixels[-1] if video.clip.short == "pad" else pixels[n % len(clip)])
-    return clip[0]._replace(pixels=np.stack(pixels), moment=FramePosition(*shown[0], shown))
+    note = "; ".join(each.note for each in moments if each.note) or None
+    moment = FramePosition(*shown[0], shown, note=note)
+    return clip[0]._replace(pixels=np.stack(pixels), moment=moment)

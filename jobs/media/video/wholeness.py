@@ -1,4 +1,4 @@
-"""Whether the parts of a file are whole, where FFmpeg does not tell: GIF, MP4, Ogg, WMV."""
+"""Whether the parts of a file are whole, where FFmpeg does not tell: GIF, MP4, Ogg, TS, WMV."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -9,6 +9,12 @@ _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _PAGE = 27 + 255 + 255 * 255
 """Bytes of an Ogg page at most (RFC 3533)."""
 _LAST_PAGE = 4
+_SYNC = 0x47
+_TS_PACKET = 188
+_TS_PREFIXES = (0, 4)
+"""Bytes before a packet of TS: none, or the time that M2TS puts there."""
+_TS_TAIL = 8
+"""Packets at the end of a TS by which it is seen where they begin."""
 _BOXES = 1000
 # fmt: off
 _TOP_BOXES = (
@@ -21,26 +27,32 @@ _TOP_BOXES = (
 class SilentDamage:
     """Goes over a stream's packets in order and finds damage that FFmpeg's demuxers pass over."""
 
-    def __init__(self, container: str, stream: Any, file: BinaryIO) -> None:
+    def __init__(self, container: str, stream: Any, file: BinaryIO, size: int) -> None:
         """
         Args:
             container: FFmpeg's name of the demuxer.
             stream: the one whose packets are looked at.
             file: that the packets are read from; it is left where it stands.
+            size: of it in bytes.
         """
         self._gif, self._ogg = container == "gif", container == "ogg"
+        self._ts = container == "mpegts"
         self._mp4 = container.startswith("mov,mp4")
         self._theora = self._ogg and stream.codec_context.name == "theora"
         self._stream, self._file = stream, file
         self._objects = AsfObjects(file, stream.id) if container == "asf" else None
         self._until: int | None = None
+        self._size = size
 
     def timed(self, packets: Iterable[Any]) -> Iterable[Any]:
         """Packets as they lie in the file, with the times that they have.
 
         The first one after a page of Theora that is lost, which FFmpeg has follow the last one
-        before it, gets the time that the next one implies.
+        before it, gets the time that the next one implies. The last one of a TS that breaks off
+        is left out: TS does not say how long it was to be.
         """
+        if self._ts:
+            return self._without_cut(packets)
         return self._with_times(packets) if self._theora else packets
 
     def lies_before(self, packet: Any) -> bool:
@@ -58,17 +70,19 @@ class SilentDamage:
         """Whether some of a packet is missing."""
         return self._gif and packet.size > 0 and not is_whole_image(bytes(packet))
 
-    def lies_behind(self, end: int, size: int) -> bool:
+    def lies_behind(self, end: int) -> bool:
         """Whether more was to follow the last packet.
 
         Args:
             end: the first byte after it.
-            size: bytes of the file.
         """
+        size = self._size
         if self._objects:
             return self._objects.breaks_off(size)
         if self._ogg:
             return is_cut_ogg(self._file, size)
+        if self._ts:
+            return is_cut_ts(self._file, size)
         return self._mp4 and is_cut_box(self._file, end, size)
 
     def _with_times(self, packets: Iterable[Any]) -> Iterator[Any]:
@@ -85,6 +99,18 @@ class SilentDamage:
                 yield held
             held = packet
         if held is not None:
+            yield held
+
+    def _without_cut(self, packets: Iterable[Any]) -> Iterator[Any]:
+        held: Any = None
+        for packet in packets:
+            if packet.stream.index != self._stream.index or not packet.size:
+                yield packet
+                continue
+            if held is not None:
+                yield held
+            held = packet
+        if held is not None and not is_cut_ts(self._file, self._size):
             yield held
 
 
@@ -177,3 +203,23 @@ def is_cut_ogg(file: BinaryIO, size: int) -> bool:
     segments = tail[page + 26] if page >= 0 and page + 26 < len(tail) else 0
     ends = page + 27 + segments + sum(tail[page + 27 : page + 27 + segments])
     return page < 0 or page + 27 > len(tail) or ends > len(tail) or not tail[page + 5] & _LAST_PAGE
+
+
+def is_cut_ts(file: BinaryIO, size: int) -> bool:
+    """Whether a TS ends within a packet.
+
+    Args:
+        file: one that can seek; left where it is.
+        size: bytes of the file.
+    """
+    before = file.tell()
+    file.seek(max(0, size - _TS_TAIL * (_TS_PACKET + _TS_PREFIXES[-1])))
+    tail = file.read()
+    file.seek(before)
+    for prefix in _TS_PREFIXES:
+        each = prefix + _TS_PACKET
+        starts = range(prefix, each + prefix) if len(tail) > _TS_TAIL // 2 * each else ()
+        for at in starts:
+            if all(byte == _SYNC for byte in tail[at::each]):
+                return (len(tail) - at + prefix) % each != 0
+    return False

@@ -203,9 +203,9 @@ class InferenceSpec(ModelSpec, FleetSpec):
     max_prompt_tokens: Tokens = 512
     """A prompt with more tokens is refused before anything runs."""
     batch_size: BatchSize | None = None
-    """Images a device batch. If not given, as many as the chips' memory is reckoned to hold, and
-    16 on a CPU. Refused where it is reckoned to take more than there is; halved where the memory
-    runs out all the same."""
+    """Images a device batch. If not given, as many as are estimated to fit in the chips' memory,
+    and 16 on a CPU. Refused where it is estimated to take more than there is; halved where the
+    memory runs out all the same."""
     accelerators_per_actor: Accelerators = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`. An actor that finds other
     devices than these refuses to load."""

@@ -1,4 +1,4 @@
-"""How many rows an actor's devices take at a time, reckoned from their memory."""
+"""How many rows an actor's devices take at a time, estimated from their memory."""
 
 import os
 from dataclasses import replace
@@ -35,7 +35,7 @@ def largest_of(config: PaliGemmaConfig, spec: AnnotateSpec, shape: Shape, hbm_by
 
 
 def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> tuple[int, Memory]:
-    """Rows of a device batch, and what they are reckoned to take of each device.
+    """Rows of a device batch, and what they are estimated to take of each device.
 
     Args:
         model: as loaded.

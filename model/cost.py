@@ -125,7 +125,7 @@ class Work:
 def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
     """What a batch needs of each device while it is answered; nothing is allocated.
 
-    Parameters are exact, the rest is what the largest arrays are reckoned to be.
+    Parameters are exact, the rest is what the largest arrays are estimated to be.
 
     Args:
         config: of the model.

@@ -49,7 +49,7 @@ class Load:
     prompt_tokens: int
     """What prompts are padded to."""
     new_tokens: int
-    """What an answer is reckoned to take."""
+    """What an answer is estimated to take."""
     sources: tuple[str, ...]
     """Where these figures come from."""
 

@@ -160,7 +160,7 @@ def evaluate(
 def promote(spec: SpecFile, set_: Overrides = None) -> None:
     """Compares two evaluations of the same examples and moves an alias, or says why not.
 
-    To be kept is no failure: the exit code is 0 either way. Safe to repeat.
+    The exit code is 0 whether or not the alias moves. Safe to repeat.
 
     \b
     registry: gs://bucket/models

@@ -1,6 +1,7 @@
 """The options of `annotate` and `plan`: one for each field of their spec."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -61,7 +62,8 @@ def _metavar(annotation: Any) -> str:
         return "NAME=FLOAT"
     if annotation == VideoSpec | None:
         return "NAME=VALUE"
-    return next((kind.upper() for kind in ("int", "float") if kind in str(annotation)), "TEXT")
+    words = re.findall(r"\w+", str(annotation))
+    return next((kind.upper() for kind in ("int", "float") if kind in words), "TEXT")
 
 
 def takes_fields(command: Callable[..., None]) -> Callable[..., None]:

@@ -41,7 +41,7 @@ def finetune(
 
     Raises:
         SpecError: the user must change something: the examples, the checkpoint, a pattern, a run
-            id that another spec has taken, the learning rate where the loss is no number any more.
+            id that another spec has taken, the learning rate where the loss became NaN or infinite.
         ClusterError: the cluster is not there.
         RuntimeError: workers keep dying.
     """

@@ -150,7 +150,7 @@ def update(registry: str, name: str, change: Change) -> Model:
             raise SpecError(f"{uri} is left as it is: {error}") from error
         if storage.replace(uri, io.BytesIO(content.encode()), seen):
             return changed
-    raise RuntimeError(f"{uri}: somebody else was faster {_ATTEMPTS} times")
+    raise RuntimeError(f"{uri}: gave up after {_ATTEMPTS} conflicting updates")
 
 
 def with_version(

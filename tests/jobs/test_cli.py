@@ -79,6 +79,8 @@ def test_help_teaches_without_starting_anything(tmp_path: Path) -> None:
         *("SPEC.yaml|INPUT", "--set", "annotate spec.yaml --set thumbnail=256"),
     ):
         assert text in result.stdout
+    assert re.search(r"--checkpoint +TEXT", result.stdout)
+    assert re.search(r"--seed +INT", result.stdout)
     panels = re.findall(r"─ (\w+) ─", result.stdout)
     assert panels == ["Arguments", "Options", "What", "Model", "Output", "How"]
 

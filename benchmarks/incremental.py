@@ -23,7 +23,7 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.runs.outputs import write_manifest
 from paliflow.jobs.runs.plan import Item
-from paliflow.jobs.sources.incremental import only_new
+from paliflow.jobs.sources.incremental import filter_unanswered
 
 PROMPT = "caption en"
 CHECKPOINT = "c" * 64
@@ -85,7 +85,7 @@ def measure(output: str, candidates: int) -> None:
     spec = AnnotateSpec(input="x", output=output, run_id="now", prompts=(PROMPT,))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock = time.perf_counter()
-    left = sum(1 for _ in only_new(_candidates(candidates), spec, [CHECKPOINT]))
+    left = sum(1 for _ in filter_unanswered(_candidates(candidates), spec, [CHECKPOINT]))
     seconds = time.perf_counter() - clock
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(

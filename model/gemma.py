@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from paliflow.model.attention import attend
 from paliflow.model.config import TextConfig
 from paliflow.model.layers import RMSNorm, Rows, einsum, kernel, quantise, unstack
-from paliflow.model.sharding import spread
+from paliflow.model.sharding import constrain_activations
 
 # Axes: B batch, T query position, S key position, D width, M mlp_dim, H query head,
 # K key-value head, h head_dim, V vocabulary, L layer.
@@ -185,7 +185,7 @@ class Block(nn.Module):
         y = nn.Dropout(self.dropout, deterministic=False)(y)
         if self.config.post_norms:
             y = RMSNorm(name="post_ffw_norm")(y)
-        return spread(x + y), cache
+        return constrain_activations(x + y), cache
 
 
 class Embedder(nn.Module):
@@ -213,7 +213,7 @@ class Embedder(nn.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to float32 [B, T, V], softcapped if the configuration says so."""
-        logits = spread(einsum("BTD,VD->BTV", x, self.table, dtype=jnp.float32))
+        logits = constrain_activations(einsum("BTD,VD->BTV", x, self.table, dtype=jnp.float32))
         cap = self.config.final_logits_softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
@@ -285,7 +285,7 @@ class Decoder(nn.Module):
             Normalised hidden states [B, T, D], or [B, 1, D] of `at`; and keys and values of all S
             positions.
         """
-        x = spread(x)
+        x = constrain_activations(x)
         if self.apart:
             # The barrier keeps a TPU's compiler from mixing layers, and from holding what it
             # makes of all of them at once: in int8, gigabytes.

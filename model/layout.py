@@ -67,7 +67,7 @@ def pack_weights(path: str, leaf: Any, *, int8: bool) -> Iterator[tuple[str, Any
         yield path.replace(stack, f"{stack}_{number}", 1), lay(layer)
 
 
-def places(path: str, packed: Any, mesh: Mesh | AbstractMesh) -> Any:
+def weight_shardings(path: str, packed: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Where something of `pack` lies on a mesh with the axis `model`; replicated along others.
 
     Args:

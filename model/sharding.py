@@ -63,7 +63,7 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def spread(x: jax.Array) -> jax.Array:
+def constrain_activations(x: jax.Array) -> jax.Array:
     """Keeps activations [B, ...] with their rows while a step is traced under a mesh.
 
     Left to itself, XLA may cut them along their width, as the weights are, and then gathers

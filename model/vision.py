@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from paliflow.model.attention import attend
 from paliflow.model.config import VisionConfig
 from paliflow.model.layers import Affine, LayerNorm
-from paliflow.model.sharding import spread
+from paliflow.model.sharding import constrain_activations
 
 # Axes: B batch, N image token, D width, M mlp_dim, H head, h head_dim, P rows of patches,
 # Q columns of patches, p row in a patch, q column in a patch, C colour channel.
@@ -57,7 +57,7 @@ class EncoderBlock(nn.Module):
         attention = SelfAttention(self.config.num_heads, name="MultiHeadDotProductAttention_0")
         x = x + attention(LayerNorm(name="LayerNorm_0")(x))
         x = x + Mlp(self.config.mlp_dim, name="MlpBlock_0")(LayerNorm(name="LayerNorm_1")(x))
-        return spread(x), None
+        return constrain_activations(x), None
 
 
 class Encoder(nn.Module):
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
             length=self.config.depth,
             unroll=1 if self.remat else self.config.depth,
         )
-        x, _ = layers(self.config, name="encoderblock")(spread(x))
+        x, _ = layers(self.config, name="encoderblock")(constrain_activations(x))
         return LayerNorm(name="encoder_norm")(x)
 
 
@@ -132,4 +132,6 @@ class VisionTower(nn.Module):
         init = nn.initializers.normal(c.width**-0.5)
         x = x + self.param("pos_embedding", init, (1, c.num_patches, c.width)).astype(jnp.float32)
         x = Encoder(c, self.remat, name="Transformer")(x.astype(dtype))
-        return spread(Affine("BNM,MD->BND", (c.width, self.output_width), name="head")(x))
+        return constrain_activations(
+            Affine("BNM,MD->BND", (c.width, self.output_width), name="head")(x)
+        )

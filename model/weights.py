@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paliflow.model.files import CheckpointError
-from paliflow.model.layout import pack_weights, places
+from paliflow.model.layout import pack_weights, weight_shardings
 from paliflow.model.network import Network
 
 Array = NDArray[Any]
@@ -136,7 +136,7 @@ def load_params(
         if not leaf.layers:
             held = leaf.read(stored)
         for name, packed in pack_weights(path, held, int8=int8):
-            params[name] = jax.device_put(packed, places(name, packed, mesh))
+            params[name] = jax.device_put(packed, weight_shardings(name, packed, mesh))
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree
 
@@ -156,7 +156,7 @@ def abstract_params(
             params[name] = jax.tree.map(
                 lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
                 packed,
-                places(name, packed, mesh),
+                weight_shardings(name, packed, mesh),
             )
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree

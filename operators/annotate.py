@@ -24,6 +24,6 @@ class AnnotateOperator(RunOperator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 
-    def _told(self, summary: dict[str, Any]) -> Iterable[str]:
+    def _log_lines(self, summary: dict[str, Any]) -> Iterable[str]:
         rows, errors, cut = summary["rows"], summary["errors"], cut_said(summary.get("cut", 0))
         yield f"{rows} rows, {errors} of them errors{cut}, in {summary['location']}"

@@ -24,5 +24,5 @@ class ExtractFramesOperator(RunOperator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 
-    def _told(self, summary: dict[str, Any]) -> Iterable[str]:
+    def _log_lines(self, summary: dict[str, Any]) -> Iterable[str]:
         yield "{frames} frames, {errors} errors, in {location}".format(**summary)

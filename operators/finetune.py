@@ -24,7 +24,7 @@ class FineTuneOperator(RunOperator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 
-    def _told(self, summary: dict[str, Any]) -> Iterable[str]:
+    def _log_lines(self, summary: dict[str, Any]) -> Iterable[str]:
         yield "{steps} steps, {errors} of {examples} examples were errors".format(**summary)
         yield f"loss {shown(summary['loss'])}"
         for name, value in summary["figures"].items():

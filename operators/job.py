@@ -145,11 +145,11 @@ class JobOperator(BaseOperator):
         Of an asset that is an outlet, Airflow makes an event in any case.
         """
 
-    def _told(self, summary: dict[str, Any]) -> Iterable[str]:
+    def _log_lines(self, summary: dict[str, Any]) -> Iterable[str]:
         """What the task's log says in the end, where the job has not said it itself."""
         return ()
 
-    def _parsed(self, context: Context) -> Spec:
+    def _render_spec(self, context: Context) -> Spec:
         """The spec, its templates rendered.
 
         Raises:
@@ -160,7 +160,7 @@ class JobOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Runs the job; returns its summary, now or in `execute_complete`."""
         try:
-            spec = self._parsed(context)
+            spec = self._render_spec(context)
         except SpecError as error:
             raise AirflowFailException(printable(str(error))) from None
         if not self.ray_conn_id:
@@ -214,7 +214,7 @@ class JobOperator(BaseOperator):
         summary = summary_or_raise(event)
         if asset_event := self._asset_event(summary):
             self._announce(context, *asset_event)
-        for line in self._told(summary):
+        for line in self._log_lines(summary):
             self.log.info("%s", printable(line))
         return summary
 

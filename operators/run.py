@@ -32,7 +32,7 @@ class RunOperator(JobOperator):
     ANNOUNCED: ClassVar[tuple[str, ...]]
     """What of the summary is in the asset event, besides `run_id`, `output` and `location`."""
 
-    def _parsed(self, context: Context) -> RunSpec:
+    def _render_spec(self, context: Context) -> RunSpec:
         ti = context["ti"]
         run_id = self.spec.get("run_id") or default_run_id(
             ti.dag_id, ti.task_id, ti.run_id, ti.map_index

@@ -23,7 +23,7 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
-from paliflow.jobs.sources.incremental import only_new
+from paliflow.jobs.sources.incremental import filter_unanswered
 from paliflow.jobs.sources.items import items
 
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
@@ -110,7 +110,7 @@ def _plan(
     passed_over: Counter[str] = Counter()
     found = list_items(spec, passed_over)
     if spec.only_new:
-        found = only_new(found, spec, digests(resolved))
+        found = filter_unanswered(found, spec, digests(resolved))
     if spec.video:
         found = pieces(found, spec)
     return write_plan(run, found, spec.model_dump(mode="json"), resolved, passed_over)

@@ -23,7 +23,7 @@ from paliflow.configs.schema import EXAMPLES
 from paliflow.jobs.examples.example import Example
 from paliflow.jobs.examples.sources import image_roots, read_examples
 from paliflow.jobs.runs.error_limits import ErrorLimits
-from paliflow.jobs.runs.outputs import spread
+from paliflow.jobs.runs.outputs import evenly_spaced
 from paliflow.jobs.runs.parts import REASONS
 from paliflow.jobs.runs.plan import plan_uri
 from paliflow.jobs.runs.records import read_spec
@@ -242,7 +242,7 @@ def _write_source(
 def _spread_rows(file: BinaryIO, target: BinaryIO, count: int) -> None:
     """Copies so many of a Parquet file's rows, evenly spaced."""
     table = pq.ParquetFile(file)
-    chosen = iter(spread(range(table.metadata.num_rows), count))
+    chosen = iter(evenly_spaced(range(table.metadata.num_rows), count))
     wanted = next(chosen, None)
     with pq.ParquetWriter(pa.PythonFile(target, mode="w"), EXAMPLES, compression="zstd") as out:
         start = 0

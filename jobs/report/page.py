@@ -27,7 +27,7 @@ from paliflow.jobs.media.reading import Input
 from paliflow.jobs.report.answers import COLORS, IMAGE_PIXELS, answer, data_uri
 from paliflow.jobs.report.videos import clock, films_of
 from paliflow.jobs.runs.compact import Piece, pieces
-from paliflow.jobs.runs.outputs import row_files, spread
+from paliflow.jobs.runs.outputs import evenly_spaced, row_files
 from paliflow.jobs.runs.plan import Item, read_plan, read_shard
 
 _FILES = 64
@@ -102,7 +102,7 @@ def _sha256(text: str) -> str:
 
 def _sample(uris: list[str]) -> tuple[list[Stretch], list[Piece]]:
     """Stretches of rows from all over the files, and when the rows of those files were done."""
-    chosen = spread(uris, _FILES)
+    chosen = evenly_spaced(uris, _FILES)
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(partial(_read, stretches=_FILES // max(1, len(chosen))), chosen))
     stretches = [stretch for found, _ in read for stretch in found]
@@ -116,7 +116,7 @@ def _read(uri: str, stretches: int) -> tuple[list[Stretch], list[Piece]]:
         sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
         shard_of = np.repeat([piece.shard for piece in held], [piece.rows for piece in held])
         found = []
-        for group in spread(range(len(sizes)), stretches):
+        for group in evenly_spaced(range(len(sizes)), stretches):
             columns = [name for name in _COLUMNS if name in parquet.schema_arrow.names]
             for batch in parquet.iter_batches(_ROWS, row_groups=[group], columns=columns):
                 first = sum(sizes[:group])
@@ -143,10 +143,10 @@ def _gallery(
             inputs.append((numbers, any(status[number] == "error" for number in numbers)))
         for failed, into, wanted in ((False, good, _IMAGES), (True, bad, _ERRORS)):
             of_kind = [numbers for numbers, is_bad in inputs if is_bad == failed]
-            for numbers in spread(of_kind, -(-wanted // len(stretches))):
+            for numbers in evenly_spaced(of_kind, -(-wanted // len(stretches))):
                 into.append((stretch.shards[numbers[0]], stretch.rows.take(numbers).to_pylist()))
-    bad = spread(bad, _ERRORS if good else _IMAGES)
-    good = spread(good, _IMAGES - len(bad))
+    bad = evenly_spaced(bad, _ERRORS if good else _IMAGES)
+    good = evenly_spaced(good, _IMAGES - len(bad))
     images = _read_images(summary, good)
     cards = [_card(rows, image, colors) for (_, rows), image in zip(good, images, strict=True)]
     cards += [_card(rows, None, colors) for _, rows in bad]

@@ -17,7 +17,7 @@ from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import task_reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.report.answers import COLORS, answer, data_uri
-from paliflow.jobs.runs.outputs import spread
+from paliflow.jobs.runs.outputs import evenly_spaced
 from paliflow.jobs.runs.plan import Item, read_plan, read_shard
 
 _FILMS = 6
@@ -80,9 +80,9 @@ def films_of(
         films = list(_films(rows, shards))
         for broken, into in ((False, good), (True, bad)):
             of_kind = [film for film in films if film.broken == broken]
-            into += spread(of_kind, -(-_FILMS // len(stretches)))
-    bad = spread(bad, max(_BROKEN, _FILMS - len(good)))
-    films = spread(good, _FILMS - len(bad)) + bad
+            into += evenly_spaced(of_kind, -(-_FILMS // len(stretches)))
+    bad = evenly_spaced(bad, max(_BROKEN, _FILMS - len(good)))
+    films = evenly_spaced(good, _FILMS - len(bad)) + bad
     chosen = [_chosen(film) for film in films]
     read = _read_frames(summary, films, [_moments(inputs) for inputs in chosen])
     return [_shown(*each, colors) for each in zip(films, chosen, read, strict=True)]
@@ -128,17 +128,17 @@ def _chosen(film: _Film) -> list[list[dict[str, Any]]]:
     for number, frame in zip(film.numbers, frames, strict=True):
         if frame is not None:
             inputs.setdefault(frame, []).append(number)
-    some = spread(list(inputs.values()), _STILLS)
+    some = evenly_spaced(list(inputs.values()), _STILLS)
     rows = [film.rows.take(numbers[:_ROWS_A_STILL]).to_pylist() for numbers in some]
     longest = max((len(own[0].get("clip_frames") or [0]) for own in rows), default=1)
-    return spread(rows, max(1, _STILLS // longest))
+    return evenly_spaced(rows, max(1, _STILLS // longest))
 
 
 def _moments(inputs: list[list[dict[str, Any]]]) -> list[list[tuple[int, float]]]:
     """Index and time of each frame to show, by input."""
     found = []
     for rows in inputs:
-        frames = spread(rows[0].get("clip_frames") or rows[:1], _STILLS)
+        frames = evenly_spaced(rows[0].get("clip_frames") or rows[:1], _STILLS)
         found.append([(frame["frame_index"], frame["timestamp_s"]) for frame in frames])
     return found
 

@@ -180,15 +180,15 @@ def row_files(summary: RunSummary) -> list[str]:
 def sample_rows(summary: RunSummary, count: int) -> list[dict[str, Any]]:
     """At most `count` rows, evenly spaced in the beginnings of a finished run's files."""
     rows: list[dict[str, Any]] = []
-    chosen = spread(row_files(summary), count)
+    chosen = evenly_spaced(row_files(summary), count)
     for uri in chosen:
         with storage.open_binary(uri) as file:
             batches = pq.ParquetFile(file).iter_batches(4096, columns=_SHOWN)
-            rows += spread(next(batches).to_pylist(), -(-count // len(chosen)))
-    return spread(rows, count)
+            rows += evenly_spaced(next(batches).to_pylist(), -(-count // len(chosen)))
+    return evenly_spaced(rows, count)
 
 
-def spread(items: Sequence[_T], count: int) -> list[_T]:
+def evenly_spaced(items: Sequence[_T], count: int) -> list[_T]:
     """At most `count` of them, evenly spaced."""
     count = min(count, len(items))
     return [items[number * len(items) // count] for number in range(count)]

@@ -66,7 +66,7 @@ class _Answer(NamedTuple):
     """Both of the content that was asked about."""
 
 
-def only_new(
+def filter_unanswered(
     items: Iterable[Item], spec: AnnotateSpec, checkpoint_sha256: Collection[str]
 ) -> Iterator[Item]:
     """The items, in order, that earlier runs of the output have not answered; with what is left.

@@ -16,7 +16,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.runs.outputs import write_manifest
 from paliflow.jobs.runs.plan import Item
-from paliflow.jobs.sources.incremental import only_new
+from paliflow.jobs.sources.incremental import filter_unanswered
 from paliflow.tests.summaries import made_up
 
 ASKED = ("caption en", "ocr")
@@ -72,7 +72,7 @@ def output(tmp_path: Path) -> str:
 
 
 def left(output: str, items: Sequence[Item], checkpoint: str = "c", **fields: Any) -> list[Item]:
-    return list(only_new(items, spec_of(output, **fields), [checkpoint]))
+    return list(filter_unanswered(items, spec_of(output, **fields), [checkpoint]))
 
 
 def test_a_first_run_does_everything(output: str) -> None:

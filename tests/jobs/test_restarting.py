@@ -14,7 +14,7 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.outputs import find_run, list_runs, read_summary, row_files, state
 from paliflow.jobs.runs.plan import Item, read_plan
 from paliflow.jobs.runs.restarting import settle
-from paliflow.jobs.sources.incremental import only_new
+from paliflow.jobs.sources.incremental import filter_unanswered
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.evaluations import evaluated, right
 from paliflow.tests.jobs.outputs import commit_parts, finish
@@ -122,7 +122,7 @@ def test_those_who_list_find_and_continue_runs_pass_a_superseded_one_by(
 ) -> None:
     finish(spec, ITEMS)
     new = again(spec, generation=5)
-    assert [*only_new(ITEMS, spec, "5" * 64)] == ITEMS
+    assert [*filter_unanswered(ITEMS, spec, "5" * 64)] == ITEMS
     summary = finish(new, ITEMS)
     assert [(run.run_id, state(run)) for run in list_runs(spec.output)] == [
         ("x", "superseded by x+2"),

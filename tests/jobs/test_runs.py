@@ -24,7 +24,7 @@ from paliflow.jobs.runs.outputs import (
     state,
 )
 from paliflow.jobs.runs.plan import Item
-from paliflow.jobs.sources.incremental import only_new
+from paliflow.jobs.sources.incremental import filter_unanswered
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.evaluations import evaluated, right
 from paliflow.tests.jobs.outputs import commit_parts, finish
@@ -78,7 +78,7 @@ def test_a_broken_neighbour_is_listed_and_named_and_hides_no_other_run(
     for use in (
         lambda: find_run(str(output)),
         lambda: find_run(str(output), "a"),
-        lambda: list(only_new(ITEMS, spec, "sha")),
+        lambda: list(filter_unanswered(ITEMS, spec, "sha")),
         lambda: list(read_examples(ExampleSource(path=str(output)), ())),
     ):
         with pytest.raises(SpecError, match=str(broken)):

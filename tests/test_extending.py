@@ -58,13 +58,12 @@ def follow(file: Path, kind: str, block: str) -> None:
 
 
 def importable(copy: Path) -> Path:
-    """A folder for PYTHONPATH in which the copy's folders are the packages of `paliflow`."""
+    """The folder for PYTHONPATH in which the copy's folders are the packages of `paliflow`.
+
+    It is the copy itself, which Python looks into first anyway.
+    """
     settings = tomllib.loads((copy / "pyproject.toml").read_text())["tool"]["setuptools"]
-    packages = copy / ".packages" / "paliflow"
-    packages.mkdir(parents=True)
     for name, folder in settings["package-dir"].items():
-        _, _, own = name.partition(".")
-        linked = [copy / folder] if own else (copy / folder).iterdir()
-        for path in linked:
-            (packages / (own or path.name)).symlink_to(path)
-    return packages.parent
+        if own := name.partition(".")[2]:
+            (copy / "paliflow" / own).symlink_to(copy / folder)
+    return copy

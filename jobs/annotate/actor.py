@@ -93,7 +93,7 @@ class Annotator:
         parts["activations"] = needs.activations
         said = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
         return (
-            f"{self._spec.dtype} on {chips} x {kind}, {self._asker.width} rows a batch, which are "
+            f"{self._spec.dtype} on {chips} x {kind}, {self._asker.width} rows at a time, "
             f"estimated to take {needs.total / 2**30:.2f} GiB of each ({said}); loaded in "
             f"{self._loaded_s:.1f} s"
         )

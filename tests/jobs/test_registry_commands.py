@@ -98,7 +98,10 @@ def test_to_be_kept_is_no_failure(
     ("command", "taught"),
     [
         (["evaluate"], ["held_out: {path: held-out.jsonl}", "goes on with a run"]),
-        (["promote"], ["metric: held_out/exact_match", "The exit code is 0 whether or not the alias moves"]),
+        (
+            ["promote"],
+            ["metric: held_out/exact_match", "The exit code is 0 whether or not the alias moves"],
+        ),
         (["registry"], ["show", "set", "rollback", "registry://NAME@ALIAS"]),
         (["registry", "set"], ["set gs://bucket/m digits@production 3"]),
     ],

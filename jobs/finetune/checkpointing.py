@@ -2,7 +2,6 @@
 
 import logging
 from collections import Counter
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import orbax.checkpoint as ocp
@@ -65,12 +64,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._manager.close()
 
     def save(self, step: int, state: TrainState, tally: Tally, figures: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -33,9 +34,22 @@ _SHARED = {"ray", "services"}
 """Fixtures that take a minute to start; all tests that want one of them run in one process."""
 
 
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[None]:
+    """A GCS server that clients in this process and in Ray's find, with a bucket `images`."""
+    from paliflow.tests.gcs import serve
+
+    with serve() as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
+        from google.cloud import storage
+
+        storage.Client().create_bucket("images")
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps a file's tests in one process, for `--dist loadgroup`."""
     for item in items:
         shared = _SHARED & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("services" if shared else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group("services" if shared else str(item.path)))

@@ -1,4 +1,4 @@
-"""One Ray cluster and one GCS server for all tests of jobs; specs of the bundled checkpoint."""
+"""One Ray cluster for all tests of jobs; specs of the bundled checkpoint."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,21 +9,9 @@ import pytest
 import ray
 
 from paliflow.configs import AnnotateSpec
-from paliflow.tests.gcs import serve
 from paliflow.tests.jobs.labelled import write_scenes
 
 SpecFactory = Callable[..., AnnotateSpec]
-
-
-@pytest.fixture(scope="session")
-def gcs() -> Iterator[None]:
-    """A GCS server that clients in this process and in Ray's find, with a bucket `images`."""
-    with serve() as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", url)
-        from google.cloud import storage
-
-        storage.Client().create_bucket("images")
-        yield
 
 
 @pytest.fixture(scope="session")

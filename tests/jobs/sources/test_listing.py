@@ -27,7 +27,7 @@ from paliflow.model.images import has_image_magic
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
 from paliflow.tests.jobs.outputs import commit_parts
-from paliflow.tests.jobs.test_tars import tar_of
+from paliflow.tests.jobs.sources.test_tars import tar_of
 
 JPEG = encode("RGB", "JPEG")
 HIDDEN = ["._a.jpg", "__MACOSX/a.jpg", "__MACOSX/._a.jpg", ".cache/a.jpg", ".DS_Store", "Thumbs.db"]
@@ -185,7 +185,7 @@ def test_an_input_without_images_says_what_it_has_instead(tmp_path: Path) -> Non
 
 
 def test_the_manual_names_every_suffix() -> None:
-    manual = Path(__file__, "../../../docs/input.md").resolve().read_text()
+    manual = Path(__file__, "../../../../docs/input.md").resolve().read_text()
     assert f"`{' '.join(IMAGE_SUFFIXES)}`" in manual
     for suffix in (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".jsonl.gz", ".tar"):
         assert f"`{suffix}`" in manual

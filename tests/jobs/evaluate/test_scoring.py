@@ -11,7 +11,7 @@ from paliflow.configs.examples import Metric
 from paliflow.jobs.evaluate.scoring import metrics_of, score
 from paliflow.model import MaskDecoder
 
-VAE = Path(__file__).parents[1] / "data" / "reference" / "vae.weights.npz"
+VAE = Path(__file__).parents[2] / "data" / "reference" / "vae.weights.npz"
 HALF = "<loc0000><loc0000><loc0512><loc1023>"
 WHOLE = "<loc0000><loc0000><loc1023><loc1023>"
 

@@ -18,7 +18,7 @@ from paliflow.jobs.media.video.damage import FrameGap
 from paliflow.jobs.media.video.reading import Sample
 from paliflow.jobs.media.video.sampling import exact
 from paliflow.jobs.runs.plan import Item
-from paliflow.tests.jobs.test_video_frames import numbers, spec, taken
+from paliflow.tests.jobs.media.test_video_frames import numbers, spec, taken
 from paliflow.tests.jobs.videos import edited, read, write
 
 FRAMES, GOP = 48, 12
@@ -385,7 +385,7 @@ def test_a_video_without_keyframes_says_so(tmp_path: Path) -> None:
 
 
 def test_hidden_frames_of_vp8_are_not_counted() -> None:
-    path = Path(__file__).parent.parent / "data" / "vp8_hidden_frames.webm"
+    path = Path(__file__).parents[2] / "data" / "vp8_hidden_frames.webm"
     assert len(places(path)) > 40  # as packets
     assert numbers(taken(path, every_frames=1)) == [(n, n) for n in range(40)]
     found = numbers(taken(path, keyframes=True))

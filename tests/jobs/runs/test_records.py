@@ -29,7 +29,7 @@ from paliflow.jobs.runs.records import read_spec
 from paliflow.jobs.runs.restarting import settle
 from paliflow.tests.summaries import made_up
 
-DATA = Path(__file__).parent.parent / "data" / "runs_without_kind"
+DATA = Path(__file__).parents[2] / "data" / "runs_without_kind"
 KINDS: dict[str, tuple[type[RunSpec], type[Summary], Any]] = {
     "annotate": (AnnotateSpec, RunSummary, Plan),
     "extract": (ExtractSpec, ExtractSummary, Plan),

@@ -20,7 +20,7 @@ from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.reading import Sample
 from paliflow.jobs.media.video.wholeness import is_whole_image
 from paliflow.jobs.sources.items import items
-from paliflow.tests.jobs.test_video_frames import numbers, spec, taken
+from paliflow.tests.jobs.media.test_video_frames import numbers, spec, taken
 from paliflow.tests.jobs.videos import draw, write
 
 mpeg2 = partial(write, codec="mpeg2video", base=Fraction(1, 25), frames=12)
@@ -47,7 +47,7 @@ def test_a_folders_films_of_every_container_are_read_whole(tmp_path: Path, name:
 
 
 def test_the_manual_names_every_suffix_of_a_video() -> None:
-    manual = Path(__file__, "../../../docs/input.md").resolve().read_text()
+    manual = Path(__file__, "../../../../docs/input.md").resolve().read_text()
     assert f"`{' '.join(VIDEO_SUFFIXES)}`" in manual
 
 
@@ -152,7 +152,7 @@ def test_a_fragmented_mp4_that_is_cut_before_the_next_pictures_says_so(tmp_path:
 
 
 def test_an_ogg_that_is_cut_or_lacks_pages_says_so(tmp_path: Path) -> None:
-    content = Path(__file__, "../../data/theora.ogv").resolve().read_bytes()
+    content = Path(__file__, "../../../data/theora.ogv").resolve().read_bytes()
     path = tmp_path / "a.ogv"
     path.write_bytes(content)
     # Three of 25 frames are empty packets: they show what was shown before.

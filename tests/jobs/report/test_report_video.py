@@ -24,7 +24,7 @@ from paliflow.jobs.runs.parts import commit_part
 from paliflow.jobs.runs.plan import Item, write_plan
 from paliflow.tests.jobs import outputs, videos
 from paliflow.tests.jobs.conftest import SpecFactory
-from paliflow.tests.jobs.test_report import HOSTILE, Page, read
+from paliflow.tests.jobs.report.test_report import HOSTILE, Page, read
 
 BOX = {"label": "bar", "y_min": 60.0, "x_min": 32.0, "y_max": 180.0, "x_max": 64.0, "score": 0.5}
 Answer = Callable[[int, str], tuple[str, list[dict[str, Any]]]]

@@ -19,7 +19,7 @@ from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.lengths import announced_size
 from paliflow.jobs.media.video.reading import Sample
 from paliflow.jobs.runs.plan import Item
-from paliflow.tests.jobs.test_video_frames import AV1, VP9, X264, X265, numbers, spec, taken
+from paliflow.tests.jobs.media.test_video_frames import AV1, VP9, X264, X265, numbers, spec, taken
 from paliflow.tests.jobs.videos import draw, even, read, uneven, with_moov_first, write
 
 

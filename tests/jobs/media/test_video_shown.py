@@ -17,7 +17,7 @@ from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.frames import sampled_frames
 from paliflow.jobs.media.video.reading import Sample, samples
 from paliflow.jobs.runs.plan import Item
-from paliflow.tests.jobs.test_video_frames import spec, taken
+from paliflow.tests.jobs.media.test_video_frames import spec, taken
 from paliflow.tests.jobs.videos import turned, write
 
 

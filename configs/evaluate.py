@@ -4,17 +4,33 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from paliflow.configs.benchmark import benchmark, evaluation_defaults
 from paliflow.configs.examples import EvaluationSet, SetName
 from paliflow.configs.run import InferenceSpec
 
 
 class EvaluateSpec(InferenceSpec):
-    """One evaluation: a checkpoint answers held-out examples greedily and is scored."""
+    """One evaluation: a checkpoint answers held-out examples greedily and is scored.
+
+    What a benchmark among the sets is asked with (`max_new_tokens`, `exif`) it says itself, where
+    the spec does not.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     """What the run is."""
     sets: Annotated[dict[SetName, EvaluationSet], Field(min_length=1)]
-    """By name; their figures are `<name>/<metric>`."""
+    """By name; their figures are `<name>/<metric>`, or of a benchmark those that it names."""
+    min_coverage: float = Field(default=0.9, ge=0.0, le=1.0)
+    """A benchmark has no figures where a smaller share of its rows could be asked, e.g. because
+    images are missing; the others count as answered with nothing."""
+
+    @model_validator(mode="after")
+    def _as_its_benchmarks_want(self) -> "EvaluateSpec":
+        named = {name: own.benchmark for name, own in self.sets.items() if own.benchmark}
+        wanted = evaluation_defaults({name: benchmark(own) for name, own in named.items()})
+        for field in wanted.keys() - self.model_fields_set:
+            self.__dict__[field] = wanted[field]
+        return self
 
     @model_validator(mode="after")
     def _one_answer(self) -> "EvaluateSpec":

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.base import Spec, redacted
+from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.configs.prompts import Prompt
 
 Metric = Literal[
@@ -31,7 +32,14 @@ class ExampleSource(Spec):
 
     path: str = Field(min_length=1)
     """A .jsonl, .csv, .tsv or .parquet file with columns of images, prefixes and suffixes; COCO's
-    .json of captions or of detections; or Paliflow's own annotations: an output, or one run."""
+    .json of captions or of detections; or Paliflow's own annotations: an output, or one run. Of a
+    `benchmark`, the folder of its official files."""
+    benchmark: str | None = None
+    """A benchmark that `paliflow benchmarks list` names: its files are in the folder `path`, or in
+    one of the benchmark's name there, and it says what is asked and what is right."""
+    split: str | None = None
+    """Of a benchmark, which split, or several, e.g. `train+val`; the one that is evaluated if not
+    given."""
     weight: PositiveFloat = 1.0
     """How often its examples are drawn, beside the other sources of a mixture."""
     image_column: str = "image"
@@ -62,6 +70,30 @@ class ExampleSource(Spec):
         if value and redacted(value) != value:
             raise ValueError("a user, password or signature in it would be written to the output")
         return value
+
+    @field_validator("benchmark")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None:
+            benchmark(value)
+        return value
+
+    @model_validator(mode="after")
+    def _is_all_of_the_benchmark(self) -> "ExampleSource":
+        if not self.benchmark:
+            if self.split is not None:
+                raise ValueError(
+                    f"split={self.split!r}: of which benchmark? give it, one of "
+                    f"{', '.join(benchmark_names())}"
+                )
+            return self
+        known = benchmark(self.benchmark)
+        if unknown := {*(self.split or known.split).split("+")} - {*known.splits}:
+            raise ValueError(
+                f"split={self.split!r}: {self.benchmark} has no {', '.join(sorted(unknown))}; it "
+                f"has {', '.join(known.splits)}"
+            )
+        return self
 
 
 class EvaluationSet(ExampleSource):

@@ -198,6 +198,8 @@ class InferenceSpec(ModelSpec, FleetSpec):
     can write to is refused."""
     mask_decoder: Stored | None = None
     """The mask decoder's weights (`vae-oid.npz`); without it `segment` gives boxes only."""
+    image_size: PositiveInt | None = None
+    """Pixels of the square input, if not the checkpoint's: its position embedding is resized."""
     max_new_tokens: Tokens = 64
     """Tokens generated at most; an answer cut by this has `finished` false."""
     max_prompt_tokens: Tokens = 512

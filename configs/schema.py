@@ -92,6 +92,7 @@ EXAMPLES = pa.schema(
         ("prefix", pa.string()),
         ("suffixes", pa.list_(pa.string())),
         ("size", pa.list_(pa.int32())),
+        ("details", pa.string()),
     ]
 )
 """The labelled examples of a run in order: see `jobs.examples.example.Example`."""

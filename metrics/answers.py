@@ -99,7 +99,7 @@ def anls(target: str, prediction: str, threshold: float = 0.5) -> float:
     target, prediction = target[:MAX_CHARACTERS], prediction[:MAX_CHARACTERS]
     if not target:
         return float(not prediction)
-    distance = _edit_distance(target, prediction) / max(len(target), len(prediction))
+    distance = edit_distance(target, prediction) / max(len(target), len(prediction))
     return 1 - distance if distance < threshold else 0.0
 
 
@@ -143,7 +143,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _edit_distance(a: str, b: str) -> int:
+def edit_distance(a: str, b: str) -> int:
     """The Levenshtein distance, a column of its table at a time, in the bits of integers.
 
     Source: Hyyrö 2003, A bit-vector algorithm for computing Levenshtein and Damerau edit

@@ -1,4 +1,6 @@
-"""How sure a difference is: the paired bootstrap of two figures of the same examples."""
+"""How sure a figure, and a difference of two, is: bootstraps over examples or their clusters."""
+
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,15 +51,78 @@ def paired_bootstrap_lower_bound(
     if len({part.shape for part in parts}) > 1 or parts[0].ndim != 1 or not parts[0].size:
         shapes = ", ".join(str(part.shape) for part in parts)
         raise ValueError(f"numerators and denominators of shapes {shapes}: give four of one length")
-    examples, count = np.stack(parts, axis=1), parts[0].size
-    generator = np.random.default_rng(seed)
-    block = max(1, _DRAWS // count)
     gains = []
+    for sums in _resampled_sums(np.stack(parts, axis=1), resamples, seed):
+        gains.append(ratio(sums[:, 0], sums[:, 1]) - ratio(sums[:, 2], sums[:, 3]))
+    return float(np.quantile(np.concatenate(gains), 1 - confidence))
+
+
+def bootstrap_interval(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Between which bounds a figure, a ratio of sums over examples, lies with some confidence.
+
+    Whole clusters are drawn: questions about one image are not independent of each other, and to
+    draw them one by one would make the interval too narrow. Two-sided, by percentiles.
+
+    Source: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8.
+
+    Args:
+        numerators, denominators: [N], one an example.
+        clusters: of each example what it depends on, e.g. its image; each is one if not given.
+        confidence: 0.5 to 1.
+        resamples: how often it is drawn.
+        seed: the same seed gives the same interval.
+
+    Raises:
+        ValueError: they are not of one length, or empty.
+    """
+    parts = np.stack(
+        [np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)], axis=1
+    )
+    if clusters is not None:
+        parts = cluster_sums(parts, clusters)
+    if not parts.size:
+        raise ValueError("numerators and denominators are empty: give at least one example")
+    figures = [
+        ratio(sums[:, 0], sums[:, 1]) for sums in _resampled_sums(parts, resamples, seed)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(figures), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def cluster_sums(
+    parts: NDArray[np.float64], clusters: Sequence[Hashable]
+) -> NDArray[np.float64]:
+    """The sums of rows [N, K] over clusters, float64 [C, K], by their first appearance.
+
+    Raises ValueError if there are not as many clusters as rows.
+    """
+    if len(clusters) != len(parts):
+        raise ValueError(f"{len(clusters)} clusters of {len(parts)} rows: give one a row")
+    numbers: dict[Hashable, int] = {}
+    of_row = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+    sums = np.zeros((len(numbers), parts.shape[1]))
+    np.add.at(sums, of_row, parts)
+    return sums
+
+
+def _resampled_sums(
+    examples: NDArray[np.float64], resamples: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    """Sums [R, K] over as many rows of `examples` [N, K] as there are, drawn with replacement."""
+    count, generator = len(examples), np.random.default_rng(seed)
+    block = max(1, _DRAWS // count)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
         drawn = generator.integers(0, count, (rows, count))
         drawn += count * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        sums = times.astype(np.float64) @ examples
-        gains.append(ratio(sums[:, 0], sums[:, 1]) - ratio(sums[:, 2], sums[:, 3]))
-    return float(np.quantile(np.concatenate(gains), 1 - confidence))
+        yield times.astype(np.float64) @ examples

@@ -6,7 +6,10 @@ Of each caption the first `MAX_CHARACTERS` count.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paliflow.metrics.ptb import tokenize
 
@@ -41,21 +44,29 @@ def cider_per_item(
         for ngram in {ngram for text in texts for n in _ORDERS for ngram in _ngrams(text, n)}
     )
 
-    def weigh(text: str, n: int) -> dict[tuple[str, ...], float]:
-        return {
-            ngram: count * math.log(len(pairs) / max(1, document_frequency[ngram]))
-            for ngram, count in _ngrams(text, n).items()
-        }
+    log_items = math.log(len(pairs))
+    # Every n-gram that a reference has, by how rare it is; what none has is as rare as can be.
+    rarity = {ngram: log_items - math.log(count) for ngram, count in document_frequency.items()}
 
-    def similarity(hypothesis: str, reference: str) -> float:
-        excess = _ngrams(hypothesis, 2).total() - _ngrams(reference, 2).total()
-        cosines = (_clipped_cosine(weigh(hypothesis, n), weigh(reference, n)) for n in _ORDERS)
-        return sum(cosines) / len(_ORDERS) * math.exp(-(excess**2) / (2 * _SIGMA**2))
+    def vectors(text: str) -> list[tuple[dict[tuple[str, ...], float], float]]:
+        """Of each order the weights of the n-grams, and their norm."""
+        found = []
+        for n in _ORDERS:
+            counts = _ngrams(text, n)
+            weights = {ngram: count * rarity.get(ngram, log_items) for ngram, count in counts.items()}
+            found.append((weights, math.hypot(*weights.values())))
+        return found
 
-    return {
-        key: 10 * sum(similarity(hypothesis, text) for text in texts) / len(texts)
-        for key, (texts, hypothesis) in pairs.items()
-    }
+    def score(texts: list[str], hypothesis: str) -> float:
+        given, length = vectors(hypothesis), _bigrams(hypothesis)
+        total = 0.0
+        for text in texts:
+            wanted = vectors(text)
+            cosines = sum(map(_clipped_cosine, given, wanted)) / len(_ORDERS)
+            total += cosines * math.exp(-((length - _bigrams(text)) ** 2) / (2 * _SIGMA**2))
+        return 10 * total / len(texts)
+
+    return {key: score(texts, hypothesis) for key, (texts, hypothesis) in pairs.items()}
 
 
 def bleu(references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]) -> list[float]:
@@ -66,27 +77,45 @@ def bleu(references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str])
     Source: Papineni et al. 2002, https://aclanthology.org/P02-1040.
     Raises ValueError if there are no items, their ids differ, or one has no references.
     """
-    correct, guessed = Counter[int](), Counter[int]()
-    length = reference_length = 0
+    counts = bleu_counts(references, hypotheses)
+    return [counts.bleu(n) for n in _ORDERS]
+
+
+class BleuCounts(NamedTuple):
+    """What BLEU of a set is computed from."""
+
+    rows: NDArray[np.float64]
+    """[N, 10] of each caption: n-grams that are right, for n of 1 to 4; n-grams; words; words of
+    the reference whose length is closest."""
+
+    def bleu(self, order: int) -> float:
+        """BLEU of n-grams up to an order, of all captions together."""
+        sums = self.rows.sum(axis=0)
+        # The reference implementation's guards against division by zero, kept for its numbers.
+        small, tiny = 1e-9, 1e-15
+        shortfall = (sums[9] + small) / (sums[8] + tiny)
+        precisions = (sums[:order] + tiny) / (sums[4 : 4 + order] + small)
+        return math.exp(min(0.0, 1 - shortfall)) * float(np.prod(precisions)) ** (1 / order)
+
+
+def bleu_counts(
+    references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]
+) -> BleuCounts:
+    """The counts of each caption, in the order of `references`; see `bleu`."""
+    rows = []
     for texts, hypothesis in _tokenized(references, hypotheses).values():
         words = len(hypothesis.split())
-        length += words
-        reference_length += min(
-            (len(text.split()) for text in texts), key=lambda n: (abs(n - words), n)
-        )
+        closest = min((len(text.split()) for text in texts), key=lambda n: (abs(n - words), n))
+        correct, guessed = [], []
         for n in _ORDERS:
             candidates = _ngrams(hypothesis, n)
             most = Counter[tuple[str, ...]]()
             for text in texts:
                 most |= _ngrams(text, n)
-            correct[n] += (candidates & most).total()
-            guessed[n] += candidates.total()
-    # The reference implementation's guards against division by zero, kept to give its numbers.
-    small, tiny = 1e-9, 1e-15
-    shortfall = (reference_length + small) / (length + tiny)
-    brevity = math.exp(min(0.0, 1 - shortfall))
-    precisions = [(correct[n] + tiny) / (guessed[n] + small) for n in _ORDERS]
-    return [brevity * math.prod(precisions[:n]) ** (1 / n) for n in _ORDERS]
+            correct.append((candidates & most).total())
+            guessed.append(candidates.total())
+        rows.append([*correct, *guessed, words, closest])
+    return BleuCounts(np.array(rows, np.float64))
 
 
 def rouge_l(references: Mapping[_Id, Sequence[str]], hypotheses: Mapping[_Id, str]) -> float:
@@ -139,18 +168,22 @@ def _ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
 
+def _bigrams(text: str) -> int:
+    return max(0, len(text.split()) - 1)
+
+
 def _clipped_cosine(
-    hypothesis: dict[tuple[str, ...], float], reference: dict[tuple[str, ...], float]
+    hypothesis: tuple[dict[tuple[str, ...], float], float],
+    reference: tuple[dict[tuple[str, ...], float], float],
 ) -> float:
     """Cosine of two n-gram vectors, no component of the hypothesis above the reference's."""
-    product = sum(
-        min(weight, reference[ngram]) * reference[ngram]
-        for ngram, weight in hypothesis.items()
-        if ngram in reference
-    )
-    if not product:
-        return 0.0
-    return product / (math.hypot(*hypothesis.values()) * math.hypot(*reference.values()))
+    (given, given_norm), (wanted, wanted_norm) = hypothesis, reference
+    product = 0.0
+    for ngram, weight in given.items():
+        other = wanted.get(ngram)
+        if other is not None:
+            product += min(weight, other) * other
+    return product / (given_norm * wanted_norm) if product else 0.0
 
 
 def _tokenized(

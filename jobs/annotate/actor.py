@@ -66,7 +66,7 @@ class Annotator:
                 if not spec.compilation_cache.startswith("gs://"):
                     require_closed(Path(spec.compilation_cache))
             jax.config.update("jax_compilation_cache_dir", spec.compilation_cache)
-        overrides = spec.model_dump(include={"query_pre_attn_scalar"}, exclude_none=True)
+        overrides = spec.model_dump(include={"query_pre_attn_scalar", "image_size"}, exclude_none=True)
         with opened(pinned, tokenizer_of(spec, pinned.checkpoint)) as files:
             model = PaliGemma.from_checkpoint(
                 files.path, dtype=spec.dtype, model_parallel=spec.model_parallel, **overrides

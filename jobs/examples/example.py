@@ -22,10 +22,14 @@ class Example(NamedTuple):
     """Absolute URIs, or from `self_contained_uri`."""
     prefix: str
     suffixes: tuple[str, ...]
-    """One or more right answers; `""` where nothing is to be answered."""
+    """One or more right answers; `""` where nothing is to be answered. None where only a server
+    has them."""
     size: tuple[int, int] | None = None
     """Width and height of the picture that boxes in the suffixes are of; that which the model sees
     if not given."""
+    details: str | None = None
+    """JSON of what a benchmark's scorer needs besides: the groups of the example, its id for a
+    server, what makes it dependent on others."""
 
 
 def self_contained_uri(item: Item) -> str:
@@ -96,7 +100,7 @@ def make_example(
             return "no suffix"
         right = ("",)
     uris = tuple(resolve(path, folder) for path in paths)
-    return Example(name, uris, _utf8(asked), right, size)
+    return Example(name, uris, utf8(asked), right, size)
 
 
 def truth(value: object) -> bool:
@@ -117,9 +121,10 @@ def _texts(value: Any) -> list[str] | None:
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(each, str | None) for each in values):
         return None
-    return [_utf8(each or "") for each in values]
+    return [utf8(each or "") for each in values]
 
 
-def _utf8(text: str) -> str:
+def utf8(text: str) -> str:
+    """The text as it can be stored."""
     # Lone surrogates, which JSON can smuggle in, are not UTF-8.
     return text.encode(errors="backslashreplace").decode()

@@ -198,13 +198,14 @@ class _Examples(Sequence[Example]):
 
 
 def _example(row: Mapping[str, Any]) -> Example:
-    size = row.get("size")  # a plan of an older version has none
+    size = row.get("size")  # which a plan of an older version has not, as it has no details
     return Example(
         row["id"],
         tuple(row["images"]),
         row["prefix"],
         tuple(row["suffixes"]),
         (size[0], size[1]) if size else None,
+        row.get("details"),
     )
 
 

@@ -8,6 +8,7 @@ from paliflow import storage
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.examples.annotations import annotation_examples, names_images_itself
+from paliflow.jobs.examples.benchmarks import benchmark_examples
 from paliflow.jobs.examples.coco import coco_examples
 from paliflow.jobs.examples.example import Example, make_example
 from paliflow.jobs.sources.admission import Admission, roots_of
@@ -29,6 +30,8 @@ def image_roots(source: ExampleSource, allowed_roots: tuple[str, ...]) -> tuple[
         ValueError: a URI of an unknown kind.
     """
     uri = storage.absolute(source.path)
+    if source.benchmark:
+        return roots_of(uri, allowed_roots)
     is_file = suffix(uri) in _READERS
     if not is_file and names_images_itself(source):
         return None
@@ -49,6 +52,7 @@ def read_examples(
       number, from 0.
     - COCO's .json: see `coco_examples`.
     - Paliflow's annotations, an output or one run of it: see `annotation_examples`.
+    - a benchmark's folder: see `benchmark_examples`.
 
     Relative paths of images are relative to `source.images`, or to the file's folder.
 
@@ -95,6 +99,8 @@ _Reader = Callable[[str, ExampleSource, str, Counter[str]], Iterator[Example | s
 
 
 def _reader(uri: str, source: ExampleSource) -> _Reader:
+    if source.benchmark:
+        return _benchmark
     read = _READERS.get(suffix(uri))
     if not storage.is_file(uri):
         if read:
@@ -108,6 +114,12 @@ def _reader(uri: str, source: ExampleSource) -> _Reader:
         if (value := getattr(source, field)) not in (None, ()):
             raise SpecError(f"{field}={value!r}: only Paliflow's own annotations have it")
     return read
+
+
+def _benchmark(
+    uri: str, source: ExampleSource, folder: str, dropped: Counter[str]
+) -> Iterator[Example | str]:
+    return benchmark_examples(source)
 
 
 def _table_examples(

@@ -1,0 +1,124 @@
+"""The files of a benchmark on storage: where they lie, and their records."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, BinaryIO
+
+from paliflow import storage
+from paliflow.jobs.examples.benchmarks.templates import static_folder, values_at
+
+Record = dict[str, Any]
+_OPENED: Mapping[str, Callable[[BinaryIO], Any]] = {
+    ".bz2": bz2.BZ2File,
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+}
+
+
+class Data:
+    """The folder of a user's benchmarks, in which each may have a folder of its own name."""
+
+    def __init__(self, folder: str, benchmark: str) -> None:
+        self.folder = storage.absolute(folder)
+        self._roots = (f"{self.folder}/{benchmark}", self.folder)
+
+    def find(self, paths: str | Iterable[str]) -> str | None:
+        """The URI of the first of these paths at which there is a file."""
+        for path in [paths] if isinstance(paths, str) else paths:
+            for root in self._roots:
+                if storage.is_file(uri := f"{root}/{path}"):
+                    return uri
+        return None
+
+    def images(self, template: str) -> str:
+        """A template of paths as one of URIs: below the root that has its first folders."""
+        folder = static_folder(template)
+        root = next((root for root in self._roots if _has_files(f"{root}/{folder}")), self.folder)
+        return f"{root.replace('{', '{{').replace('}', '}}')}/{template}"
+
+
+def records(uri: str, at: str = "", *, lines: bool = False) -> Iterator[Record]:
+    """The records of a file, by its suffix: JSON, lines of JSON, CSV or TSV, .gz and .bz2 of them.
+
+    Args:
+        uri: the file.
+        at: where in JSON the list of records is. An object of records gives each its key as `key`.
+        lines: whether a file of JSON is one of lines.
+
+    Raises:
+        ValueError: the file is not of the form that its suffix says, or holds no such list.
+        OSError: it cannot be read.
+    """
+    stem, suffix = posixpath.splitext(uri.lower())
+    opened = _OPENED.get(suffix)
+    kind = posixpath.splitext(stem)[1] if opened else suffix
+    kind = ".jsonl" if lines else kind
+    read = _READERS.get(kind)
+    if not read:
+        raise ValueError(f"records are read from {', '.join(_READERS)}, not from {kind or uri!r}")
+    with storage.open_binary(uri) as file:
+        try:
+            yield from read(opened(file) if opened else file, at)
+        except (EOFError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+            raise ValueError(f"{posixpath.basename(uri)} is broken: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{posixpath.basename(uri)} is nested too deep") from None
+
+
+def text_lines(uri: str) -> Iterator[str]:
+    """The lines of a text that are not blank, without the space around them."""
+    with storage.open_binary(uri) as file:
+        yield from filter(None, map(str.strip, io.TextIOWrapper(file, "utf-8-sig")))
+
+
+def _json(file: BinaryIO, at: str) -> Iterator[Record]:
+    content = json.load(io.TextIOWrapper(file, "utf-8-sig"))
+    found = list(values_at(content, at)) if at else content
+    if at and len(found) == 1 and isinstance(found[0], dict):
+        found = found[0]
+    if isinstance(found, dict):
+        for key, record in found.items():
+            if isinstance(record, dict):
+                yield {"key": key, **record}
+            else:
+                yield {"key": key, "value": record}
+    elif isinstance(found, list):
+        for record in found:
+            yield record if isinstance(record, dict) else {"value": record}
+    else:
+        raise ValueError(f"no list of records at {at!r}" if at else "it is no list of records")
+
+
+def _json_lines(file: BinaryIO, at: str) -> Iterator[Record]:
+    for line in io.TextIOWrapper(file, "utf-8-sig", newline="\n"):
+        if line.strip():
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("a line is not a JSON object")
+            yield record
+
+
+def _table(file: BinaryIO, at: str, delimiter: str = ",") -> Iterator[Record]:
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    yield from csv.DictReader(text, delimiter=delimiter)
+
+
+_READERS: Mapping[str, Callable[[BinaryIO, str], Iterator[Record]]] = {
+    ".json": _json,
+    ".jsonl": _json_lines,
+    ".jsonlines": _json_lines,
+    ".csv": _table,
+    ".tsv": partial(_table, delimiter="\t"),
+}
+
+
+def _has_files(folder: str) -> bool:
+    try:
+        return next(iter(storage.list_files(folder)), None) is not None
+    except OSError:
+        return False

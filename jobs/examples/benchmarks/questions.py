@@ -1,0 +1,50 @@
+"""Readers of question answering files that are no lists of records."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from paliflow.jobs.examples.benchmarks.files import Record, records
+from paliflow.jobs.examples.benchmarks.rows import Files, Row
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def ocrvqa(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """OCR-VQA: of each book several questions, with an answer each, one below the other."""
+    for book in records(files["books"]):
+        if str(book.get("split")) != values["number"]:
+            continue
+        asked, answers = book.get("questions"), book.get("answers")
+        if not isinstance(asked, list) or not isinstance(answers, list):
+            yield "a book without lists of questions and answers"
+        elif len(asked) != len(answers):
+            yield "a book with more questions than answers, or fewer"
+        else:
+            for number, (question, answer) in enumerate(zip(asked, answers, strict=True)):
+                fields = {"book": book["key"], "question": question}
+                yield Row(f"{book['key']}-{number}", fields, (str(answer),), {}, {})
+
+
+def scienceqa(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """ScienceQA: the problems of a split that have an image; an empty hint is `N/A`."""
+    problems = {record["key"]: record for record in records(files["problems"])}
+    splits = {record["key"]: record["value"] for record in records(files["splits"])}
+    for key in splits[values["split"]]:
+        problem = problems.get(str(key))
+        if problem is None:
+            yield "no such problem as the split lists"
+        elif problem.get("image"):
+            yield _problem(problem)
+
+
+def _problem(problem: Record) -> Row | str:
+    choices, answer = problem.get("choices"), problem.get("answer")
+    if not isinstance(choices, list) or len(choices) > len(_LETTERS):
+        return "the choices are no list, or more than the alphabet has letters"
+    if not isinstance(answer, int) or not 0 <= answer < len(choices):
+        return "the answer is none of the choices"
+    options = ", ".join(f"({_LETTERS[n]}) {choice}" for n, choice in enumerate(choices))
+    hint: Any = problem.get("hint") or "N/A"
+    fields = {**problem, "hint": hint, "options": options}
+    groups = {name: [str(problem[name])] for name in ("subject", "grade") if problem.get(name)}
+    return Row(problem["key"], fields, (f"The answer is {_LETTERS[answer]}.",), groups, {})

@@ -1,0 +1,117 @@
+"""The reader `records`: rows of a benchmark whose files are lists of records."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from paliflow.configs.benchmark import Join, Rows
+from paliflow.jobs.examples.benchmarks.files import records
+from paliflow.jobs.examples.benchmarks.templates import fill, value_at, values_at
+
+Files = Mapping[str, str]
+"""URIs by what a benchmark's `files` calls them."""
+
+
+class Row(NamedTuple):
+    """One row of a benchmark, before its templates are filled in."""
+
+    id: str
+    """Unique within a part of the benchmark."""
+    fields: Mapping[str, Any]
+    """What templates may name."""
+    answers: tuple[str, ...]
+    """What is right; none where a server has it."""
+    groups: Mapping[str, list[str]]
+    """Of a group the values that the row has; usually one."""
+    details: Mapping[str, Any]
+    """What a metric or a submission needs besides; of JSON's types."""
+
+
+def read_rows(how: Rows, files: Files) -> Iterator[Row | str]:
+    """The rows of a file's records in their order; a record that is none is a reason why.
+
+    Raises:
+        ValueError: a file is not in the form that is announced.
+        OSError: a file cannot be read.
+    """
+    joins = [(join, _lookup(join, files)) for join in how.join]
+    wanted = {
+        path: {values} if isinstance(values, str) else set(values)
+        for path, values in how.where.items()
+    }
+    found = _joined(how, files, joins, wanted)
+    for record in _grouped(found, how) if how.group_by else found:
+        yield record if isinstance(record, str) else _row(record, how)
+
+
+def _joined(
+    how: Rows,
+    files: Files,
+    joins: list[tuple[Join, dict[str, dict[str, Any]]]],
+    wanted: Mapping[str, set[str]],
+) -> Iterator[dict[str, Any] | str]:
+    for record in records(files[how.file], how.at, lines=how.lines):
+        lost = None
+        for join, lookup in joins:
+            key = next(values_at(record, join.on), None)
+            if (other := lookup.get(_text(key))) is None:
+                lost = f"no record of {join.file} has its {join.on}"
+            else:
+                record = {**other, **record}
+        if all(
+            any(_text(value) in values for value in values_at(record, path))
+            for path, values in wanted.items()
+        ):
+            yield lost or record
+
+
+def _lookup(join: Join, files: Files) -> dict[str, dict[str, Any]]:
+    found = records(files[join.file], join.at)
+    return {_text(next(values_at(record, join.key), None)): record for record in found}
+
+
+def _grouped(
+    found: Iterator[dict[str, Any] | str], how: Rows
+) -> Iterator[dict[str, Any] | str]:
+    """One record for each value of a field: the first, with the answers of all."""
+    assert how.group_by
+    assert how.answers
+    first: dict[str, dict[str, Any]] = {}
+    answers: dict[str, list[Any]] = {}
+    for record in found:
+        if isinstance(record, str):
+            yield record
+            continue
+        key = next(values_at(record, how.group_by), None)
+        if key is None:
+            yield f"no field {how.group_by!r}"
+            continue
+        first.setdefault(_text(key), record)
+        answers.setdefault(_text(key), []).extend(values_at(record, how.answers))
+    for key, record in first.items():
+        yield {**record, how.answers: answers[key]}
+
+
+def _row(record: Mapping[str, Any], how: Rows) -> Row | str:
+    try:
+        answers = [] if how.answers is None else list(values_at(record, how.answers))
+        if how.index and answers:
+            answers = [answers[int(value_at(record, how.index))]]
+        groups = {
+            name: list(map(_text, values_at(record, path))) for name, path in how.groups.items()
+        }
+        details = {name: list(values_at(record, name)) for name in how.keep}
+        if how.key:
+            details["key"] = value_at(record, how.key)
+        if how.cluster:
+            details["cluster"] = _text(value_at(record, how.cluster))
+        row_id = fill(how.id, record)
+    except (ValueError, TypeError, IndexError) as error:
+        return f"{error}" if isinstance(error, ValueError) else f"a field is wrong: {error}"
+    return Row(row_id, record, tuple(map(_text, answers)), groups, details)
+
+
+def _text(value: object) -> str:
+    """What a value of JSON is called in an answer or a group: 2.0 is 2, true is True."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else str(value)

@@ -19,11 +19,10 @@ from rich.text import Text
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
 from paliflow.configs.base import SpecError, printable
-from paliflow.configs.examples import Metric
 from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
-from paliflow.jobs.evaluate.scoring import Score, metrics_of, score
+from paliflow.jobs.evaluate.scoring import metrics_of, score
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
@@ -32,6 +31,7 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.outputs import row_files
 from paliflow.jobs.runs.plan import Item, read_plan
+from paliflow.metrics import Score
 from paliflow.model import MaskDecoder
 
 PREDICTIONS = "predictions.parquet"
@@ -60,7 +60,7 @@ class _Asked(NamedTuple):
     """An evaluation whose answers are there."""
 
     plan: ExamplePlan
-    metrics: dict[str, tuple[Metric, ...]]
+    metrics: dict[str, tuple[str, ...]]
     """How each set is scored."""
     digest: str
     """Of all that was asked and is right."""
@@ -119,7 +119,7 @@ def _figures(spec: EvaluateSpec, asked: _Asked) -> Mapping[str, Any]:
     }
 
 
-def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[Metric, ...]]:
+def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, ...]]:
     """How each set is scored.
 
     Raises:
@@ -183,7 +183,7 @@ def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
 def _write_scores(
     spec: EvaluateSpec,
     plan: ExamplePlan,
-    metrics: Mapping[str, tuple[Metric, ...]],
+    metrics: Mapping[str, tuple[str, ...]],
     answers: RunSummary,
 ) -> tuple[dict[str, float], Counter[str]]:
     """Joins answers to what is right and writes them with their scores.
@@ -282,7 +282,7 @@ def _of(answer: _Row, question: str, location: str) -> _Row:
     return {"image_sha256": answer["source_sha256"], **columns}
 
 
-def _add(rows: list[_Row], metric: Metric, of_each: Score) -> None:
+def _add(rows: list[_Row], metric: str, of_each: Score) -> None:
     parts = zip(of_each.numerators.tolist(), of_each.denominators.tolist(), strict=True)
     for row, (numerator, denominator) in zip(rows, parts, strict=True):
         row[metric] = {"numerator": numerator, "denominator": denominator}

@@ -13,8 +13,8 @@ from paliflow import storage
 from paliflow.configs import EvaluateSummary
 from paliflow.configs.base import SpecError
 from paliflow.jobs.evaluate.job import PREDICTIONS
-from paliflow.jobs.evaluate.scoring import Score
 from paliflow.jobs.runs.outputs import read_summary
+from paliflow.metrics import Score
 
 
 class Evaluation(NamedTuple):

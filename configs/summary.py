@@ -139,6 +139,47 @@ class FineTuneSummary(ModelSummary):
     """Of the job that finished the run, start-up left out."""
 
 
+class GroupFigure(Spec):
+    """A metric of some of a set's rows."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    figure: float
+    rows: int
+
+
+class SetSummary(Spec):
+    """How one set of an evaluation was scored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    benchmark: str | None = None
+    split: str | None = None
+    """Of the benchmark, which."""
+    rows: int
+    """Asked, those that failed included."""
+    of: int
+    """Rows of the source, those included that are no examples or were left out by
+    `max_examples`."""
+    answered: int
+    """Rows whose images could be read."""
+    scored: int
+    """Rows that a published figure counts, of a benchmark; all of other sets."""
+    note: str | None = None
+    """Why a benchmark has no figures."""
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Of each figure the bounds of its 95 % confidence interval, by a bootstrap over images."""
+    groups: dict[str, dict[str, dict[str, GroupFigure]]] = Field(default_factory=dict)
+    """Of a benchmark, tables by metric, group and the group's value."""
+
+    @property
+    def coverage(self) -> float:
+        """The share of rows that could be asked, of those that were to be."""
+        lost = self.rows - self.answered
+        broken = 0 if self.rows == 0 else lost / self.rows
+        return 1.0 - broken
+
+
 class EvaluateSummary(ModelSummary):
     """A finished evaluation."""
 
@@ -152,6 +193,10 @@ class EvaluateSummary(ModelSummary):
     examples_sha256: str
     """Of all that was asked and is right: two evaluations compare only if theirs agree."""
     figures: Figures
+    sets: dict[str, SetSummary] = Field(default_factory=dict)
+    """By name; older versions left none."""
+    image_size: int | None = None
+    """Pixels of the model's square input."""
 
 
 class Comparison(Spec):

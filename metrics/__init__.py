@@ -10,7 +10,13 @@ from paliflow.metrics.answers import (
     vqa_accuracy,
     vqa_normalize,
 )
-from paliflow.metrics.bootstrap import paired_bootstrap_lower_bound, ratio
+from paliflow.metrics.benchmarks import (
+    anls_rrc,
+    character_error_rate,
+    pope_answer,
+    science_qa_answer,
+)
+from paliflow.metrics.bootstrap import bootstrap_interval, paired_bootstrap_lower_bound, ratio
 from paliflow.metrics.boxes import (
     DetectionScores,
     box_iou,
@@ -33,8 +39,11 @@ __all__ = [
     "Object",
     "Score",
     "anls",
+    "anls_rrc",
     "bleu",
+    "bootstrap_interval",
     "box_iou",
+    "character_error_rate",
     "cider",
     "cider_per_item",
     "count_from_word",
@@ -47,10 +56,12 @@ __all__ = [
     "mean_iou",
     "metrics_of_task",
     "paired_bootstrap_lower_bound",
+    "pope_answer",
     "ratio",
     "relaxed_match",
     "rouge_l",
     "rouge_l_per_item",
+    "science_qa_answer",
     "simple_vqa_accuracy",
     "tokenize",
     "vqa_accuracy",

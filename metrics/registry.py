@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ from paliflow.metrics.answers import (
     simple_vqa_accuracy,
     vqa_accuracy,
     vqa_normalize,
+)
+from paliflow.metrics.benchmarks import (
+    anls_rrc,
+    bleu_shares,
+    pope_answer,
+    science_qa_answer,
 )
 from paliflow.metrics.bootstrap import ratio
 from paliflow.metrics.captions import cider_per_item, rouge_l_per_item
@@ -38,6 +44,8 @@ class Answers:
     """Finds the objects in a text, without masks."""
     objects: Callable[[str, str], Sequence[Object]]
     """Finds the objects in an answer to a prompt, with masks where the prompt asks for them."""
+    details: Sequence[Mapping[str, Any]] = ()
+    """What a benchmark says of its rows besides; one of each, or none."""
 
 
 class Score(NamedTuple):
@@ -61,6 +69,8 @@ class Metric:
     tasks: frozenset[str]
     """The tasks whose sets it scores where the spec chooses no metrics."""
     score: Callable[[Answers], Score]
+    of_set: bool = False
+    """Whether an example's part is no score of its own, as in BLEU."""
 
 
 def _mean(values: Sequence[float]) -> Score:
@@ -124,6 +134,34 @@ def _simple_vqa_accuracy(text: str, right: Sequence[str]) -> float:
     return simple_vqa_accuracy(text.strip(), [each.strip() for each in right])
 
 
+def _any_of(
+    compare: Callable[[str, str], float], *, lower: bool = False
+) -> Callable[[Answers], Score]:
+    """As `best_of`, of the texts as they are: surrounding space counts, as in big_vision."""
+
+    def plain(text: str) -> str:
+        return text.lower() if lower else text
+
+    return of_people(lambda text, right: max(float(compare(plain(r), plain(text))) for r in right))
+
+
+def _pope(target: str, prediction: str) -> bool:
+    return target == prediction.lower()
+
+
+def _pope_official(target: str, prediction: str) -> bool:
+    return target == pope_answer(prediction)
+
+
+def _science_qa(target: str, prediction: str) -> bool:
+    given = science_qa_answer(prediction)
+    return given is not None and given == science_qa_answer(target)
+
+
+def _bleu_4(answers: Answers) -> Score:
+    return _mean(bleu_shares(answers.references, answers.texts).tolist())
+
+
 def _detection_f1(answers: Answers) -> Score:
     pairs = zip(answers.references, answers.texts, strict=True)
     return _sums(
@@ -160,7 +198,16 @@ METRICS: Mapping[str, Metric] = {
         _metric("anls", best_of(anls), "ocr"),
         _metric("relaxed_match", best_of(relaxed_match)),
         _metric("count_match", best_of(count_match)),
+        _metric("bv_exact", _any_of(exact_match)),
+        _metric("bv_exact_lower", _any_of(exact_match, lower=True)),
+        _metric("bv_anls", _any_of(anls, lower=True)),
+        _metric("anls_rrc", of_people(lambda text, right: anls_rrc(right, text))),
+        _metric("bv_count", _any_of(count_match)),
+        _metric("pope", _any_of(_pope)),
+        _metric("pope_official", _any_of(_pope_official)),
+        _metric("science_qa", _any_of(_science_qa)),
         _metric("cider", of_captions(cider_per_item), "caption"),
+        Metric("bleu_4", frozenset(), _bleu_4, of_set=True),
         _metric("rouge_l", of_captions(rouge_l_per_item)),
         _metric("detection_f1", _detection_f1, "detect"),
         _metric("mean_iou", _mean_iou, "segment"),
@@ -173,6 +220,12 @@ METRICS: Mapping[str, Metric] = {
 - `vqa_accuracy`: the official rule, four answers or more being several people's. Of fewer, which
   that rule never scores 1: whether one is the same in the official normal form.
 - `simple_vqa_accuracy`: a third for each person who said this, in this case; at most 1.
+- `bv_exact`, `bv_exact_lower`, `bv_anls`, `bv_count`: as big_vision's evaluators compare, any right
+  answer, surrounding space included.
+- `anls_rrc`: as DocVQA's server computes ANLS.
+- `pope`, `science_qa`: big_vision's parsing of yes and no, and of `The answer is B.`;
+  `pope_official`: POPE's own parsing.
+- `bleu_4`: BLEU-4 of the whole set; one caption's share of it means nothing by itself.
 - `cider`, `rouge_l`: per caption; CIDEr weighs words by how common they are in the set's right
   answers, errors included, so that two models are weighed alike.
 - `detection_f1`: twice the objects matched, over those wanted and those given; label and IoU of at

@@ -1,7 +1,8 @@
 """Answers to scores: which metrics a set is scored by, and what each example adds to a figure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,9 @@ def score(
     answers: Sequence[Sequence[str]],
     texts: Sequence[str | None],
     mask_decoder: MaskDecoder | None = None,
+    details: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Score]:
-    """Scores a set; the four sequences are of one length, and not empty.
+    """Scores a set; the sequences are of one length, and not empty.
 
     Args:
         chosen: names of `METRICS`.
@@ -58,22 +60,34 @@ def score(
         answers: what is right, at least one of each.
         texts: what was answered; None where nothing could be asked, which scores nothing.
         mask_decoder: for `mean_iou`.
+        details: of a benchmark's rows; none of others.
     """
 
     def objects(prompt: str, text: str) -> list[Object]:
         return _objects(text, mask_decoder if task_of(prompt) == "segment" else None)
 
-    given = Answers(prefixes, answers, [text or "" for text in texts], _objects, objects)
+    given = Answers(prefixes, answers, [text or "" for text in texts], _objects, objects, details)
     failed = np.array([text is None for text in texts])
-    return {name: _without(failed, METRICS[name].score(given)) for name in chosen}
+    scores = {name: METRICS[name].score(given) for name in chosen}
+    return {
+        name: own if METRICS[name].of_set else _without(failed, own, counted=bool(details))
+        for name, own in scores.items()
+    }
 
 
-def _without(failed: NDArray[np.bool_], score: Score) -> Score:
+def _without(failed: NDArray[np.bool_], score: Score, *, counted: bool) -> Score:
     """The score in which what failed found nothing.
 
     Nothing sought and nothing found adds nothing, but what failed has found nothing out.
+
+    Args:
+        failed: of each row, whether nothing could be asked.
+        score: in which it is an empty answer.
+        counted: whether the metric says what such a row counts, as a benchmark's does.
     """
     numerators, denominators = score
+    if counted:
+        return Score(np.where(failed, 0.0, numerators), denominators)
     least = np.where(failed, np.maximum(denominators, 1.0), denominators)
     return Score(np.where(failed, 0.0, numerators), least)
 

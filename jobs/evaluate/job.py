@@ -20,6 +20,7 @@ from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.run import InferenceSpec
+from paliflow.configs.schema import PREDICTIONS, SCORE
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.scoring import metrics_of, score
@@ -34,24 +35,11 @@ from paliflow.jobs.runs.plan import Item, read_plan
 from paliflow.metrics import Score
 from paliflow.model import MaskDecoder
 
-PREDICTIONS = "predictions.parquet"
-FIGURES = "figures.json"
+PREDICTIONS_FILE = "predictions.parquet"
+FIGURES_FILE = "figures.json"
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
 _ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height"]
-_SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
-_PREDICTION = [
-    ("set", pa.string()),
-    ("id", pa.string()),
-    ("image", pa.string()),
-    ("image_sha256", pa.string()),
-    ("prefix", pa.string()),
-    ("references", pa.list_(pa.string())),
-    ("text", pa.string()),
-    ("status", pa.string()),
-    ("error", pa.string()),
-]
-
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
 _Row = dict[str, Any]
 
@@ -193,7 +181,7 @@ def _write_scores(
     """
     decoder = MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
     columns = dict.fromkeys(metric for own in metrics.values() for metric in own)
-    schema = pa.schema(_PREDICTION + [(metric, _SCORE) for metric in columns])
+    schema = pa.schema([*PREDICTIONS, *(pa.field(metric, SCORE) for metric in columns)])
     figures, misfits = {}, Counter[str]()
     answered = _answers(answers)
     with tempfile.TemporaryFile() as file:
@@ -224,9 +212,9 @@ def _write_scores(
                     figures[f"{name}/{metric}"] = of_each.figure
                     _add(rows, metric, of_each)
                 out.write_table(pa.Table.from_pylist(rows, schema), row_group_size=_BLOCK)
-        storage.overwrite(f"{spec.location}/{PREDICTIONS}", file)
+        storage.overwrite(f"{spec.location}/{PREDICTIONS_FILE}", file)
     content = io.BytesIO(json.dumps(figures, indent=2).encode())
-    storage.overwrite(f"{spec.location}/{FIGURES}", content)
+    storage.overwrite(f"{spec.location}/{FIGURES_FILE}", content)
     return figures, misfits
 
 

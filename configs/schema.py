@@ -81,6 +81,7 @@ PREDICTIONS = pa.schema(
         ("text", pa.string()),
         ("status", pa.string()),
         ("error", pa.string()),
+        ("details", pa.string()),
     ]
 )
 """One row per held-out example; a column of `SCORE` follows for each metric of the evaluation. See

@@ -161,6 +161,8 @@ class SetSummary(Spec):
     of: int
     """Rows of the source, those included that are no examples or were left out by
     `max_examples`."""
+    broken: int
+    """Of them, rows of the source that are no examples."""
     answered: int
     """Rows whose images could be read."""
     scored: int
@@ -175,9 +177,7 @@ class SetSummary(Spec):
     @property
     def coverage(self) -> float:
         """The share of rows that could be asked, of those that were to be."""
-        lost = self.rows - self.answered
-        broken = 0 if self.rows == 0 else lost / self.rows
-        return 1.0 - broken
+        return self.answered / self.rows * (1 - self.broken / self.of)
 
 
 class EvaluateSummary(ModelSummary):

@@ -90,17 +90,13 @@ def bootstrap_interval(
         parts = cluster_sums(parts, clusters)
     if not parts.size:
         raise ValueError("numerators and denominators are empty: give at least one example")
-    figures = [
-        ratio(sums[:, 0], sums[:, 1]) for sums in _resampled_sums(parts, resamples, seed)
-    ]
+    figures = [ratio(sums[:, 0], sums[:, 1]) for sums in _resampled_sums(parts, resamples, seed)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(figures), [tail, 1 - tail])
     return float(low), float(high)
 
 
-def cluster_sums(
-    parts: NDArray[np.float64], clusters: Sequence[Hashable]
-) -> NDArray[np.float64]:
+def cluster_sums(parts: NDArray[np.float64], clusters: Sequence[Hashable]) -> NDArray[np.float64]:
     """The sums of rows [N, K] over clusters, float64 [C, K], by their first appearance.
 
     Raises ValueError if there are not as many clusters as rows.

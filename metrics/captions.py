@@ -53,7 +53,9 @@ def cider_per_item(
         found = []
         for n in _ORDERS:
             counts = _ngrams(text, n)
-            weights = {ngram: count * rarity.get(ngram, log_items) for ngram, count in counts.items()}
+            weights = {
+                ngram: count * rarity.get(ngram, log_items) for ngram, count in counts.items()
+            }
             found.append((weights, math.hypot(*weights.values())))
         return found
 

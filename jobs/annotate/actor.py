@@ -77,6 +77,7 @@ class Annotator:
         self._about = {
             "spec": spec.model_dump_json(),
             "checkpoint_sha256": files.sha256,
+            "image_size": str(model.config.image_size),
             "version": version("paliflow"),
         }
         self._progress.loaded(started)

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import AnnotateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import catalogue
 from paliflow.configs.load import load_spec, name_and_value
-from paliflow.jobs.cli.options import annotate_spec, takes_fields
+from paliflow.jobs.cli.options import annotate_spec, evaluate_specs, takes_fields
 from paliflow.jobs.cli.printing import print_rows
 
 SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
@@ -130,10 +130,37 @@ def extract(
 
 
 def evaluate(
-    spec: SpecFile,
+    spec: Annotated[
+        str | None,
+        typer.Argument(
+            help="The spec, in YAML; with --benchmark it may be left out.", metavar="SPEC.yaml"
+        ),
+    ] = None,
     set_: Overrides = None,
     run_id: RunId = None,
     ray_address: Address = None,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A benchmark of `paliflow benchmarks list`. Repeat for several, each of which "
+            "becomes a run of its own, <run_id>-<name>.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The folder of the benchmarks' official files.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of the benchmark; the published one if not given.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="So many rows of each, evenly spread; all if not given.")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Pixels of the square input, if not the checkpoint's.")
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="The field `checkpoint`.")] = None,
+    output: Annotated[str | None, typer.Option(help="The field `output`.")] = None,
 ) -> None:
     """Asks a checkpoint held-out examples, and scores its answers.
 
@@ -150,11 +177,16 @@ def evaluate(
       old_domain: {path: old.jsonl, max_examples: 500}
     checkpoint: registry://digits@production
     registry: gs://bucket/models
+
+    Or on public benchmarks: paliflow evaluate --benchmark vqav2 --data /data --output evaluations
     """
-    parsed = load_spec(EvaluateSpec, spec, _overrides(set_, run_id))
+    own = {"checkpoint": checkpoint, "output": output, "image_size": resolution}
+    fields = {name: value for name, value in own.items() if value is not None}
+    specs = evaluate_specs(spec, fields, _overrides(set_, run_id), benchmark, data, split, limit)
     from paliflow.jobs.evaluate import job
 
-    job.evaluate(parsed, Console(), ray_address)
+    for each in specs:
+        job.evaluate(each, Console(), ray_address)
 
 
 def promote(spec: SpecFile, set_: Overrides = None) -> None:

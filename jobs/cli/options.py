@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from paliflow.configs import AnnotateSpec, Sampling, VideoSpec
+from paliflow.configs import AnnotateSpec, EvaluateSpec, Sampling, VideoSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.load import make_spec, read_fields, set_field, set_value
+from paliflow.configs.run import run_id_now
 
 _SPEC_SUFFIXES = (".yaml", ".yml")
 
@@ -19,7 +20,7 @@ _PANELS = {
     "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
     "allowed_roots only_new max_pixels exif read_timeout video_timeout decoder_memory",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
-    "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
+    "image_size max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id generation thumbnail compact report row_group_size compression_level",
     "How": "actors cpus_per_actor accelerators_per_actor batch_size model_parallel "
     "compilation_cache shard_size stall_timeout "
@@ -107,6 +108,61 @@ def annotate_spec(
             else:
                 data[name] = value
         return make_spec(AnnotateSpec, data, overrides or ())
+    except SpecError as error:
+        raise SpecError(f"{file}: {error}" if file else str(error)) from None
+
+
+def evaluate_specs(
+    file: str | None,
+    fields: Mapping[str, Any],
+    overrides: Iterable[str],
+    benchmarks: Iterable[str] | None,
+    data: str | None,
+    split: str | None,
+    limit: int | None,
+) -> list[EvaluateSpec]:
+    """The specs that a command line of `evaluate` says: one, or one of each benchmark.
+
+    Args:
+        file: a spec in YAML.
+        fields: what options gave of it; they win over the file's.
+        overrides: what `--set` gave; it wins over both.
+        benchmarks: names, each of which takes the place of the file's sets.
+        data: the folder of their files.
+        split: of each.
+        limit: as many rows of each.
+
+    Raises:
+        SpecError: it is no spec; the message names the file, if there is one.
+    """
+    if not benchmarks:
+        given = {"--data": data, "--split": split, "--limit": limit}
+        if unused := [option for option, value in given.items() if value is not None]:
+            raise SpecError(f"{', '.join(unused)}: of which --benchmark?")
+        if file is None:
+            raise SpecError("give SPEC.yaml, or --benchmark and --data")
+    elif data is None:
+        raise SpecError("--benchmark needs --data, the folder of its files")
+    try:
+        base = {**(read_fields(file) if file else {}), **fields}
+        if not benchmarks:
+            return [make_spec(EvaluateSpec, base, overrides)]
+        for override in overrides:
+            set_field(base, override, "--set")
+        run_id = base.get("run_id") or run_id_now()
+        more = {"split": split, "max_examples": limit}
+        own = {name: value for name, value in more.items() if value is not None}
+        return [
+            make_spec(
+                EvaluateSpec,
+                {
+                    **base,
+                    "run_id": f"{run_id}-{name}",
+                    "sets": {name: {"benchmark": name, "path": data, **own}},
+                },
+            )
+            for name in dict.fromkeys(benchmarks)
+        ]
     except SpecError as error:
         raise SpecError(f"{file}: {error}" if file else str(error)) from None
 

@@ -1,11 +1,10 @@
 """One evaluation from spec to manifest: plan, ask, score, sum up."""
 
 import hashlib
-import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,10 +19,10 @@ from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.run import InferenceSpec
-from paliflow.configs.schema import PREDICTIONS, SCORE
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
-from paliflow.jobs.evaluate.scoring import metrics_of, score
+from paliflow.jobs.evaluate.predictions import write_predictions
+from paliflow.jobs.evaluate.scoring import metrics_of
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
@@ -32,11 +31,7 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.outputs import row_files
 from paliflow.jobs.runs.plan import Item, read_plan
-from paliflow.metrics import Score
-from paliflow.model import MaskDecoder
 
-PREDICTIONS_FILE = "predictions.parquet"
-FIGURES_FILE = "figures.json"
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
 _ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height"]
@@ -93,8 +88,9 @@ def evaluate(
 
 
 def _figures(spec: EvaluateSpec, asked: _Asked) -> Mapping[str, Any]:
-    answers = asked.answers
-    figures, misfits = _write_scores(spec, asked.plan, asked.metrics, answers)
+    answers, misfits = asked.answers, Counter[str]()
+    rows_of = _rows_of(spec, asked.plan, answers, misfits)
+    figures, sets = write_predictions(spec, asked.metrics, asked.plan.sources, rows_of)
     return {
         "checkpoint": answers.checkpoint,
         "checkpoint_sha256": answers.checkpoint_sha256,
@@ -104,7 +100,16 @@ def _figures(spec: EvaluateSpec, asked: _Asked) -> Mapping[str, Any]:
         "cut": answers.cut,
         "examples_sha256": asked.digest,
         "figures": figures,
+        "sets": sets,
+        "image_size": _image_size(answers),
     }
+
+
+def _image_size(answers: RunSummary) -> int | None:
+    """What its actors say that the model sees."""
+    with storage.open_binary(next(iter(row_files(answers)))) as file:
+        said = (pq.read_schema(file).metadata or {}).get(b"paliflow.image_size")
+    return int(said) if said else None
 
 
 def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, ...]]:
@@ -115,6 +120,8 @@ def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, ...]
     """
     metrics = {}
     for name, chosen in spec.sets.items():
+        if chosen.benchmark:
+            continue
         prefixes = set()
         for example in open_examples(spec.location, plan, name):
             prefixes.add(example.prefix)
@@ -136,8 +143,9 @@ def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
                 examples = iter(open_examples(run, plan, source.name))
                 while some := list(islice(examples, _BLOCK)):
                     for example in some:
-                        # Without a size as versions before had it, so that evaluations compare.
-                        about = [source.name, *(example if example.size else example[:-1])]
+                        # What versions before did not have is left out, so that they compare.
+                        more = filter(None, (example.size, example.details))
+                        about = [source.name, *example[:4], *more]
                         digest.update(json.dumps(about).encode() + b"\n")
                     rows = [(f"{source.name}/{e.id}", e.images[0], e.prefix) for e in some]
                     columns = [list(column) for column in zip(*rows, strict=True)]
@@ -168,54 +176,34 @@ def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
     return asking.model_copy(update={"input": planned.spec["input"]}) if planned else asking
 
 
-def _write_scores(
-    spec: EvaluateSpec,
-    plan: ExamplePlan,
-    metrics: Mapping[str, tuple[str, ...]],
-    answers: RunSummary,
-) -> tuple[dict[str, float], Counter[str]]:
-    """Joins answers to what is right and writes them with their scores.
+def _rows_of(
+    spec: EvaluateSpec, plan: ExamplePlan, answers: RunSummary, misfits: Counter[str]
+) -> Callable[[str], list[_Row]]:
+    """Joins answers to what is right, set by set in the plan's order.
 
-    Returns:
-        The figures; why, and how often, what is right does not fit the image that was asked about.
+    Args:
+        misfits: counts what is right and does not fit the image that was asked about, and why.
     """
-    decoder = MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
-    columns = dict.fromkeys(metric for own in metrics.values() for metric in own)
-    schema = pa.schema([*PREDICTIONS, *(pa.field(metric, SCORE) for metric in columns)])
-    figures, misfits = {}, Counter[str]()
     answered = _answers(answers)
-    with tempfile.TemporaryFile() as file:
-        with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as out:
-            for name, own in metrics.items():
-                examples = open_examples(spec.location, plan, name)
-                roots = plan.source(name).roots
-                asked = zip(examples, islice(answered, len(examples)), strict=True)
-                rows = [
-                    {
-                        "set": name,
-                        "id": example.id,
-                        "image": example.images[0],
-                        "prefix": example.prefix,
-                        **_of(answer, f"{name}/{example.id}", answers.location),
-                        **references_of(example, answer, spec, misfits, roots),
-                    }
-                    for example, answer in asked
-                ]
-                scores = score(
-                    own,
-                    [row["prefix"] for row in rows],
-                    [row["references"] for row in rows],
-                    [row["text"] for row in rows],
-                    decoder,
-                )
-                for metric, of_each in scores.items():
-                    figures[f"{name}/{metric}"] = of_each.figure
-                    _add(rows, metric, of_each)
-                out.write_table(pa.Table.from_pylist(rows, schema), row_group_size=_BLOCK)
-        storage.overwrite(f"{spec.location}/{PREDICTIONS_FILE}", file)
-    content = io.BytesIO(json.dumps(figures, indent=2).encode())
-    storage.overwrite(f"{spec.location}/{FIGURES_FILE}", content)
-    return figures, misfits
+
+    def rows_of(name: str) -> list[_Row]:
+        examples = open_examples(spec.location, plan, name)
+        roots = plan.source(name).roots
+        asked = zip(examples, islice(answered, len(examples)), strict=True)
+        return [
+            {
+                "set": name,
+                "id": example.id,
+                "image": example.images[0],
+                "prefix": example.prefix,
+                "details": json.loads(example.details or "{}"),
+                **_of(answer, f"{name}/{example.id}", answers.location),
+                **references_of(example, answer, spec, misfits, roots),
+            }
+            for example, answer in asked
+        ]
+
+    return rows_of
 
 
 def references_of(
@@ -268,12 +256,6 @@ def _of(answer: _Row, question: str, location: str) -> _Row:
         raise RuntimeError(f"{location} answers {answer['id']!r} where {question!r} was asked")
     columns = {name: answer[name] for name in ("text", "status", "error")}
     return {"image_sha256": answer["source_sha256"], **columns}
-
-
-def _add(rows: list[_Row], metric: str, of_each: Score) -> None:
-    parts = zip(of_each.numerators.tolist(), of_each.denominators.tolist(), strict=True)
-    for row, (numerator, denominator) in zip(rows, parts, strict=True):
-        row[metric] = {"numerator": numerator, "denominator": denominator}
 
 
 def _show(summary: EvaluateSummary, console: Console) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from paliflow import storage
 from paliflow.configs import EvaluateSummary
 from paliflow.configs.base import SpecError
-from paliflow.jobs.evaluate.job import PREDICTIONS_FILE
+from paliflow.jobs.evaluate.predictions import PREDICTIONS_FILE
 from paliflow.jobs.runs.outputs import read_summary
 from paliflow.metrics import Score
 

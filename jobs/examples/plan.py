@@ -44,6 +44,8 @@ class PlannedSource(Spec):
     """Why not, and how many: the most common."""
     roots: tuple[str, ...] | None = None
     """See `image_roots`."""
+    found: int | None = None
+    """The examples of which `max_examples` were taken."""
     dropped: dict[str, int] = Field(default_factory=dict)
     """What was left out without being an error, and how many."""
 
@@ -125,7 +127,8 @@ def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: ModelSp
             if most is not None and most < found.examples:
                 fewer = stack.enter_context(tempfile.TemporaryFile())
                 _spread_rows(file, fewer, most)
-                file, found = fewer, found.model_copy(update={"examples": most})
+                counts = {"examples": most, "found": found.examples}
+                file, found = fewer, found.model_copy(update=counts)
             planned.append(found)
             files.append(file)
         limits.check()

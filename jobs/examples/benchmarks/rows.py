@@ -69,9 +69,7 @@ def _lookup(join: Join, files: Files) -> dict[str, dict[str, Any]]:
     return {_text(next(values_at(record, join.key), None)): record for record in found}
 
 
-def _grouped(
-    found: Iterator[dict[str, Any] | str], how: Rows
-) -> Iterator[dict[str, Any] | str]:
+def _grouped(found: Iterator[dict[str, Any] | str], how: Rows) -> Iterator[dict[str, Any] | str]:
     """One record for each value of a field: the first, with the answers of all."""
     assert how.group_by
     assert how.answers

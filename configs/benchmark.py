@@ -1,6 +1,6 @@
 """`Benchmark`: one row of the model card as data: files, prompt, decoding, metric, figures."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +52,8 @@ class Rows(Spec):
     group_by: str | None = None
     """Records with the same value of this field are one row with the answers of all."""
     id: str
-    """A template of the row's id, e.g. `{image_id}-{question_id}`."""
+    """A template of the row's id, e.g. `{image_id}-{question_id}`; `{row}` is the record's number
+    in its file, from 0."""
     key: str | None = None
     """The field whose value, of its own type, is the row's id for the server."""
     answers: str | None = None
@@ -192,11 +193,14 @@ def benchmark(name: str) -> Benchmark:
         raise SpecError(f"benchmarks/{name}.yaml: {error}") from None
 
 
-def evaluation_defaults(benchmarks: Mapping[str, Benchmark]) -> dict[str, Any]:
+def evaluation_defaults(
+    benchmarks: Mapping[str, Benchmark], given: Collection[str]
+) -> dict[str, Any]:
     """The fields of an evaluation that its benchmarks decide where it does not say otherwise.
 
     Args:
         benchmarks: by the names of their sets.
+        given: the fields that the evaluation says.
 
     Raises:
         SpecError: two want the same field otherwise.
@@ -204,9 +208,9 @@ def evaluation_defaults(benchmarks: Mapping[str, Benchmark]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, own in benchmarks.items():
         for field, value in {"max_new_tokens": own.text_length, "exif": "ignore"}.items():
-            if fields.setdefault(field, value) != value:
+            if field not in given and fields.setdefault(field, value) != value:
                 raise SpecError(
-                    f"sets.{name}: benchmark {name!r} is asked with {field}={value}, others of "
-                    f"the run with {fields[field]}; evaluate them in runs of their own"
+                    f"sets.{name}: the benchmark is asked with {field}={value}, another of the run "
+                    f"with {fields[field]}; give {field}, or evaluate them in runs of their own"
                 )
     return fields

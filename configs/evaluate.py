@@ -27,9 +27,8 @@ class EvaluateSpec(InferenceSpec):
     @model_validator(mode="after")
     def _as_its_benchmarks_want(self) -> "EvaluateSpec":
         named = {name: own.benchmark for name, own in self.sets.items() if own.benchmark}
-        wanted = evaluation_defaults({name: benchmark(own) for name, own in named.items()})
-        for field in wanted.keys() - self.model_fields_set:
-            self.__dict__[field] = wanted[field]
+        known = {name: benchmark(own) for name, own in named.items()}
+        self.__dict__.update(evaluation_defaults(known, self.model_fields_set))
         return self
 
     @model_validator(mode="after")

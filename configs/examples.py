@@ -16,6 +16,7 @@ MetricName = Literal[
     "relaxed_match",
     "count_match",
     "bv_exact",
+    "paired_exact",
     "bv_exact_lower",
     "bv_anls",
     "anls_rrc",
@@ -112,6 +113,13 @@ class EvaluationSet(ExampleSource):
 
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] | None = None
     """Those of the task that the prefixes name, if not given: CIDEr of `caption`, VQA accuracy of
-    `answer`, exact match and ANLS of `ocr`, F1 at IoU 0.5 of `detect`, mean IoU of `segment`."""
+    `answer`, exact match and ANLS of `ocr`, F1 at IoU 0.5 of `detect`, mean IoU of `segment`. A
+    benchmark has its own."""
     max_examples: PositiveInt | None = None
     """So many of its examples, spread evenly over the file; all if not given."""
+
+    @model_validator(mode="after")
+    def _is_judged_once(self) -> "EvaluationSet":
+        if self.benchmark and self.metrics:
+            raise ValueError(f"metrics: benchmark {self.benchmark!r} has its own; leave them out")
+        return self

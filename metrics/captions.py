@@ -97,7 +97,7 @@ class BleuCounts(NamedTuple):
         small, tiny = 1e-9, 1e-15
         shortfall = (sums[9] + small) / (sums[8] + tiny)
         precisions = (sums[:order] + tiny) / (sums[4 : 4 + order] + small)
-        return math.exp(min(0.0, 1 - shortfall)) * float(np.prod(precisions)) ** (1 / order)
+        return math.exp(min(0.0, 1 - shortfall)) * math.pow(math.prod(precisions), 1 / order)
 
 
 def bleu_counts(

@@ -17,6 +17,7 @@ from paliflow.metrics.answers import (
     vqa_normalize,
 )
 from paliflow.metrics.benchmarks import (
+    all_right,
     anls_rrc,
     bleu_shares,
     pope_answer,
@@ -158,6 +159,14 @@ def _science_qa(target: str, prediction: str) -> bool:
     return given is not None and given == science_qa_answer(target)
 
 
+def _paired_exact(answers: Answers) -> Score:
+    right = _any_of(exact_match)(answers).numerators.tolist()
+    details = answers.details or [{}] * len(right)
+    clusters = [str(own.get("cluster", n)) for n, own in enumerate(details)]
+    numerators, denominators = all_right(right, clusters)
+    return Score(np.array(numerators), np.array(denominators))
+
+
 def _bleu_4(answers: Answers) -> Score:
     return _mean(bleu_shares(answers.references, answers.texts).tolist())
 
@@ -199,6 +208,7 @@ METRICS: Mapping[str, Metric] = {
         _metric("relaxed_match", best_of(relaxed_match)),
         _metric("count_match", best_of(count_match)),
         _metric("bv_exact", _any_of(exact_match)),
+        _metric("paired_exact", _paired_exact),
         _metric("bv_exact_lower", _any_of(exact_match, lower=True)),
         _metric("bv_anls", _any_of(anls, lower=True)),
         _metric("anls_rrc", of_people(lambda text, right: anls_rrc(right, text))),
@@ -222,6 +232,8 @@ METRICS: Mapping[str, Metric] = {
 - `simple_vqa_accuracy`: a third for each person who said this, in this case; at most 1.
 - `bv_exact`, `bv_exact_lower`, `bv_anls`, `bv_count`: as big_vision's evaluators compare, any right
   answer, surrounding space included.
+- `paired_exact`: whether all rows that a benchmark puts together are right, exactly; of other sets
+  each row is by itself.
 - `anls_rrc`: as DocVQA's server computes ANLS.
 - `pope`, `science_qa`: big_vision's parsing of yes and no, and of `The answer is B.`;
   `pope_official`: POPE's own parsing.

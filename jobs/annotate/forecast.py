@@ -278,6 +278,8 @@ def _model(spec: AnnotateSpec, model: str | None) -> tuple[str, PaliGemmaConfig,
     try:
         with local_copy(checkpoint) as path:
             leaves, described = read_checkpoint(path)
+        if spec.image_size:
+            described |= {"image_size": spec.image_size}
         config = infer_config({name: leaf.shape for name, leaf in leaves.items()}, **described)
     except (FileNotFoundError, PermissionError, ValueError) as error:
         raise SpecError(f"checkpoint={checkpoint!r}: {error}") from error

@@ -1,7 +1,8 @@
 """Finished evaluations read back: whether two are alike, and what their figures are made of."""
 
+import json
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,14 @@ import pyarrow.parquet as pq
 from paliflow import storage
 from paliflow.configs import EvaluateSummary
 from paliflow.configs.base import SpecError
+from paliflow.configs.schema import SCORE
 from paliflow.jobs.evaluate.predictions import PREDICTIONS_FILE
 from paliflow.jobs.runs.outputs import read_summary
 from paliflow.metrics import Score
+from paliflow.metrics.bootstrap import cluster_sums
+
+_ABOUT = ("id", "image", "details")
+"""The columns that say what rows depend on; predictions of older versions lack the last."""
 
 
 class Evaluation(NamedTuple):
@@ -60,7 +66,10 @@ def require_alike(candidate: Evaluation, incumbent: Evaluation) -> None:
 
 
 def parts_of(evaluation: Evaluation, figures: Iterable[str]) -> dict[str, Score]:
-    """What each figure is made of, example by example of its set.
+    """What each figure is made of: sums over the rows of each image of its set.
+
+    Questions about one image are not independent, so that a bootstrap has to draw whole images, or
+    what else a benchmark says that rows depend on.
 
     Raises:
         SpecError: the evaluation has no such figure, or it is no number.
@@ -74,19 +83,29 @@ def parts_of(evaluation: Evaluation, figures: Iterable[str]) -> dict[str, Score]
             )
     metrics = sorted({metric for _, _, metric in names.values()})
     with storage.open_binary(posixpath.join(evaluation.location, PREDICTIONS_FILE)) as file:
-        table = pq.read_table(file, columns=["set", *metrics])
-    parts = {
-        figure: _score(table.filter(pc.field("set") == name)[metric])
-        for figure, (name, _, metric) in names.items()
-    }
+        known = pq.ParquetFile(file)
+        about = [name for name in _ABOUT if name in known.schema_arrow.names]
+        table = known.read(columns=["set", *about, *metrics])
+    parts = {}
+    for figure, (name, _, metric) in names.items():
+        rows = table.filter(pc.field("set") == name)
+        parts[figure] = _score(rows[metric], rows.select(about))
     if odd := [figure for figure, score in parts.items() if not np.isfinite(score).all()]:
         raise SpecError(f"{', '.join(odd)} of {evaluation.location}: no number; evaluate it again")
     return parts
 
 
-def _score(column: pa.ChunkedArray) -> Score:
+def _score(column: pa.ChunkedArray, about: pa.Table) -> Score:
     parts = column.combine_chunks()
-    return Score(parts.field("numerator").to_numpy(), parts.field("denominator").to_numpy())
+    of_rows = np.stack([parts.field(side).to_numpy() for side in SCORE.names], axis=1)
+    sums = cluster_sums(of_rows, [_cluster(row) for row in about.to_pylist()])
+    return Score(sums[:, 0], sums[:, 1])
+
+
+def _cluster(row: Mapping[str, str | None]) -> str:
+    """As `cluster_of`, but for a digest that one of two evaluations may not have."""
+    own = json.loads(row.get("details") or "{}").get("cluster")
+    return str(own or row.get("image") or row["id"])
 
 
 def _images(evaluation: Evaluation) -> Iterator[str | None]:

@@ -1,9 +1,16 @@
 """Readers of caption files that are no lists of records."""
 
+import json
+import posixpath
 from collections.abc import Iterator, Mapping
 
+from paliflow import storage
 from paliflow.jobs.examples.benchmarks.files import records, text_lines
 from paliflow.jobs.examples.benchmarks.rows import Files, Row
+
+_TRANSLATION = "translation_tokenized"
+_LIMIT = 2**20
+"""Bytes of the file of a caption."""
 
 
 def screen2words(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
@@ -18,3 +25,55 @@ def screen2words(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]
             yield Row(screen, {"screen": screen}, tuple(summaries[screen]), {}, {})
         else:
             yield "a screen without summaries"
+
+
+def coco35l(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """COCO-35L: a line for each caption and language; an image's captions are one row.
+
+    English is what German was translated from, as in big_vision.
+    """
+    english = values["language"] == "en"
+    wanted, field = ("de", "caption_tokenized") if english else (values["language"], _TRANSLATION)
+    images = {str(image.get("cocoid")): image for image in records(files["images"], "images")}
+    captions: dict[str, list[str]] = {}
+    for record in records(files["captions"], containing=f'"{wanted}"'):
+        if record.get("trg_lang") == wanted:
+            image = str(record["image_id"]).partition("_")[0]
+            captions.setdefault(image, []).append(record[field])
+    for image, own in captions.items():
+        if image in images:
+            yield Row(image, images[image], tuple(own), {}, {})
+        else:
+            yield "no such image in dataset_coco.json"
+
+
+def xm3600(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """Crossmodal-3600: a line for each image, with the captions of each language."""
+    for record in records(files["captions"]):
+        own = record.get(values["language"])
+        if not isinstance(own, dict) or not isinstance(own.get("caption"), list):
+            yield "no captions in the language"
+            continue
+        image = str(record["image/key"])
+        yield Row(image, {"image": image}, tuple(map(str, own["caption"])), {}, {})
+
+
+def scicap(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """SciCap: a list of figures, and a file for each with its whole caption, normalised.
+
+    "First sentence" names the list alone: the caption that is scored is the whole one.
+    """
+    *above, folder, _ = files["list"].split("/")
+    root = "/".join(above[:-3])
+    for record in records(files["list"]):
+        name = str(record["value"])
+        caption = f"{root}/SciCap-Caption-All/{folder}/{posixpath.splitext(name)[0]}.json"
+        try:
+            content = json.loads(storage.read_bytes(caption, limit=_LIMIT))
+            said = content["1-lowercase-and-token-and-remove-figure-index"]["caption"]
+        except FileNotFoundError:
+            yield "a figure without a caption"
+        except (ValueError, KeyError, TypeError, RecursionError):
+            yield "a caption's file is not in the official form"
+        else:
+            yield Row(name, {"name": name, "folder": folder}, (str(said),), {}, {})

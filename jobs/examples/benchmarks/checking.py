@@ -49,7 +49,9 @@ def check(name: str, folder: str, split: str | None = None) -> Findings:
     """
     known = benchmark(name)
     source = EvaluationSet(path=folder, benchmark=name, split=split)
-    data, files, missing = Data(folder, name), [], []
+    data = Data(folder, name)
+    files: list[str] = []
+    missing: list[str] = []
     for part in parts_of(known, split):
         found, lacking = locate(known, part, data)
         files += found.values()

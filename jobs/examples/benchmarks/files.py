@@ -42,13 +42,16 @@ class Data:
         return f"{root.replace('{', '{{').replace('}', '}}')}/{template}"
 
 
-def records(uri: str, at: str = "", *, lines: bool = False) -> Iterator[Record]:
+def records(
+    uri: str, at: str = "", *, lines: bool = False, containing: str = ""
+) -> Iterator[Record]:
     """The records of a file, by its suffix: JSON, lines of JSON, CSV or TSV, .gz and .bz2 of them.
 
     Args:
         uri: the file.
         at: where in JSON the list of records is. An object of records gives each its key as `key`.
         lines: whether a file of JSON is one of lines.
+        containing: of lines of JSON, only those with this text in them are parsed.
 
     Raises:
         ValueError: the file is not of the form that its suffix says, or holds no such list.
@@ -63,7 +66,8 @@ def records(uri: str, at: str = "", *, lines: bool = False) -> Iterator[Record]:
         raise ValueError(f"records are read from {', '.join(_READERS)}, not from {kind or uri!r}")
     with storage.open_binary(uri) as file:
         try:
-            yield from read(opened(file) if opened else file, at)
+            content = opened(file) if opened else file
+            yield from read(content, containing if kind in _LINES else at)
         except (EOFError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
             raise ValueError(f"{posixpath.basename(uri)} is broken: {error}") from None
         except RecursionError:
@@ -94,9 +98,9 @@ def _json(file: BinaryIO, at: str) -> Iterator[Record]:
         raise ValueError(f"no list of records at {at!r}" if at else "it is no list of records")
 
 
-def _json_lines(file: BinaryIO, at: str) -> Iterator[Record]:
+def _json_lines(file: BinaryIO, containing: str) -> Iterator[Record]:
     for line in io.TextIOWrapper(file, "utf-8-sig", newline="\n"):
-        if line.strip():
+        if line.strip() and containing in line:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("a line is not a JSON object")
@@ -108,6 +112,7 @@ def _table(file: BinaryIO, at: str, delimiter: str = ",") -> Iterator[Record]:
     yield from csv.DictReader(text, delimiter=delimiter)
 
 
+_LINES = (".jsonl", ".jsonlines")
 _READERS: Mapping[str, Callable[[BinaryIO, str], Iterator[Record]]] = {
     ".json": _json,
     ".jsonl": _json_lines,

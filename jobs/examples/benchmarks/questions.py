@@ -1,5 +1,6 @@
 """Readers of question answering files that are no lists of records."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from paliflow.jobs.examples.benchmarks.files import Record, records
 from paliflow.jobs.examples.benchmarks.rows import Files, Row
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_OPTIONS = re.compile(r"\(a\)(.*)\(b\)(.*)", re.DOTALL)
 
 
 def ocrvqa(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
@@ -48,3 +50,18 @@ def _problem(problem: Record) -> Row | str:
     fields = {**problem, "hint": hint, "options": options}
     groups = {name: [str(problem[name])] for name in ("subject", "grade") if problem.get(name)}
     return Row(problem["key"], fields, (f"The answer is {_LETTERS[answer]}.",), groups, {})
+
+
+def mmvp(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """MMVP: a table of questions with two options each; rows 2k - 1 and 2k are a pair."""
+    for record in records(files["questions"]):
+        found = _OPTIONS.fullmatch(record.get("Options", "").strip())
+        answer = record.get("Correct Answer", "").strip().lower()
+        number = record.get("Index", "")
+        if not found or answer not in ("(a)", "(b)") or not number.isdecimal():
+            yield "the options are not `(a) .. (b) ..`, or the answer is none of them"
+            continue
+        options = [found[1].strip(), found[2].strip()]
+        fields = {"question": record["Question"], "options": options, "number": number}
+        pair = str((int(number) + 1) // 2)
+        yield Row(number, fields, (options[answer == "(b)"],), {}, {"cluster": pair})

@@ -17,9 +17,13 @@ from paliflow.jobs.sources.columns import CELL
 Read = Callable[[Files, Mapping[str, str]], Iterator[Row | str]]
 """Takes the URIs of a part's files and what templates may name there."""
 READERS: Mapping[str, Read] = {
+    "coco35l": captions.coco35l,
+    "mmvp": questions.mmvp,
     "ocrvqa": questions.ocrvqa,
+    "scicap": captions.scicap,
     "scienceqa": questions.scienceqa,
     "screen2words": captions.screen2words,
+    "xm3600": captions.xm3600,
 }
 """Readers of forms that `records` cannot read, by name."""
 

@@ -49,7 +49,8 @@ def _joined(
     joins: list[tuple[Join, dict[str, dict[str, Any]]]],
     wanted: Mapping[str, set[str]],
 ) -> Iterator[dict[str, Any] | str]:
-    for record in records(files[how.file], how.at, lines=how.lines):
+    for number, found in enumerate(records(files[how.file], how.at, lines=how.lines)):
+        record: dict[str, Any] = {"row": number, **found}
         lost = None
         for join, lookup in joins:
             key = next(values_at(record, join.on), None)
@@ -97,7 +98,7 @@ def _row(record: Mapping[str, Any], how: Rows) -> Row | str:
         groups = {
             name: list(map(_text, values_at(record, path))) for name, path in how.groups.items()
         }
-        details = {name: list(values_at(record, name)) for name in how.keep}
+        details: dict[str, Any] = {name: list(values_at(record, name)) for name in how.keep}
         if how.key:
             details["key"] = value_at(record, how.key)
         if how.cluster:

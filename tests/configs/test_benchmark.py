@@ -1,0 +1,79 @@
+"""Benchmarks as data: each row of the model card has one, with the card's figures."""
+
+import json
+import math
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from paliflow.configs import EvaluateSpec
+from paliflow.configs.base import SpecError
+from paliflow.configs.benchmark import benchmark, benchmark_names
+from paliflow.configs.examples import MetricName
+
+CARD = json.loads((Path(__file__).parents[1] / "data" / "model_card.json").read_text())
+NOT_YET = {
+    "COCO captions", "NoCaps", "TextCaps", "Widget Captioning", "NLVR2", "MaRVL", "AI2D", "RefCOCO",
+    "MSR-VTT captions", "MSR-VTT QA", "ActivityNet captions", "ActivityNet QA", "VATEX captions", "MSVD QA",
+}  # fmt: skip
+"""Rows that docs/evaluation.md says cannot be run yet."""
+
+
+def test_each_row_of_the_card_has_benchmarks_with_its_figures_or_is_listed_as_missing() -> None:
+    of_row: dict[str, list[str]] = {}
+    for name in benchmark_names():
+        of_row.setdefault(benchmark(name).card, []).append(name)
+    assert {row["row"] for row in CARD} - of_row.keys() == NOT_YET
+    for row in CARD:
+        for name in of_row.get(row["row"], []):
+            for variant, figures in row["published"].items():
+                own = benchmark(name).published.get(variant, {})
+                assert list(own.values()) == figures, (name, variant)
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_a_benchmark_names_metrics_groups_and_a_model_that_there_are(name: str) -> None:
+    known = benchmark(name)
+    assert {*known.metrics, *known.groups} <= set(get_args(MetricName))
+    own = {*known.parts, *(known.rows.groups if known.rows else ()), "split"}
+    used = {group for groups in known.groups.values() for group in groups}
+    used |= {figure.mean_over for figure in known.figures if figure.mean_over}
+    used |= {group for figure in known.figures for group in figure.where}
+    assert known.reader != "records" or used <= own
+    assert known.reuses is None or known.reuses in benchmark_names()
+    assert (known.recipe is None) == (known.reuses is not None)
+    assert all(math.isfinite(figure.scale) for figure in known.figures)
+
+
+def test_an_evaluation_asks_a_benchmark_as_that_wants_unless_it_says_otherwise() -> None:
+    fields = {"output": "out", "run_id": "r"}
+    spec = EvaluateSpec.parse(fields | {"sets": {"a": {"benchmark": "docvqa", "path": "in"}}})
+    assert (spec.max_new_tokens, spec.exif) == (32, "ignore")
+    spec = EvaluateSpec.parse(spec.model_dump() | {"max_new_tokens": 8})
+    assert spec.max_new_tokens == 8
+    assert EvaluateSpec.parse(spec.given()) == spec
+    sets = {name: {"benchmark": name, "path": "in"} for name in ("docvqa", "vizwiz")}
+    with pytest.raises(SpecError, match=r"sets.vizwiz: .*max_new_tokens=48, another .* with 32"):
+        EvaluateSpec.parse(fields | {"sets": sets})
+    EvaluateSpec.parse(fields | {"sets": sets, "max_new_tokens": 32})
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"benchmark": "vqa2"}, "no benchmark 'vqa2' is known; there are aokvqa_da, "),
+        (
+            {"benchmark": "vqav2", "split": "dev"},
+            "vqav2 has no dev; it has train, val",
+        ),
+        ({"split": "val"}, "split='val': of which benchmark"),
+        ({"benchmark": "gqa", "metrics": ["anls"]}, "metrics: benchmark 'gqa' has its own"),
+    ],
+)
+def test_a_set_of_a_benchmark_that_is_not_there_is_refused(
+    source: dict[str, object], expected: str
+) -> None:
+    fields = {"output": "out", "run_id": "r", "sets": {"a": {"path": "in", **source}}}
+    with pytest.raises(SpecError, match=expected):
+        EvaluateSpec.parse(fields)

@@ -1,0 +1,334 @@
+"""Benchmarks in their official files, tiny ones, with the oddities of the real ones."""
+
+import bz2
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paliflow.benchmarks.digits.scenes import compose
+from paliflow.configs.benchmark import benchmark
+
+COUNT = "how many digits are there?"
+SCENES = 4
+
+
+class Folder:
+    """A folder of a benchmark's data, and pictures to put there; the last is never there."""
+
+    def __init__(self, pictures: Path, folder: Path) -> None:
+        self._pictures, self.folder = sorted(pictures.glob("*.png")), folder
+
+    def image(self, path: str, number: int) -> str:
+        """Puts a picture at a path; returns the path."""
+        if number < SCENES:
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self._pictures[number], self.folder / path)
+        return path
+
+    def text(self, path: str, content: str) -> None:
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).write_bytes(content.encode())
+
+    def json(self, path: str, content: Any) -> None:
+        self.text(path, json.dumps(content))
+
+    def lines(self, path: str, rows: list[Any], end: str = "\n") -> None:
+        self.text(path, "".join(json.dumps(row) + end for row in rows))
+
+    def table(self, path: str, rows: list[list[str]]) -> None:
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        with (self.folder / path).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+
+def draw(folder: Path) -> list[int]:
+    """Draws the pictures; how many digits are on each."""
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    counts = []
+    for number in range(SCENES):
+        scene = compose(rng, "test", scale=2)
+        scene.image.save(folder / f"{number}.png")
+        counts.append(len(scene.digits))
+    return counts
+
+
+def people(answer: str, other: str = "9", agree: int = 7) -> list[dict[str, Any]]:
+    """Ten people's answers as VQA files have them."""
+    said = [answer] * agree + [other] * (10 - agree)
+    return [{"answer_id": n + 1, "answer": each, "raw_answer": each} for n, each in enumerate(said)]
+
+
+def vqav2(f: Folder, counts: list[int], prefix: str = "v2_") -> None:
+    questions, annotations = [], []
+    for n, count in enumerate([*counts, 1]):  # of the last the image is missing
+        f.image(f"val2014/COCO_val2014_{n + 1:012d}.jpg", n)
+        own = {"question_id": 10 * n, "image_id": n + 1}
+        questions.append({**own, "question": COUNT})
+        kinds = {"answer_type": "number", "question_type": "how many"}
+        annotations.append({**own, **kinds, "answers": people(str(count), agree=3 + n)})
+    f.json(f"{prefix}OpenEnded_mscoco_val2014_questions.json", {"questions": questions})
+    name = f"{prefix}mscoco_val2014_annotations.json"
+    f.json(name, {"annotations": annotations[::-1]})  # in another order
+
+
+def okvqa(f: Folder, counts: list[int]) -> None:
+    vqav2(f, counts, prefix="")
+
+
+def aokvqa(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n, count in enumerate(counts):
+        f.image(f"val2017/{n:012d}.jpg", n)
+        rows.append(
+            {
+                "question_id": f"q{n}", "image_id": n, "question": COUNT,
+                "choices": [str(count + 1), str(count), "none", "many"], "correct_choice_idx": 1,
+                "direct_answers": [str(count)] * (n + 1) + ["x"] * (9 - n),
+                "difficult_direct_answer": n == 0,
+            }
+        )  # fmt: skip
+    f.json("aokvqa_v1p0_val.json", rows)
+
+
+def gqa(f: Folder, counts: list[int], path: str = "testdev_balanced_questions.json") -> None:
+    found = {}
+    for n, count in enumerate(counts):
+        f.image(f"images/n{n}.jpg", n)
+        found[f"0{n}"] = {
+            "imageId": f"n{n}", "question": COUNT, "answer": str(count + n % 2),
+            "types": {"structural": ["query", "verify"][n % 2]},
+        }  # fmt: skip
+    f.json(path, found)
+
+
+def xgqa(f: Folder, counts: list[int]) -> None:
+    for n, language in enumerate(["bn", "de", "en", "id", "ko", "pt", "ru", "zh"]):
+        gqa(f, counts[: 1 + n % 4], f"testdev_balanced_questions_{language}.json")
+
+
+def textvqa(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n, count in enumerate(counts):
+        f.image(f"train_images/a{n}.jpg", n)
+        said = [each["answer"] for each in people(str(count), agree=2 + n)]
+        rows.append({"question_id": n, "image_id": f"a{n}", "question": COUNT, "answers": said})
+    f.json("TextVQA_0.5.1_val.json", {"dataset_type": "val", "data": rows})
+
+
+def docvqa(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n, count in enumerate(counts):
+        image = f"documents/d{n}.png"
+        f.image(f"val/{image}", n)
+        rows.append(
+            {
+                "questionId": n, "question": f"answer en {COUNT}", "image": image,
+                "answers": [f"{count}x", "Never"], "question_types": ["handwritten", "others"],
+            }
+        )  # fmt: skip
+    f.json("val/val_v1.0.json", {"data": rows})  # as older downloads have it
+
+
+def infovqa(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n, count in enumerate(counts):
+        f.image(f"images/{n}.jpeg", n)
+        own = {"questionId": n, "question": COUNT, "image_local_name": f"{n}.jpeg"}
+        kinds = {"answer_type": ["single span"], "evidence": ["Text", "Figure"][: n % 3]}
+        rows.append({**own, **kinds, "answers": [str(count)]})
+    f.json("infographicsVQA_val_v1.0_withQT.json", {"data": rows})
+
+
+def stvqa(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n, count in enumerate(counts):
+        path = f.image(f"train_images/coco-text/{n}.jpg", n).partition("/")[2]
+        own = {"question_id": n, "question": COUNT, "file_path": path}
+        rows.append({**own, "answers": [str(count), "Two"]})
+    f.json("train_task_3.json", {"data": rows})
+
+
+def chartqa(f: Folder, counts: list[int]) -> None:
+    for n, kind in enumerate(["human", "augmented"]):
+        rows = []
+        for k, count in enumerate(counts[n:]):
+            name = f"{kind}{k}.png"
+            f.image(f"test/png/{name}", n + k)
+            label: Any = [str(count)] if n else str(count)  # one copy has lists
+            rows.append({"imgname": name, "query": f"answer en {COUNT}", "label": label})
+        f.json(f"test/test_{kind}.json", rows)
+
+
+def vizwiz(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n, count in enumerate(counts):
+        name = f"VizWiz_val_{n:08d}.jpg"
+        f.image(f"val/{name}", n)
+        said = [*([str(count)] * (1 + n)), "", *["unanswerable"] * (8 - n)]
+        answers = [{"answer": each, "answer_confidence": "yes"} for each in said]
+        kinds = {"answer_type": "number", "answerable": n % 2}
+        rows.append({"image": name, "question": COUNT, "answers": answers, **kinds})
+    f.json("Annotations/val.json", rows)
+
+
+def tallyqa(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n, count in enumerate(counts):
+        image = f.image(f"VG_100K_2/{n}.jpg", n)
+        own = {"image": image, "image_id": n, "question_id": 5, "question": COUNT}
+        rows.append({**own, "answer": count + n // 3, "issimple": n > 1})
+    f.json("test.json", rows)
+
+
+def pope(f: Folder, counts: list[int]) -> None:
+    for kind in ("random", "popular", "adversarial"):
+        rows = []
+        for n in range(SCENES):
+            image = f.image(f"val2014/COCO_val2014_{n:012d}.jpg", n).partition("/")[2]
+            label = ["yes", "no"][n % 2]
+            rows.append({"question_id": n, "image": image, "text": "is it?", "label": label})
+        f.lines(f"output/coco/coco_pope_{kind}.json", rows, "\r\n")
+
+
+def ocrvqa(f: Folder, counts: list[int]) -> None:
+    books: dict[str, Any] = {}
+    for n, count in enumerate(counts):
+        f.image(f"images/b{n}.jpg", n)
+        said = [str(count), "Unknown"]
+        books[f"b{n}"] = {"questions": [COUNT, "who?"], "answers": said, "split": 3 - n % 2}
+    f.json("dataset.json", books)
+
+
+def scienceqa(f: Folder, counts: list[int]) -> None:
+    problems: dict[str, Any] = {}
+    for n in range(SCENES):
+        key = str(n + 1)
+        f.image(f"test/{key}/image.png", n)
+        own = {"question": "which?", "choices": ["this", "that"], "answer": n % 2, "hint": ""}
+        image = {"image": None if n == 3 else "image.png"}  # without one it is no row
+        problems[key] = {**own, **image, "subject": "natural science", "grade": f"grade{n}"}
+    f.json("problems.json", problems)
+    f.json("pid_splits.json", {"train": [], "test": ["1", "2", "3", "4"]})
+
+
+def rsvqa(f: Folder, counts: list[int], prefix: str, images: str) -> None:
+    questions: list[Any] = [{"id": 9, "active": False}]  # which has nothing else
+    answers = []
+    for n, count in enumerate(counts):
+        f.image(images.format(n), n)
+        kind = ["count", "comp", "presence", "comp"][n]
+        own = {"id": n, "img_id": n, "type": kind, "question": COUNT.upper(), "active": True}
+        questions.append({**own, "answers_ids": [n + 50]})
+        answers.append({"id": n + 50, "question_id": n, "answer": f"{count}", "active": True})
+    f.json(f"{prefix}_questions.json", {"questions": questions})
+    f.json(f"{prefix}_answers.json", {"answers": answers})
+
+
+def rsvqa_lr(f: Folder, counts: list[int]) -> None:
+    rsvqa(f, counts, "LR_split_test", "Images_LR/{}.tif")
+
+
+def rsvqa_hr(f: Folder, counts: list[int]) -> None:
+    for split in ("test", "test_phili"):
+        rsvqa(f, counts, f"USGS_split_{split}", "Data/{}.png")
+
+
+def screen2words(f: Folder, counts: list[int]) -> None:
+    rows = [["screenId", "summary"]]
+    for n in range(SCENES):
+        f.image(f"combined/{n}.jpg", n)
+        rows += [[str(n), f'digits, "{n}" of them\non a page'], [str(n), "some digits"]]
+    f.table("screen_summaries.csv", rows)
+    f.text("split/test_screens.txt", "0\r\n2\r\n3\r\n77\r\n")  # the last has no summaries
+
+
+def coco35l(f: Folder, counts: list[int]) -> None:
+    images, lines = [], []
+    languages = benchmark("coco35l").parts["language"]
+    for n in range(2):
+        name = f"COCO_val2014_{n:012d}.jpg"
+        f.image(f"val2014/{name}", n)
+        images.append({"filepath": "val2014", "filename": name, "cocoid": n})
+        for language in languages:
+            for k in range(2):
+                own = {"image_id": f"{n}_{k + 1}", "src_lang": "en", "trg_lang": language}
+                english = f"a page with {n} digits , take {k}"
+                said = {"caption_tokenized": english, "translation_tokenized": f"{language} {n}"}
+                lines += [{**own, **said}] if language != "en" else []
+    f.json("dataset_coco.json", {"images": images})
+    packed = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    (f.folder / "coco_mt_dev.jsonl.bz2").write_bytes(bz2.compress(packed))
+
+
+def xm3600(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n in range(2):
+        f.image(f"images/{n:016x}.jpg", n)
+        captions = {
+            language: {"caption": [f"{language} {n}\u2028digits"], "caption/tokenized": ["x"]}
+            for language in benchmark("xm3600").parts["language"]
+        }
+        rows.append({"image/key": f"{n:016x}", "image/locale": "en", **captions})
+    f.lines("captions.jsonl", rows)
+
+
+def scicap(f: Folder, counts: list[int]) -> None:
+    lists = "List-of-Files-for-Each-Experiments/First-Sentence/No-Subfig/Test"
+    names = [f"fig{n}.png" for n in range(SCENES)]
+    for n, name in enumerate(names):
+        f.image(f"SciCap-No-Subfig-Img/Test/{name}", n)
+        said = {"caption": f"a figure of {n} digits . and more of it", "sentence": ["a figure"]}
+        whole = {"1-lowercase-and-token-and-remove-figure-index": said}
+        if n < SCENES - 1:  # of the last the caption is missing
+            f.json(f"SciCap-Caption-All/Test/fig{n}.json", whole)
+    f.json(f"{lists}/file_idx.json", names)
+
+
+def mmvp(f: Folder, counts: list[int]) -> None:
+    rows = [["Index", "Question", "Options", "Correct Answer"]]
+    for n, count in enumerate(counts):
+        f.image(f"MMVP Images/{n + 1}.jpg", n)
+        rows.append([str(n + 1), COUNT, f"(a) {count} (b) {count + 1}", "(a)"])
+    f.table("Questions.csv", rows)
+
+
+WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
+    "aokvqa_da": aokvqa,
+    "aokvqa_mc": aokvqa,
+    "chartqa": chartqa,
+    "coco35l": coco35l,
+    "docvqa": docvqa,
+    "gqa": gqa,
+    "infovqa": infovqa,
+    "mmvp": mmvp,
+    "ocrvqa": ocrvqa,
+    "okvqa": okvqa,
+    "pope": pope,
+    "rsvqa_hr": rsvqa_hr,
+    "rsvqa_lr": rsvqa_lr,
+    "scicap": scicap,
+    "scienceqa": scienceqa,
+    "screen2words": screen2words,
+    "stvqa": stvqa,
+    "tallyqa": tallyqa,
+    "textvqa": textvqa,
+    "vizwiz": vizwiz,
+    "vqav2": vqav2,
+    "xgqa": xgqa,
+    "xm3600": xm3600,
+}
+
+
+def write_all(folder: Path) -> list[int]:
+    """Writes each benchmark to a folder of its name; how many digits each picture has."""
+    counts = draw(folder / "pictures")
+    for name, write in WRITERS.items():
+        (folder / name).mkdir()
+        write(Folder(folder / "pictures", folder / name), counts)
+    return counts

@@ -1,0 +1,184 @@
+"""Official files become rows: joined, grouped, with missing and broken ones counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paliflow.configs import EvaluationSet
+from paliflow.configs.base import SpecError
+from paliflow.configs.benchmark import benchmark_names
+from paliflow.configs.examples import ExampleSource
+from paliflow.jobs.examples.benchmarks.checking import check
+from paliflow.jobs.examples.benchmarks.templates import fill, fill_known, static_folder
+from paliflow.jobs.examples.example import Example
+from paliflow.jobs.examples.sources import read_examples
+from paliflow.tests.jobs.benchmark_files import COUNT, WRITERS, write_all
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_all(folder)
+    return folder
+
+
+def rows(data: Path, name: str, **fields: Any) -> list[Example | str]:
+    return list(read_examples(EvaluationSet(path=str(data), benchmark=name, **fields), ()))
+
+
+def examples(data: Path, name: str, **fields: Any) -> list[Example]:
+    return [row for row in rows(data, name, **fields) if isinstance(row, Example)]
+
+
+def test_every_benchmark_has_official_files_in_these_tests() -> None:
+    assert set(WRITERS) == set(benchmark_names())
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_rows_of_official_files_have_images_prompts_and_unique_ids(data: Path, name: str) -> None:
+    found = examples(data, name)
+    assert len({row.id for row in found}) == len(found) > 0
+    lost = [image for row in found for image in row.images if not Path(image).exists()]
+    assert len(lost) == (name in ("vqav2", "okvqa"))
+    assert all(row.prefix and all(row.suffixes) for row in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("aokvqa_mc", f"answer en  {COUNT} choose from: 3 \t 2 \t none \t many"),
+        ("scienceqa", "Question: which?\nContext: N/A\nOptions: (A) this, (B) that\nAnswer:"),
+        ("docvqa", f"answer en {COUNT}"),  # as the file has it, with nothing before it
+        ("pope", "answer en is it?"),
+        ("rsvqa_lr", f"answer en {COUNT.upper()}"),
+    ],
+)
+def test_a_prompt_is_the_template_with_the_rows_texts_as_they_are(
+    data: Path, name: str, prefix: str
+) -> None:
+    assert examples(data, name)[0].prefix == prefix
+
+
+def test_joined_records_belong_to_each_other_whatever_their_order(data: Path) -> None:
+    found = examples(data, "vqav2")
+    assert [row.id for row in found] == ["0", "10", "20", "30", "40"]
+    assert [row.suffixes.count(row.suffixes[0]) for row in found] == [3, 4, 5, 6, 7]
+    details = json.loads(found[0].details or "")
+    groups = {"answer_type": ["number"], "question_type": ["how many"]}
+    assert details == {"key": 0, "groups": groups}  # the key is a number, as the server's is
+
+
+def test_records_of_one_screen_are_one_row_and_those_without_answers_are_counted(
+    data: Path,
+) -> None:
+    *found, lost = rows(data, "screen2words")
+    assert lost == "a screen without summaries"
+    assert [row.id for row in found if isinstance(row, Example)] == ["0", "2", "3"]
+    assert isinstance(found[0], Example)
+    assert found[0].suffixes == ('digits, "0" of them\non a page', "some digits")
+
+
+def test_captions_of_many_languages_are_rows_of_each(data: Path) -> None:
+    found = {row.id: row for row in examples(data, "coco35l")}
+    assert len(found) == 2 * 35
+    assert found["sw/1"].prefix == "caption sw"
+    assert found["sw/1"].suffixes == ("sw 1", "sw 1")
+    # English is what German was translated from.
+    assert found["en/1"].suffixes == (
+        "a page with 1 digits , take 0",
+        "a page with 1 digits , take 1",
+    )
+    xm3600 = examples(data, "xm3600")
+    assert (len(xm3600), xm3600[-1].suffixes) == (2 * 36, ("zh 1\u2028digits",))
+
+
+def test_scientific_captions_are_whole_and_a_missing_one_is_counted(data: Path) -> None:
+    *found, lost = rows(data, "scicap")
+    assert lost == "a figure without a caption"
+    assert isinstance(found[1], Example)
+    assert found[1].suffixes == ("a figure of 1 digits . and more of it",)
+
+
+def test_questions_of_a_pair_are_put_together(data: Path) -> None:
+    details = [json.loads(row.details or "") for row in examples(data, "mmvp")]
+    assert [own["cluster"] for own in details] == ["1", "1", "2", "2"]
+
+
+def test_parts_and_splits_are_groups_and_stand_in_ids(data: Path) -> None:
+    assert [row.id for row in examples(data, "chartqa")][3:5] == ["human/3", "augmented/0"]
+    found = examples(data, "rsvqa_hr")
+    assert [row.id for row in found] == [
+        f"{s}/{n}" for s in ("test", "test_phili") for n in range(4)
+    ]
+    assert json.loads(found[4].details or "")["groups"] == {
+        "split": ["test_phili"],
+        "type": ["count"],
+    }
+    alone = examples(data, "rsvqa_hr", split="test_phili")
+    assert [row.id for row in alone] == ["0", "1", "2", "3"]
+
+
+def test_empty_answers_are_none_and_training_answers_may_be_lower_case(data: Path) -> None:
+    assert "" not in examples(data, "vizwiz")[0].suffixes
+    learnt = read_examples(ExampleSource(path=str(data), benchmark="stvqa"), ())
+    assert [row.suffixes[1] for row in learnt if isinstance(row, Example)] == ["two"] * 4
+    assert examples(data, "stvqa")[0].suffixes[1] == "Two"
+
+
+def test_files_may_lie_in_the_folder_itself_and_a_missing_one_is_named(
+    data: Path, tmp_path: Path
+) -> None:
+    assert rows(data / "gqa", "gqa") == rows(data, "gqa")
+    with pytest.raises(SpecError, match=r"split 'val': .* lacks v2_OpenEnded_mscoco_val2014_ques"):
+        rows(tmp_path, "vqav2")
+
+
+def test_what_is_not_in_the_official_form_is_an_error_or_a_counted_row(tmp_path: Path) -> None:
+    file = tmp_path / "aokvqa_v1p0_val.json"
+    good = {"question_id": "a", "image_id": 1, "question": "q", "direct_answers": ["x"]}
+    bad = [{**good, "question_id": "b", "direct_answers": []}, {"question_id": "c"}, good]
+    file.write_text(json.dumps([good, *bad]))
+    found = rows(tmp_path, "aokvqa_da")
+    assert [row for row in found if isinstance(row, str)] == [
+        "no answer",
+        "no field 'question'",
+        "a row whose id another has",
+    ]
+    file.write_text(json.dumps([{**good, "image_id": "../../1"}]))
+    (said,) = rows(tmp_path, "aokvqa_da")
+    assert isinstance(said, str)  # no number, which the path needs
+    for content, expected in (("[1", "is broken"), ('"a"', "no list of records")):
+        file.write_text(content)
+        with pytest.raises(SpecError, match=expected):
+            rows(tmp_path, "aokvqa_da")
+
+
+def test_a_path_that_leads_out_of_the_data_is_no_row(tmp_path: Path) -> None:
+    row = {"image": "../a.jpg", "image_id": 1, "question_id": 1, "question": "q", "answer": 1}
+    (tmp_path / "test.json").write_text(json.dumps([row]))
+    assert rows(tmp_path, "tallyqa") == ["an image's path leads out of its folder"]
+
+
+def test_checking_counts_rows_and_says_what_lacks(data: Path, tmp_path: Path) -> None:
+    found = check("vqav2", str(data))
+    assert (found.rows, found.images, found.missing_images, found.ready) == (5, 5, 1, False)
+    assert (found.example or "").endswith("COCO_val2014_000000000005.jpg")
+    assert check("gqa", str(data)).ready
+    assert check("screen2words", str(data)).reasons == {"a screen without summaries": 1}
+    lacks = check("docvqa", str(tmp_path)).missing
+    assert lacks == ("val_v1.0_withQT.json or val/val_v1.0.json or val_v1.0.json",)
+
+
+def test_a_template_takes_fields_by_their_path_and_no_attributes() -> None:
+    record = {"a": {"b": [1, 2]}, "id": "7", "x.y": "dotted"}
+    assert fill("{a.b}-{id:03d}-{x.y}", record, "+") == "1+2-007-dotted"
+    assert fill(fill_known("{part}/{{}}{id:03d}", {"part": "p"}), record) == "p/{}007"
+    assert [static_folder(each) for each in ("a/b/c_{x}.jpg", "{x}/a.jpg", "a.jpg")] == [
+        "a/b",
+        "",
+        "",
+    ]
+    with pytest.raises(ValueError, match=r"no field 'a\.__class__'"):
+        fill("{a.__class__}", record)

@@ -1,16 +1,18 @@
 """The commands that take a spec: from a YAML file, with `--set` for any of its fields."""
 
+import io
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from paliflow.configs import AnnotateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import catalogue
 from paliflow.configs.load import load_spec, name_and_value
 from paliflow.jobs.cli.options import annotate_spec, evaluate_specs, takes_fields
-from paliflow.jobs.cli.printing import print_rows
+from paliflow.jobs.cli.printing import print_rows, text
 
 SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
 Source = Annotated[
@@ -161,6 +163,13 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="The field `checkpoint`.")] = None,
     output: Annotated[str | None, typer.Option(help="The field `output`.")] = None,
+    rescore: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Score the answers of this finished evaluation again, without a model.",
+        ),
+    ] = None,
 ) -> None:
     """Asks a checkpoint held-out examples, and scores its answers.
 
@@ -180,6 +189,13 @@ def evaluate(
 
     Or on public benchmarks: paliflow evaluate --benchmark vqav2 --data /data --output evaluations
     """
+    if rescore is not None:
+        from paliflow.jobs.evaluate.rescoring import rescore as score_again
+
+        if spec is not None or benchmark:
+            raise SpecError("--rescore takes the sets of its run: leave SPEC.yaml and others out")
+        score_again(rescore, Console())
+        return
     own = {"checkpoint": checkpoint, "output": output, "image_size": resolution}
     fields = {name: value for name, value in own.items() if value is not None}
     specs = evaluate_specs(spec, fields, _overrides(set_, run_id), benchmark, data, split, limit)
@@ -187,6 +203,45 @@ def evaluate(
 
     for each in specs:
         job.evaluate(each, Console(), ray_address)
+
+
+def scoreboard(
+    runs: Annotated[
+        list[str], typer.Argument(help="Folders of evaluations, or outputs all of whose count.")
+    ],
+    family: Annotated[
+        str, typer.Option(metavar="pt|mix", help="Of the published models to compare with.")
+    ] = "pt",
+    markdown: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the table as Markdown.")
+    ] = None,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the table as one page of HTML.")
+    ] = None,
+) -> None:
+    """Shows the benchmarks of finished evaluations beside the published figures.
+
+    Example: paliflow scoreboard evaluations --html scoreboard.html
+
+    Each checkpoint is a column. Green: the published figure lies in the confidence interval.
+    Grey: split, rows or coverage differ, and why.
+    """
+    from paliflow import storage
+    from paliflow.jobs.evaluate import scoreboard as boards
+
+    if family not in ("pt", "mix"):
+        raise SpecError(f"--family {family!r}: give pt or mix")
+    board = boards.read_scoreboard(runs, family)
+    table = Table("benchmark", "figure", "published", *map(printable, board.checkpoints))
+    styles = {"equal": "green", "different": "", "incomparable": "bright_black"}
+    for line in board.lines:
+        published = ", ".join(f"{variant} {value:g}" for variant, value in line.published.items())
+        cells = [text(boards.said(own), styles[own.state] if own else "") for own in line.entries]
+        table.add_row(line.benchmark, line.figure, published, *cells)
+    Console().print(table)
+    for path, content in ((markdown, boards.as_markdown), (html, boards.as_html)):
+        if path:
+            storage.overwrite(storage.absolute(path), io.BytesIO(content(board).encode()))
 
 
 def promote(spec: SpecFile, set_: Overrides = None) -> None:

@@ -12,7 +12,15 @@ from rich.table import Table
 
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
 from paliflow.jobs.cli.benchmark_commands import benchmarks
-from paliflow.jobs.cli.commands import annotate, evaluate, extract, finetune, plan, promote
+from paliflow.jobs.cli.commands import (
+    annotate,
+    evaluate,
+    extract,
+    finetune,
+    plan,
+    promote,
+    scoreboard,
+)
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
 
@@ -49,7 +57,7 @@ def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
 
 
-for _command in (annotate, plan, extract, finetune, evaluate, promote):
+for _command in (annotate, plan, extract, finetune, evaluate, scoreboard, promote):
     app.command()(_command)
 app.add_typer(registry, name="registry")
 app.add_typer(benchmarks, name="benchmarks")

@@ -76,14 +76,14 @@ def evaluate(
         check_same_spec(plan.spec, spec)
         for line in plan.dropped():
             print(printable(line), flush=True)
-        metrics = _metrics(spec, plan)
+        metrics = set_metrics(spec, plan)
         questions, digest = _write_questions(run, plan)
         asked = partial(_questions, run, plan)
         answers = annotate(_asking(spec, questions), console, ray_address, asked)
         return _Asked(plan, metrics, digest, answers)
 
     summary = run_once(spec, EvaluateSummary, work, _figures, _PACKAGES)
-    _show(summary, console)
+    show(summary, console)
     return summary
 
 
@@ -112,7 +112,7 @@ def _image_size(answers: RunSummary) -> int | None:
     return int(said) if said else None
 
 
-def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, ...]]:
+def set_metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, ...]]:
     """How each set is scored.
 
     Raises:
@@ -258,7 +258,8 @@ def _of(answer: _Row, question: str, location: str) -> _Row:
     return {"image_sha256": answer["source_sha256"], **columns}
 
 
-def _show(summary: EvaluateSummary, console: Console) -> None:
+def show(summary: EvaluateSummary, console: Console) -> None:
+    """Prints the figures, with their intervals, and a line that sums the evaluation up."""
     table = Table("figure", box=None, header_style="bold", pad_edge=False)
     table.add_column("value", justify="right")
     for figure, value in summary.figures.items():

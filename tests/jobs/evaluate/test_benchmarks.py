@@ -1,5 +1,6 @@
 """Benchmarks are read, asked and scored: each figure is what its rule says of the answers."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.jobs.evaluate import job
 from paliflow.jobs.evaluate.figures import benchmark_scores, group_figures
 from paliflow.jobs.evaluate.predictions import read_predictions, write_predictions
+from paliflow.jobs.evaluate.rescoring import rescore
 from paliflow.jobs.examples.plan import read_plan
 from paliflow.tests.jobs.benchmark_files import write_all
 
@@ -245,3 +247,19 @@ def test_remote_sensing_leaves_counts_out_and_means_over_types() -> None:
 def test_difficult_answers_are_left_out_of_the_official_figure_alone() -> None:
     rows = [("a", "a", {"difficult": "True"}), ("a", "b", {"difficult": "False"})]
     assert made_up("aokvqa_da", rows) == pytest.approx({"accuracy": 1 / 6, "official": 0.0})
+
+
+def test_scoring_again_needs_no_model_and_gives_the_same_figures(
+    evaluated: EvaluateSummary, tmp_path: Path
+) -> None:
+    location = tmp_path / "out" / "run_id=all"
+    location.mkdir(parents=True)
+    shutil.copytree(f"{evaluated.location}/_plan", location / "_plan")
+    for name in ("predictions.parquet", "_manifest.json"):
+        shutil.copy(f"{evaluated.location}/{name}", location)
+    again = rescore(str(location), Console())
+    assert (again.figures, again.sets) == (evaluated.figures, evaluated.sets)
+    before, after = (
+        pq.read_table(f"{folder}/predictions.parquet") for folder in (evaluated.location, location)
+    )
+    assert before.equals(after)

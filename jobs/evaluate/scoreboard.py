@@ -1,0 +1,208 @@
+"""The scoreboard: figures of benchmarks beside the published ones, several checkpoints at once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+
+from paliflow import storage
+from paliflow.configs import EvaluateSummary
+from paliflow.configs.base import SpecError, printable
+from paliflow.configs.benchmark import Benchmark, Figure, benchmark
+from paliflow.configs.summary import SetSummary
+from paliflow.jobs.evaluate.results import read_evaluation
+
+State = Literal["equal", "different", "incomparable"]
+"""Whether the published figure lies in the interval, or why nothing can be said."""
+
+
+class Entry(NamedTuple):
+    """One figure of one checkpoint."""
+
+    benchmark: str
+    title: str
+    figure: str
+    checkpoint: str
+    resolution: int | None
+    measured: float | None
+    """In the unit of the published figure; None where coverage is too low."""
+    low: float | None
+    high: float | None
+    published: float | None
+    coverage: float
+    rows: int
+    state: State
+    why: str
+    """Why it is incomparable; empty of others."""
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published."""
+        if self.measured is None or self.published is None:
+            return None
+        return self.measured - self.published
+
+
+class Line(NamedTuple):
+    """A figure of several checkpoints."""
+
+    benchmark: str
+    title: str
+    figure: str
+    published: dict[str, float]
+    """By variant."""
+    entries: tuple[Entry | None, ...]
+    """One of each checkpoint; None where it has not been asked."""
+
+
+class Scoreboard(NamedTuple):
+    """All lines, and the checkpoints that are their columns."""
+
+    checkpoints: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+def read_scoreboard(runs: Iterable[str], family: str = "pt") -> Scoreboard:
+    """The scoreboard of finished evaluations.
+
+    Args:
+        runs: folders of runs, or of outputs whose runs all count.
+        family: of the published models that figures are compared with, `pt` or `mix`.
+
+    Raises:
+        SpecError: there is no finished evaluation of a benchmark.
+    """
+    entries = []
+    for location in runs:
+        for run in _runs_at(storage.absolute(location)):
+            entries += list(entries_of(read_evaluation(run).summary, family))
+    if not entries:
+        raise SpecError(f"{', '.join(runs)}: no finished evaluation of a benchmark there")
+    return arranged(entries)
+
+
+def entries_of(summary: EvaluateSummary, family: str = "pt") -> Iterator[Entry]:
+    """The figures of an evaluation's benchmarks."""
+    for name, own in summary.sets.items():
+        if own.benchmark:
+            known = benchmark(own.benchmark)
+            for figure in known.figures:
+                yield _entry(summary, name, own, known, figure, family)
+
+
+def arranged(entries: Sequence[Entry]) -> Scoreboard:
+    """A line for each figure and a column for each checkpoint; the newest of two entries counts."""
+    columns = tuple(dict.fromkeys(_column(entry) for entry in entries))
+    cells = {(entry.benchmark, entry.figure, _column(entry)): entry for entry in entries}
+    lines = []
+    for name, figure in dict.fromkeys((entry.benchmark, entry.figure) for entry in entries):
+        known = benchmark(name)
+        published = {
+            variant: figures[figure]
+            for variant, figures in known.published.items()
+            if figure in figures
+        }
+        own = tuple(cells.get((name, figure, column)) for column in columns)
+        lines.append(Line(name, known.title, figure, published, own))
+    return Scoreboard(columns, tuple(lines))
+
+
+def as_markdown(board: Scoreboard) -> str:
+    """The scoreboard as a table in Markdown."""
+    head = ["benchmark", "figure", "published", *board.checkpoints]
+    rows = [head, ["---"] * len(head)]
+    for line in board.lines:
+        published = ", ".join(f"{variant} {value:g}" for variant, value in line.published.items())
+        cells = [line.benchmark, line.figure, published or "-", *map(said, line.entries)]
+        rows.append([cell.replace("|", r"\|") for cell in map(printable, cells)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def as_html(board: Scoreboard) -> str:
+    """The scoreboard as a page that needs no other file."""
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template.filters["said"] = said
+    page = Path(__file__).with_name("scoreboard.html.j2").read_text(encoding="utf-8")
+    return template.from_string(page).render(board=board)
+
+
+def said(entry: Entry | None) -> str:
+    """An entry in a cell: the figure, its interval, the difference, the coverage."""
+    if entry is None:
+        return "-"
+    if entry.measured is None:
+        return f"no figure: {entry.why}"
+    assert entry.low is not None
+    assert entry.high is not None
+    digits = 3 if entry.measured < 2 and (entry.published or 0) < 2 else 2
+    text = f"{entry.measured:.{digits}f} [{entry.low:.{digits}f}, {entry.high:.{digits}f}]"
+    if entry.difference is not None:
+        text += f" {entry.difference:+.{digits}f}"
+    if entry.why:
+        text += f" ({entry.why})"
+    return text
+
+
+def _runs_at(location: str) -> list[str]:
+    """A run's folder, or the folders of an output's finished runs by their ids."""
+    if storage.is_file(f"{location}/_manifest.json"):
+        return [location]
+    found = storage.match(f"{location}/run_id=*/_manifest.json")
+    return sorted(entry.uri.rpartition("/")[0] for entry in found)
+
+
+def _column(entry: Entry) -> str:
+    name = entry.checkpoint.rstrip("/").rpartition("/")[2]
+    return f"{name} at {entry.resolution}" if entry.resolution else name
+
+
+def _entry(
+    summary: EvaluateSummary,
+    name: str,
+    own: SetSummary,
+    known: Benchmark,
+    figure: Figure,
+    family: str,
+) -> Entry:
+    value = summary.figures.get(f"{name}/{figure.name}")
+    low, high = own.intervals.get(figure.name, (None, None))
+    published = known.published.get(f"{family}-{summary.image_size}", {}).get(figure.name)
+    scale = figure.scale
+    measured = None if value is None else value * scale
+    entry = Entry(
+        benchmark=own.benchmark or name,
+        title=known.title,
+        figure=figure.name,
+        checkpoint=summary.checkpoint,
+        resolution=summary.image_size,
+        measured=measured,
+        low=None if low is None else low * scale,
+        high=None if high is None else high * scale,
+        published=published,
+        coverage=own.coverage,
+        rows=own.rows,
+        state="incomparable",
+        why=_why_not(own, known, published),
+    )
+    if entry.why or measured is None or entry.low is None or entry.high is None:
+        return entry
+    assert published is not None
+    inside = entry.low <= published <= entry.high
+    return entry._replace(state="equal" if inside else "different")
+
+
+def _why_not(own: SetSummary, known: Benchmark, published: float | None) -> str:
+    """Why a figure cannot be compared with the published one; empty if it can."""
+    reasons = []
+    if own.note:
+        reasons.append(own.note)
+    if published is None:
+        reasons.append("nothing is published of this")
+    elif own.split != known.published_split:
+        reasons.append(f"of {own.split}, published of {known.published_split}")
+    elif known.published_rows and own.scored != known.published_rows:
+        reasons.append(f"of {own.scored:,} rows, published of {known.published_rows:,}")
+    if own.coverage < 1:
+        reasons.append(f"coverage {own.coverage:.1%}")
+    return "; ".join(reasons)

@@ -1,0 +1,195 @@
+"""Beam search: the likeliest ended answer among those that a few live ones lead to."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from paliflow.model.gemma import Caches, quantised
+from paliflow.model.generate import Generation
+from paliflow.model.network import Network, apply
+from paliflow.model.slices import sliced
+
+# Axes: B batch, N live hypotheses of a row, M new token, S slot of the cache, V vocabulary.
+
+
+class _Best(NamedTuple):
+    """The likeliest ended hypothesis of each row so far."""
+
+    tokens: jax.Array  # int32 [B, M]; the end token included, 0 after it
+    logprobs: jax.Array  # float32 [B, M]
+    score: jax.Array  # float32 [B]; the sum of logprobs
+    lengths: jax.Array  # int32 [B]
+
+
+class _Live(NamedTuple):
+    """The hypotheses that have not ended."""
+
+    tokens: jax.Array  # int32 [B, N, M]
+    logprobs: jax.Array  # float32 [B, N, M]
+    score: jax.Array  # float32 [B, N]
+
+
+class _State(NamedTuple):
+    step: jax.Array  # int32; tokens of each live hypothesis
+    best: _Best
+    live: _Live
+    cache: Caches
+
+
+@partial(
+    jax.jit,
+    static_argnames=("network", "beams", "max_new_tokens", "eos_id", "int8_cache", "slices"),
+)
+def beam_search(
+    network: Network,
+    params: Any,
+    image_tokens: jax.Array,
+    prompt: jax.Array,
+    prompt_mask: jax.Array,
+    *,
+    beams: int,
+    max_new_tokens: int,
+    eos_id: int,
+    int8_cache: bool = False,
+    slices: int = 1,
+) -> Generation:
+    """Continues each prompt with the likeliest ended answer that beam search finds.
+
+    Each step every live hypothesis is also tried with the end token, and the likeliest ended one
+    is kept, the older at a tie; no length is preferred. The likeliest continuations of all live
+    ones live on. A row is done when no live one is as likely as its ended one, or after
+    `max_new_tokens`. The answer is an ended one, always.
+
+    As big_vision's `_beam_decode` does it, trainers/proj/paligemma/predict_fns.py.
+
+    Args:
+        network, params: the model; params without the top-level `params` key.
+        image_tokens: [B, P, D].
+        prompt: int32 [B, T], padded on the right.
+        prompt_mask: bool [B, T]; True where `prompt` holds a token.
+        beams: N, live hypotheses of each row.
+        max_new_tokens: M, at least 1, the end token included.
+        eos_id: the end token.
+        int8_cache: as in `generate`.
+        slices: as in `generate`.
+    """
+    rows = prompt.shape[0]
+
+    def prefill(*own: jax.Array) -> tuple[jax.Array, Caches]:
+        logits, cache = apply(network, params, "prefill", *own)
+        return logits, quantised(cache) if int8_cache else cache
+
+    logits, cache = sliced(prefill, slices, image_tokens, prompt, prompt_mask)
+    seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
+    start = seen.shape[1]
+
+    def spread(x: jax.Array) -> jax.Array:
+        """A cache of one hypothesis a row as one of N, with slots for the new tokens."""
+        widths = [(0, 0)] * x.ndim
+        widths[-3] = (0, max_new_tokens - 1)
+        return jnp.repeat(jnp.pad(x, widths), beams, axis=-4)
+
+    seen = jnp.repeat(jnp.pad(seen, [(0, 0), (0, max_new_tokens - 1)]), beams, axis=0)
+    slots = jnp.arange(seen.shape[1])
+    nothing = _Best(
+        jnp.zeros((rows, max_new_tokens), jnp.int32),
+        jnp.zeros((rows, max_new_tokens), jnp.float32),
+        jnp.full((rows,), -jnp.inf),
+        jnp.zeros((rows,), jnp.int32),
+    )
+    one = _Live(
+        jnp.zeros((rows, 1, max_new_tokens), jnp.int32),
+        jnp.zeros((rows, 1, max_new_tokens), jnp.float32),
+        jnp.zeros((rows, 1), jnp.float32),
+    )
+
+    def advance(state: _State) -> _State:
+        index = start + state.step - 1
+        position = seen.sum(axis=1) + state.step - 1
+        visible = seen | ((slots >= start) & (slots <= index))
+        last = state.live.tokens[:, :, state.step - 1].reshape(-1)
+        logits, cache = apply(
+            network, params, "decode", last, position, visible, state.cache, index
+        )
+        best, live, parents = _step(state.best, state.live, logits, state.step, beams, eos_id)
+        return _State(state.step + 1, best, live, _of_parents(cache, parents))
+
+    def unfinished(state: _State) -> jax.Array:
+        done = state.live.score.max(axis=1) < state.best.score
+        return (state.step < max_new_tokens) & ~done.all()
+
+    best, live, _ = _step(nothing, one, logits, jnp.int32(0), beams, eos_id)
+    first = _State(jnp.int32(1), best, live, jax.tree.map(spread, cache))
+    found = jax.lax.while_loop(unfinished, advance, first).best
+    return Generation(found.tokens, found.logprobs, found.lengths, jnp.ones((rows,), bool))
+
+
+def _step(
+    best: _Best, live: _Live, logits: jax.Array, step: jax.Array, beams: int, eos_id: int
+) -> tuple[_Best, _Live, jax.Array]:
+    """Ends every live hypothesis, and continues the likeliest.
+
+    Args:
+        best, live: of `step` tokens; at first there is one live hypothesis a row.
+        logits: float32 [B * N, V].
+        step: int32 scalar.
+        beams: N after it.
+        eos_id: the end token.
+
+    Returns:
+        The best, the live ones of `step + 1` tokens, and int32 [B, N] which they continue.
+    """
+    rows, before, length = live.tokens.shape
+    logprobs = jax.nn.log_softmax(logits).reshape(rows, before, -1)
+    best = _ended(best, live, logprobs[:, :, eos_id], step, eos_id)
+
+    values, tokens = jax.lax.top_k(logprobs, beams + 1)
+    scores = live.score[..., None] + values
+    scores = jnp.where(tokens == eos_id, jnp.finfo(scores.dtype).min, scores)
+    flat = (rows, before * (beams + 1))
+    score, chosen = jax.lax.top_k(scores.reshape(flat), beams)
+    parents = chosen // (beams + 1)
+
+    def taken(x: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x.reshape(flat), chosen, axis=1)
+
+    def continued(x: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x, parents[..., None], axis=1).at[:, :, step].set(new)
+
+    live = _Live(
+        continued(live.tokens, taken(tokens)), continued(live.logprobs, taken(values)), score
+    )
+    return best, live, parents
+
+
+def _ended(best: _Best, live: _Live, end: jax.Array, step: jax.Array, eos_id: int) -> _Best:
+    """The best, or the likeliest live hypothesis with the end token if that is likelier."""
+    score = live.score + end
+    which = score.argmax(axis=1)[:, None]
+
+    def taken(x: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x, which[..., None] if x.ndim == 3 else which, axis=1)[:, 0]
+
+    better = taken(score) > best.score
+    tokens = taken(live.tokens).at[:, step].set(eos_id)
+    logprobs = taken(live.logprobs).at[:, step].set(taken(end))
+    return _Best(
+        jnp.where(better[:, None], tokens, best.tokens),
+        jnp.where(better[:, None], logprobs, best.logprobs),
+        jnp.where(better, taken(score), best.score),
+        jnp.where(better, step + 1, best.lengths),
+    )
+
+
+def _of_parents(cache: Caches, parents: jax.Array) -> Caches:
+    """The cache [..., B * N, S, K, H] of the hypotheses that live on."""
+    rows, beams = parents.shape
+
+    def taken(x: jax.Array) -> jax.Array:
+        apart = x.reshape(*x.shape[:-4], rows, beams, *x.shape[-3:])
+        index = parents.reshape(*[1] * (x.ndim - 4), rows, beams, 1, 1, 1)
+        return jnp.take_along_axis(apart, index, axis=-4).reshape(x.shape)
+
+    return jax.tree.map(taken, cache)

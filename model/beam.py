@@ -141,7 +141,7 @@ def _step(
     Returns:
         The best, the live ones of `step + 1` tokens, and int32 [B, N] which they continue.
     """
-    rows, before, length = live.tokens.shape
+    rows, before = live.score.shape
     logprobs = jax.nn.log_softmax(logits).reshape(rows, before, -1)
     best = _ended(best, live, logprobs[:, :, eos_id], step, eos_id)
 

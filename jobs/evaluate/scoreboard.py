@@ -111,12 +111,17 @@ def arranged(entries: Sequence[Entry]) -> Scoreboard:
 def as_markdown(board: Scoreboard) -> str:
     """The scoreboard as a table in Markdown."""
     head = ["benchmark", "figure", "published", *board.checkpoints]
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for line in board.lines:
         published = ", ".join(f"{variant} {value:g}" for variant, value in line.published.items())
-        cells = [line.benchmark, line.figure, published or "-", *map(said, line.entries)]
-        rows.append([cell.replace("|", r"\|") for cell in map(printable, cells)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        rows.append([line.benchmark, line.figure, published or "-", *map(said, line.entries)])
+    told = [[_in_markdown(cell) for cell in row] for row in rows]
+    told.insert(1, ["---"] * len(head))
+    return "".join(f"| {' | '.join(row)} |\n" for row in told)
+
+
+def _in_markdown(text: str) -> str:
+    return printable(text).replace("|", r"\|").replace("<", "&lt;")
 
 
 def as_html(board: Scoreboard) -> str:

@@ -74,7 +74,7 @@ def test_checkpoints_stand_side_by_side_and_their_names_are_no_markup(tmp_path: 
     board = arranged([*entries_of(summary(tmp_path)), *entries_of(other)])
     assert board.checkpoints == ("a|b.npz at 224", "<b>.npz at 224")
     head, _, line = as_markdown(board).splitlines()
-    assert head == r"| benchmark | figure | published | a\|b.npz at 224 | <b>.npz at 224 |"
+    assert head == r"| benchmark | figure | published | a\|b.npz at 224 | &lt;b>.npz at 224 |"
     assert line.startswith("| gqa | accuracy | pt-224 65.61, pt-448 67.03 | 66.00 [65.00, 67.00]")
     page = as_html(board)
     assert "&lt;b&gt;.npz" in page

@@ -18,6 +18,9 @@ class Sampling(Spec):
     """Sample among the k likeliest tokens only."""
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     """Sample among the likeliest tokens that together reach this probability (nucleus)."""
+    beams: PositiveInt = 1
+    """Live hypotheses of a beam search, as some published captions were made with 2 or 3: the
+    likeliest answer that ends by itself, no length being preferred. 1 searches no further."""
 
     @model_validator(mode="after")
     def _needs_temperature(self) -> "Sampling":
@@ -25,6 +28,8 @@ class Sampling(Spec):
             raise ValueError("top_k and top_p need a temperature above 0")
         if self.top_k and self.top_p:
             raise ValueError("give top_k or top_p, not both")
+        if self.beams > 1 and self.temperature:
+            raise ValueError("beams search for the likeliest answer; leave out temperature")
         return self
 
 

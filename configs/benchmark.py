@@ -46,7 +46,8 @@ class Rows(Spec):
     lines: bool = False
     """Whether the file is of lines of JSON, though its name says JSON."""
     where: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
-    """Fields, and the values of them that are wanted; other records are no rows."""
+    """Fields, and the values of them that are wanted, or templates of these; other records are no
+    rows."""
     join: tuple[Join, ...] = ()
     """What is looked up in other files; a row's own fields win over those of a join."""
     group_by: str | None = None
@@ -128,6 +129,8 @@ class Benchmark(Spec):
     """Whether answers are learnt in lower case."""
     text_length: PositiveInt
     """Tokens of prefix and suffix in training, and of an answer at most."""
+    beams: PositiveInt = 1
+    """Live hypotheses of the beam search that answers; 1 is greedy."""
     resolutions: tuple[Resolution, ...]
     figures: Annotated[tuple[Figure, ...], Field(min_length=1)]
     groups: dict[Metric, tuple[Name, ...]] = Field(default_factory=dict)
@@ -207,7 +210,8 @@ def evaluation_defaults(
     """
     fields: dict[str, Any] = {}
     for name, own in benchmarks.items():
-        for field, value in {"max_new_tokens": own.text_length, "exif": "ignore"}.items():
+        wanted = {"max_new_tokens": own.text_length, "beams": own.beams, "exif": "ignore"}
+        for field, value in wanted.items():
             if field not in given and fields.setdefault(field, value) != value:
                 raise SpecError(
                     f"sets.{name}: the benchmark is asked with {field}={value}, another of the run "

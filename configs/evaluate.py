@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from paliflow.configs.benchmark import benchmark, evaluation_defaults
 from paliflow.configs.examples import EvaluationSet, SetName
@@ -10,16 +10,18 @@ from paliflow.configs.run import InferenceSpec
 
 
 class EvaluateSpec(InferenceSpec):
-    """One evaluation: a checkpoint answers held-out examples greedily and is scored.
+    """One evaluation: a checkpoint answers held-out examples and is scored.
 
-    What a benchmark among the sets is asked with (`max_new_tokens`, `exif`) it says itself, where
-    the spec does not.
+    What a benchmark among the sets is asked with (`max_new_tokens`, `beams`, `exif`) it says
+    itself, where the spec does not.
     """
 
     kind: Literal["evaluate"] = "evaluate"
     """What the run is."""
     sets: Annotated[dict[SetName, EvaluationSet], Field(min_length=1)]
     """By name; their figures are `<name>/<metric>`, or of a benchmark those that it names."""
+    beams: PositiveInt = 1
+    """As `sampling.beams` of an annotation; answers are greedy if not given."""
     min_coverage: float = Field(default=0.9, ge=0.0, le=1.0)
     """A benchmark has no figures where a smaller share of its rows could be asked, e.g. because
     images are missing; the others count as answered with nothing."""

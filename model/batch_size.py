@@ -23,6 +23,7 @@ def shape_of(spec: AnnotateSpec, prompt_tokens: int) -> Shape:
         new_tokens=spec.max_new_tokens,
         frames=clip.frames if clip else 1,
         int8_cache=spec.int8_cache,
+        beams=spec.sampling.beams,
         model_parallel=spec.model_parallel,
     )
 

@@ -38,6 +38,8 @@ class Shape:
     """Of an input."""
     int8_cache: bool = False
     """Keys and values in int8."""
+    beams: int = 1
+    """Live hypotheses of a row, each with a cache."""
     model_parallel: int = 1
     """Devices that share one copy of the weights."""
     data_parallel: int = 1
@@ -167,8 +169,9 @@ def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
     slot = _slot_bytes(config, shape)
     return Memory(
         parameters=sum(leaf.bytes for leaf in _leaves(config, shape.dtype, shape.model_parallel)),
-        cache=rows * slots * slot,
-        logits=_LOGITS * 4 * rows * text.vocab_size,
+        # A beam search orders the caches of its hypotheses anew, out of place.
+        cache=rows * slots * slot * (2 * shape.beams if shape.beams > 1 else 1),
+        logits=_LOGITS * 4 * rows * shape.beams * text.vocab_size,
         activations=tokens + max(tower, prefill, rows * length * slot),
     )
 
@@ -239,10 +242,10 @@ def work(config: PaliGemmaConfig, shape: Shape) -> Work:
             tokens=length,
         ),
         decode=Phase(
-            matmul_flops=sum(2 * leaf.multiplications for leaf in decoder),
-            attention=4 * text_heads * text.depth * slots,
+            matmul_flops=sum(2 * leaf.multiplications for leaf in decoder) * shape.beams,
+            attention=4 * text_heads * text.depth * slots * shape.beams,
             weights=sum(leaf.bytes for leaf in decoder),
-            cache=slots * _slot_bytes(config, shape),
+            cache=slots * _slot_bytes(config, shape) * shape.beams,
             tokens=1,
         ),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike, DTypeLike
 
+from paliflow.model.beam import beam_search
 from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.files import local_copy
@@ -130,6 +131,7 @@ class PaliGemma:
         seed: int = 0,
         eos_id: int | None = 1,
         int8_cache: bool = False,
+        beams: int = 1,
     ) -> Generation:
         """Continues each prompt.
 
@@ -142,9 +144,28 @@ class PaliGemma:
             seed: decides every random choice.
             eos_id: the token that ends a row; None never stops early.
             int8_cache: keep keys and values in int8, in half the memory of bfloat16.
+            beams: above 1, the answer is that of `beam_search` with so many live hypotheses, and
+                the sampler is not asked.
+
+        Raises:
+            ValueError: beams without a token that ends a row.
         """
         prompt = np.asarray(prompt, np.int32)
         rows, length = prompt.shape
+        if beams > 1:
+            if eos_id is None:
+                raise ValueError(f"beams={beams}: a beam search needs eos_id, which ends answers")
+            found: Generation = beam_search(
+                self.network,
+                self.params,
+                *self._place(image_tokens, prompt, np.asarray(prompt_mask, bool)),
+                beams=beams,
+                max_new_tokens=max_new_tokens,
+                eos_id=eos_id,
+                int8_cache=int8_cache,
+                slices=self.slices(rows, image_tokens.shape[1] + length),
+            )
+            return found
         generation: Generation = generate(
             self.network,
             self.params,

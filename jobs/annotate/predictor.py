@@ -187,6 +187,7 @@ class Predictor:
             seed=seed,
             eos_id=self._tokenizer.eos_id,
             int8_cache=self._spec.int8_cache,
+            beams=self._spec.sampling.beams,
         )
 
     def _rows(self, pending: PendingBatch) -> list[list[_Row]]:

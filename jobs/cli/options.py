@@ -20,7 +20,7 @@ _PANELS = {
     "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
     "allowed_roots only_new max_pixels exif read_timeout video_timeout decoder_memory",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
-    "image_size max_new_tokens max_prompt_tokens temperature top_k top_p seed",
+    "image_size max_new_tokens max_prompt_tokens temperature top_k top_p beams seed",
     "Output": "output run_id generation thumbnail compact report row_group_size compression_level",
     "How": "actors cpus_per_actor accelerators_per_actor batch_size model_parallel "
     "compilation_cache shard_size stall_timeout "

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
+from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary, Sampling
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import cut_said
@@ -169,6 +169,7 @@ def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
         output=f"{spec.location}/_answers",
         input=questions,
         prompt_column="prefix",
+        sampling=Sampling(beams=spec.beams),
         id_column="id",
     )
     planned = read_plan(asking.location)

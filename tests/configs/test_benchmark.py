@@ -14,7 +14,7 @@ from paliflow.configs.examples import MetricName
 
 CARD = json.loads((Path(__file__).parents[1] / "data" / "model_card.json").read_text())
 NOT_YET = {
-    "COCO captions", "NoCaps", "TextCaps", "Widget Captioning", "NLVR2", "MaRVL", "AI2D", "RefCOCO",
+    "Widget Captioning", "NLVR2", "MaRVL", "AI2D", "RefCOCO",
     "MSR-VTT captions", "MSR-VTT QA", "ActivityNet captions", "ActivityNet QA", "VATEX captions",
     "MSVD QA",
 }  # fmt: skip

@@ -248,6 +248,41 @@ def screen2words(f: Folder, counts: list[int]) -> None:
     f.text("split/test_screens.txt", "0\r\n2\r\n3\r\n77\r\n")  # the last has no summaries
 
 
+def cococap(f: Folder, counts: list[int]) -> None:
+    images = []
+    for n in range(SCENES):
+        name = f"COCO_val2014_{n:012d}.jpg"
+        f.image(f"val2014/{name}", n)
+        raw = [f'a page with {n} digits, "{k}".' for k in range(5 + n % 2)]
+        sentences = [{"raw": each, "tokens": each.split(), "sentid": 9} for each in raw]
+        own = {"filepath": "val2014", "filename": name, "cocoid": n, "sentences": sentences}
+        images.append({**own, "split": ["val", "test"][n == 3]})
+    f.json("dataset_coco.json", {"images": images, "dataset": "coco"})
+
+
+def nocaps(f: Folder, counts: list[int]) -> None:
+    images, annotations = [], []
+    for n in range(SCENES):
+        f.image(f"validation/{n:04d}.jpg", n)
+        domain = ["in-domain", "out-domain"][n % 2]
+        images.append({"id": n, "file_name": f"{n:04d}.jpg", "domain": domain})
+    for k in range(8):  # those of one image are not together
+        own = {"id": 100 + k, "image_id": k % SCENES}
+        annotations.append({**own, "caption": f"caption {k} of a page"})
+    content = {"images": images, "annotations": annotations}
+    f.json("nocaps_val_4500_captions.json", content)
+
+
+def textcaps(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for k in range(8):
+        image = f"{k % SCENES:016x}"
+        f.image(f"train_images/{image}.jpg", k % SCENES)
+        own = {"image_id": image, "caption_id": k, "image_name": "x"}
+        rows.append({**own, "caption_str": f"The Page {k}", "reference_strs": ["x"]})
+    f.json("TextCaps_0.1_val.json", {"dataset_name": "textcaps", "data": rows})
+
+
 def coco35l(f: Folder, counts: list[int]) -> None:
     images, lines = [], []
     languages = benchmark("coco35l").parts["language"]
@@ -303,10 +338,12 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "aokvqa_mc": aokvqa,
     "chartqa": chartqa,
     "coco35l": coco35l,
+    "cococap": cococap,
     "docvqa": docvqa,
     "gqa": gqa,
     "infovqa": infovqa,
     "mmvp": mmvp,
+    "nocaps": nocaps,
     "ocrvqa": ocrvqa,
     "okvqa": okvqa,
     "pope": pope,
@@ -317,6 +354,7 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "screen2words": screen2words,
     "stvqa": stvqa,
     "tallyqa": tallyqa,
+    "textcaps": textcaps,
     "textvqa": textvqa,
     "vizwiz": vizwiz,
     "vqav2": vqav2,

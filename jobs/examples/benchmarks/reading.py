@@ -149,7 +149,9 @@ def _example(
 
 
 def _rows(known: Benchmark, files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
-    return read_rows(known.rows, files) if known.rows else READERS[known.reader](files, values)
+    return (
+        read_rows(known.rows, files, values) if known.rows else READERS[known.reader](files, values)
+    )
 
 
 def _listed(paths: str | tuple[str, ...]) -> tuple[str, ...]:

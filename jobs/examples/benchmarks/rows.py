@@ -26,8 +26,13 @@ class Row(NamedTuple):
     """What a metric or a submission needs besides; of JSON's types."""
 
 
-def read_rows(how: Rows, files: Files) -> Iterator[Row | str]:
+def read_rows(how: Rows, files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
     """The rows of a file's records in their order; a record that is none is a reason why.
+
+    Args:
+        how: the benchmark's `rows`.
+        files: of the part.
+        values: what templates may name there.
 
     Raises:
         ValueError: a file is not in the form that is announced.
@@ -35,8 +40,8 @@ def read_rows(how: Rows, files: Files) -> Iterator[Row | str]:
     """
     joins = [(join, _lookup(join, files)) for join in how.join]
     wanted = {
-        path: {values} if isinstance(values, str) else set(values)
-        for path, values in how.where.items()
+        path: {fill(each, values) for each in ([own] if isinstance(own, str) else own)}
+        for path, own in how.where.items()
     }
     found = _joined(how, files, joins, wanted)
     for record in _grouped(found, how) if how.group_by else found:

@@ -30,7 +30,7 @@ def evaluated(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluat
     write_all(folder / "data")
     sets = {name: {"benchmark": name, "path": str(folder / "data")} for name in benchmark_names()}
     fields = {"output": str(folder / "out"), "run_id": "all", "sets": sets}
-    limits = {"max_new_tokens": 6, "min_coverage": 0.7, "dtype": "float32"}
+    limits = {"max_new_tokens": 6, "beams": 2, "min_coverage": 0.7, "dtype": "float32"}
     return job.evaluate(EvaluateSpec.parse({**fields, **limits}), Console())
 
 

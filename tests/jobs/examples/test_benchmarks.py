@@ -80,6 +80,17 @@ def test_records_of_one_screen_are_one_row_and_those_without_answers_are_counted
     assert found[0].suffixes == ('digits, "0" of them\non a page', "some digits")
 
 
+def test_captions_of_one_image_are_its_right_answers(data: Path) -> None:
+    found = examples(data, "cococap")
+    assert [(row.id, len(row.suffixes)) for row in found] == [("0", 5), ("1", 6), ("2", 5)]
+    assert found[1].suffixes[2] == 'a page with 1 digits, "2".'
+    found = examples(data, "nocaps")
+    assert found[1].suffixes == ("caption 1 of a page", "caption 5 of a page")
+    assert found[1].images[0].endswith("validation/0001.jpg")
+    assert json.loads(found[1].details or "")["groups"] == {"domain": ["out-domain"]}
+    assert examples(data, "textcaps")[0].suffixes == ("The Page 0", "The Page 4")
+
+
 def test_captions_of_many_languages_are_rows_of_each(data: Path) -> None:
     found = {row.id: row for row in examples(data, "coco35l")}
     assert len(found) == 2 * 35

@@ -38,10 +38,7 @@ class _State(NamedTuple):
     cache: Caches
 
 
-@partial(
-    jax.jit,
-    static_argnames=("network", "beams", "max_new_tokens", "eos_id", "int8_cache", "slices"),
-)
+@partial(jax.jit, static_argnames=("network", "beams", "max_new_tokens", "int8_cache", "slices"))
 def beam_search(
     network: Network,
     params: Any,
@@ -51,7 +48,7 @@ def beam_search(
     *,
     beams: int,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: jax.Array | int,
     int8_cache: bool = False,
     slices: int = 1,
 ) -> Generation:
@@ -127,7 +124,12 @@ def beam_search(
 
 
 def _step(
-    best: _Best, live: _Live, logits: jax.Array, step: jax.Array, beams: int, eos_id: int
+    best: _Best,
+    live: _Live,
+    logits: jax.Array,
+    step: jax.Array,
+    beams: int,
+    eos_id: jax.Array | int,
 ) -> tuple[_Best, _Live, jax.Array]:
     """Ends every live hypothesis, and continues the likeliest.
 
@@ -164,7 +166,9 @@ def _step(
     return best, live, parents
 
 
-def _ended(best: _Best, live: _Live, end: jax.Array, step: jax.Array, eos_id: int) -> _Best:
+def _ended(
+    best: _Best, live: _Live, end: jax.Array, step: jax.Array, eos_id: jax.Array | int
+) -> _Best:
     """The best, or the likeliest live hypothesis with the end token if that is likelier."""
     score = live.score + end
     which = score.argmax(axis=1)[:, None]

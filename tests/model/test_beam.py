@@ -11,26 +11,38 @@ from paliflow.model.beam import beam_search
 from paliflow.tests.model.conftest import REFERENCE, load_reference
 
 
-@pytest.mark.parametrize("name", ["pg1", "pg2"])
-def test_beam_search_finds_what_big_vision_finds(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "beams", "length"),
+    [
+        ("pg1", 2, 16),
+        ("pg2", 3, 5),
+        *(
+            pytest.param(name, *case, marks=pytest.mark.slow)
+            for name in ("pg1", "pg2")
+            for case in ((1, 16), (2, 16), (3, 16), (3, 5), (4, 16))
+        ),
+    ],
+)
+def test_beam_search_finds_what_big_vision_finds(name: str, beams: int, length: int) -> None:
     want = np.load(REFERENCE / f"beam_{name}.npz")
     model = load_reference(name)
     tokens = model.encode_images(want["image"])
-    cases = sorted(found.groups() for key in want if (found := _CASE.fullmatch(key)))
-    assert len(cases) > 10
-    for sharpen, eos, beams, length in cases:
+    case = re.compile(rf"x(\d+)/eos(\d+)/beam{beams}/max{length}/tokens")
+    cases = sorted(found.groups() for key in want if (found := case.fullmatch(key)))
+    assert cases
+    for sharpen, eos in cases:
         params = jax.tree_util.tree_map_with_path(partial(_sharpened, int(sharpen)), model.params)
         found = beam_search(
             *(model.network, params, tokens, want["prompt"], want["prompt_mask"]),
-            beams=int(beams),
-            max_new_tokens=int(length),
+            beams=beams,
+            max_new_tokens=length,
             eos_id=int(eos),
         )
-        case = f"x{sharpen}/eos{eos}/beam{beams}/max{length}"
-        np.testing.assert_array_equal(found.tokens, want[f"{case}/tokens"], case)
-        np.testing.assert_array_equal(found.lengths, want[f"{case}/lengths"], case)
-        np.testing.assert_array_equal(found.finished, want[f"{case}/finished"], case)
-        np.testing.assert_allclose(found.logprobs, want[f"{case}/logprobs"], atol=1e-4)
+        own = f"x{sharpen}/eos{eos}/beam{beams}/max{length}"
+        np.testing.assert_array_equal(found.tokens, want[f"{own}/tokens"], own)
+        np.testing.assert_array_equal(found.lengths, want[f"{own}/lengths"], own)
+        np.testing.assert_array_equal(found.finished, want[f"{own}/finished"], own)
+        np.testing.assert_allclose(found.logprobs, want[f"{own}/logprobs"], atol=1e-4)
 
 
 def test_a_beam_search_without_an_end_token_is_refused() -> None:
@@ -38,9 +50,6 @@ def test_a_beam_search_without_an_end_token_is_refused() -> None:
     image, prompt = np.zeros((1, 56, 56, 3), np.float32), np.ones((1, 4), np.int32)
     with pytest.raises(ValueError, match="beams=2: a beam search needs eos_id"):
         model.generate(image, prompt, prompt > 0, max_new_tokens=4, beams=2, eos_id=None)
-
-
-_CASE = re.compile(r"x(\d+)/eos(\d+)/beam(\d+)/max(\d+)/tokens")
 
 
 def _sharpened(by: int, path: jax.tree_util.KeyPath, leaf: jax.Array) -> jax.Array:

@@ -11,6 +11,8 @@ from paliflow.model.generate import Generation
 from paliflow.model.network import Network, apply
 from paliflow.model.slices import sliced
 
+_Token = jax.Array | int
+
 # Axes: B batch, N live hypotheses of a row, M new token, S slot of the cache, V vocabulary.
 
 
@@ -48,7 +50,7 @@ def beam_search(
     *,
     beams: int,
     max_new_tokens: int,
-    eos_id: jax.Array | int,
+    eos_id: _Token,
     int8_cache: bool = False,
     slices: int = 1,
 ) -> Generation:
@@ -129,7 +131,7 @@ def _step(
     logits: jax.Array,
     step: jax.Array,
     beams: int,
-    eos_id: jax.Array | int,
+    eos_id: _Token,
 ) -> tuple[_Best, _Live, jax.Array]:
     """Ends every live hypothesis, and continues the likeliest.
 
@@ -166,9 +168,7 @@ def _step(
     return best, live, parents
 
 
-def _ended(
-    best: _Best, live: _Live, end: jax.Array, step: jax.Array, eos_id: jax.Array | int
-) -> _Best:
+def _ended(best: _Best, live: _Live, end: jax.Array, step: jax.Array, eos_id: _Token) -> _Best:
     """The best, or the likeliest live hypothesis with the end token if that is likelier."""
     score = live.score + end
     which = score.argmax(axis=1)[:, None]

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.load import read_fields
+from paliflow.configs.video import ClipSpec, VideoSpec
 
 _FOLDER = Path(__file__).with_name("benchmarks")
 Resolution = PositiveInt
@@ -129,6 +130,8 @@ class Benchmark(Spec):
     """Whether answers are learnt in lower case."""
     text_length: PositiveInt
     """Tokens of prefix and suffix in training, and of an answer at most."""
+    video: VideoSpec | None = None
+    """How videos are sampled, each as one clip."""
     beams: PositiveInt = 1
     """Live hypotheses of the beam search that answers; 1 is greedy."""
     resolutions: tuple[Resolution, ...]
@@ -171,6 +174,13 @@ class Benchmark(Spec):
         return self
 
     @property
+    def sampling(self) -> VideoSpec | None:
+        """What becomes of a row's images, if they are several or a video."""
+        if isinstance(self.images, tuple):
+            return VideoSpec(frame_rate=1, clip=ClipSpec(frames=len(self.images)))
+        return self.video
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics of its figures, each once."""
         return tuple(dict.fromkeys(figure.metric for figure in self.figures))
@@ -210,7 +220,12 @@ def evaluation_defaults(
     """
     fields: dict[str, Any] = {}
     for name, own in benchmarks.items():
-        wanted = {"max_new_tokens": own.text_length, "beams": own.beams, "exif": "ignore"}
+        wanted = {
+            "max_new_tokens": own.text_length,
+            "beams": own.beams,
+            "exif": "ignore",
+            "video": own.sampling,
+        }
         for field, value in wanted.items():
             if field not in given and fields.setdefault(field, value) != value:
                 raise SpecError(

@@ -6,7 +6,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -159,6 +160,8 @@ def _questions(run: str, plan: ExamplePlan, *_: object) -> Iterator[Item]:
     for source in plan.sources:
         for example in open_examples(run, plan, source.name):
             item = image_item(example.images[0], source.roots)
+            if len(example.images) > 1:
+                item = item._replace(frames=example.images)
             yield item._replace(prompts=(example.prefix,), id=f"{source.name}/{example.id}")
 
 
@@ -240,16 +243,20 @@ def references_of(
 def _answers(run: RunSummary) -> Iterator[_Row]:
     """The rows of the annotation run: one a question, in their order.
 
-    After the answer about a video of which some is missing comes a row that says so.
+    After the answer about a video, or about several images, of which some is missing comes a row
+    that says so. A video answers all the same, of several images none may be missing.
     """
-    last = None
+    for _, rows in groupby(_rows(run), key=itemgetter("id")):
+        first, *more = rows
+        video = run.spec.get("video") or {}
+        yield more[0] if more and video.get("frame_rate") else first
+
+
+def _rows(run: RunSummary) -> Iterator[_Row]:
     for uri in row_files(run):
         with storage.open_binary(uri) as file:
             for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=_ANSWERS):
-                for row in batch.to_pylist():
-                    if row["id"] != last:
-                        yield row
-                    last = row["id"]
+                yield from batch.to_pylist()
 
 
 def _of(answer: _Row, question: str, location: str) -> _Row:

@@ -12,6 +12,7 @@ import numpy as np
 
 from paliflow.benchmarks.digits.scenes import compose
 from paliflow.configs.benchmark import benchmark
+from paliflow.tests.jobs.videos import write as write_video
 
 COUNT = "how many digits are there?"
 SCENES = 4
@@ -333,6 +334,68 @@ def mmvp(f: Folder, counts: list[int]) -> None:
     f.table("Questions.csv", rows)
 
 
+def nlvr2(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n in range(SCENES):
+        for side in range(2):  # of the last pair the right image is missing
+            number = SCENES if (n, side) == (3, 1) else n
+            f.image(f"test1/test1-{n // 2}-{n % 2}-img{side}.png", number)
+        own = {"identifier": f"test1-{n // 2}-{n % 2}-0", "sentence": "both have digits"}
+        rows.append({**own, "label": ["True", "False"][n % 2]})
+    f.lines("test1.json", rows)
+
+
+def marvl(f: Folder, counts: list[int]) -> None:
+    for language in benchmark("marvl").parts["language"]:
+        concept = f"marvl-images/{language}/images/39-\u092a\u0924\u0940\u0932\u093e"
+        names = [f.image(f"{concept}/{n}.jpg", n).rpartition("/")[2] for n in range(2)]
+        own = {"id": f"{language}-0", "caption": "both", "concept": concept.rpartition("/")[2]}
+        row = {**own, "left_img": names[0], "right_img": names[1], "label": language == "id"}
+        f.lines(f"marvl-{language}.jsonl", [row])
+
+
+def film(f: Folder, path: str) -> None:
+    (f.folder / path).parent.mkdir(parents=True, exist_ok=True)
+    write_video(f.folder / path, "mpeg4", frames=4)
+
+
+def msrvtt_qa(f: Folder, counts: list[int]) -> None:
+    film(f, "video7.mp4")
+    own = {"category_id": 1, "video_id": 7, "question": COUNT}
+    f.json("test_qa.json", [{**own, "id": n, "answer": str(n)} for n in range(2)])
+
+
+def msvd_qa(f: Folder, counts: list[int]) -> None:
+    film(f, "YouTubeClips/abc_1_2.avi")
+    f.text("youtube_mapping.txt", "abc_1_2 vid1\r\nxyz_3_4 vid2\r\n")
+    own = {"question": COUNT, "answer": "2"}
+    f.json("test_qa.json", [{**own, "id": n, "video_id": n + 1} for n in range(1)])
+
+
+def activitynet_qa(f: Folder, counts: list[int]) -> None:
+    film(f, "v_a-b.mkv")
+    own = {"video_name": "a-b", "question": "how many"}
+    f.json("test_q.json", [{**own, "question_id": f"q{n}"} for n in range(2)])
+    answers = [{"question_id": f"q{n}", "answer": "2", "type": n} for n in range(2)]
+    f.json("test_a.json", answers)
+
+
+def msrvtt_cap(f: Folder, counts: list[int]) -> None:
+    videos, sentences = [], []
+    for n in range(2):
+        film(f, f"video{n}.mp4")
+        videos.append({"video_id": f"video{n}", "split": ["test", "train"][n]})
+        for k in range(3):
+            sentences.append({"video_id": f"video{n}", "caption": f"digits {k}", "sen_id": k})
+    f.json("MSRVTT_data.json", {"videos": videos, "sentences": sentences})
+
+
+def vatex(f: Folder, counts: list[int]) -> None:
+    film(f, "abc_000001_000011.mp4")
+    row = {"videoID": "abc_000001_000011", "enCap": ["a digit", "digits"], "chCap": ["x"]}
+    f.json("vatex_public_test_english_v1.1.json", [row])
+
+
 WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "aokvqa_da": aokvqa,
     "aokvqa_mc": aokvqa,
@@ -357,6 +420,13 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "textcaps": textcaps,
     "textvqa": textvqa,
     "vizwiz": vizwiz,
+    "activitynet_qa": activitynet_qa,
+    "marvl": marvl,
+    "msrvtt_cap": msrvtt_cap,
+    "msrvtt_qa": msrvtt_qa,
+    "msvd_qa": msvd_qa,
+    "nlvr2": nlvr2,
+    "vatex": vatex,
     "vqav2": vqav2,
     "xgqa": xgqa,
     "xm3600": xm3600,

@@ -26,6 +26,7 @@ class Data:
     def __init__(self, folder: str, benchmark: str) -> None:
         self.folder = storage.absolute(folder)
         self._roots = (f"{self.folder}/{benchmark}", self.folder)
+        self._listed: dict[str, dict[str, str]] = {}
 
     def find(self, paths: str | Iterable[str]) -> str | None:
         """The URI of the first of these paths at which there is a file."""
@@ -40,6 +41,16 @@ class Data:
         folder = static_folder(template)
         root = next((root for root in self._roots if _has_files(f"{root}/{folder}")), self.folder)
         return f"{root.replace('{', '{{').replace('}', '}}')}/{template}"
+
+    def with_suffix(self, uri: str) -> str:
+        """A URI that ends in `.*` with the suffix of the file that is there, if one is."""
+        if not uri.endswith(".*"):
+            return uri
+        folder, stem = posixpath.split(uri[:-2])
+        if folder not in self._listed:
+            names = (entry.uri.removeprefix(f"{folder}/") for entry in _files_in(folder))
+            self._listed[folder] = {posixpath.splitext(name)[0]: name for name in sorted(names)}
+        return f"{folder}/{self._listed[folder].get(stem, stem)}"
 
 
 def records(
@@ -123,7 +134,11 @@ _READERS: Mapping[str, Callable[[BinaryIO, str], Iterator[Record]]] = {
 
 
 def _has_files(folder: str) -> bool:
+    return next(_files_in(folder), None) is not None
+
+
+def _files_in(folder: str) -> Iterator[storage.Entry]:
     try:
-        return next(iter(storage.list_files(folder)), None) is not None
+        yield from storage.list_files(folder)
     except OSError:
-        return False
+        return

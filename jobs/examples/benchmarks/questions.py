@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from paliflow.jobs.examples.benchmarks.files import Record, records
+from paliflow.jobs.examples.benchmarks.files import Record, records, text_lines
 from paliflow.jobs.examples.benchmarks.rows import Files, Row
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -65,3 +65,34 @@ def mmvp(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
         fields = {"question": record["Question"], "options": options, "number": number}
         pair = str((int(number) + 1) // 2)
         yield Row(number, fields, (options[answer == "(b)"],), {}, {"cluster": pair})
+
+
+def nlvr2(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """NLVR2: lines with an identifier `<split>-<set>-<pair>-<sentence>`, which names two images.
+
+    The pairs of one sentence, which official consistency puts together, share the first two and
+    the last of its numbers.
+    """
+    for record in records(files["rows"], lines=True):
+        stem, _, sentence = str(record.get("identifier", "")).rpartition("-")
+        group, _, _ = stem.rpartition("-")
+        if not group:
+            yield "an identifier that is none"
+            continue
+        folder = values["part"]
+        if folder == "train":
+            folder = f"images/train/{record.get('directory', '')}"
+        fields = {**record, "stem": stem, "folder": folder}
+        details = {"key": record["identifier"], "cluster": f"{group}-{sentence}"}
+        yield Row(record["identifier"], fields, (str(record.get("label")),), {}, details)
+
+
+def msvd_qa(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """MSVD-QA: videos by their number, and a list of their names, `<name> vid<number>` a line."""
+    names = dict(line.split()[::-1] for line in text_lines(files["names"]))
+    for record in records(files["rows"]):
+        if (name := names.get(f"vid{record.get('video_id')}")) is None:
+            yield "a video that the list of names lacks"
+        else:
+            fields = {**record, "name": name}
+            yield Row(str(record["id"]), fields, (str(record["answer"]),), {}, {})

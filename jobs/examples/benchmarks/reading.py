@@ -19,6 +19,8 @@ Read = Callable[[Files, Mapping[str, str]], Iterator[Row | str]]
 READERS: Mapping[str, Read] = {
     "coco35l": captions.coco35l,
     "mmvp": questions.mmvp,
+    "msvd_qa": questions.msvd_qa,
+    "nlvr2": questions.nlvr2,
     "ocrvqa": questions.ocrvqa,
     "scicap": captions.scicap,
     "scienceqa": questions.scienceqa,
@@ -110,7 +112,7 @@ def benchmark_examples(source: ExampleSource) -> Iterator[Example | str]:
             if isinstance(row, str):
                 yield row
                 continue
-            example = _example(row, "/".join([*names, row.id]), known, part, images, source)
+            example = _example(row, "/".join([*names, row.id]), known, part, images, source, data)
             if isinstance(example, Example) and example.id in seen:
                 yield "a row whose id another has"
                 continue
@@ -120,12 +122,18 @@ def benchmark_examples(source: ExampleSource) -> Iterator[Example | str]:
 
 
 def _example(
-    row: Row, name: str, known: Benchmark, part: Part, images: list[str], source: ExampleSource
+    row: Row,
+    name: str,
+    known: Benchmark,
+    part: Part,
+    images: list[str],
+    source: ExampleSource,
+    data: Data,
 ) -> Example | str:
     fields = {**part.values, **row.fields}
     try:
         prefix = fill(known.prefix, fields, known.joined)
-        paths = tuple(fill(image, fields) for image in images)
+        paths = tuple(data.with_suffix(fill(image, fields)) for image in images)
     except ValueError as error:
         return str(error)
     # Blank answers are none of big_vision's either. All else stays as it was written.

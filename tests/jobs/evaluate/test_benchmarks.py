@@ -28,10 +28,15 @@ def evaluated(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluat
     """All benchmarks, asked in one run."""
     folder = tmp_path_factory.mktemp("benchmarks")
     write_all(folder / "data")
-    sets = {name: {"benchmark": name, "path": str(folder / "data")} for name in benchmark_names()}
-    fields = {"output": str(folder / "out"), "run_id": "all", "sets": sets}
-    limits = {"max_new_tokens": 6, "beams": 2, "min_coverage": 0.7, "dtype": "float32"}
-    return job.evaluate(EvaluateSpec.parse({**fields, **limits}), Console())
+    names = [name for name in benchmark_names() if not benchmark(name).sampling]
+    return evaluate(folder, "all", names, beams=2)
+
+
+def evaluate(folder: Path, run_id: str, names: list[str], **fields: Any) -> EvaluateSummary:
+    sets = {name: {"benchmark": name, "path": str(folder / "data")} for name in names}
+    limits = {"max_new_tokens": 6, "min_coverage": 0.7, "dtype": "float32"}
+    run = {"output": str(folder / "out"), "run_id": run_id, "sets": sets}
+    return job.evaluate(EvaluateSpec.parse({**run, **limits, **fields}), Console())
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +134,29 @@ def test_a_mean_over_groups_weighs_them_alike_whatever_their_size(
     assert {language: own.rows for language, own in table.items()} == {
         language: len(own) for language, own in of_language.items()
     }
+
+
+def test_pairs_of_images_are_asked_together_and_one_that_lacks_an_image_is_not(
+    evaluated: EvaluateSummary,
+) -> None:
+    folder = Path(evaluated.location).parents[1]
+    summary = evaluate(folder, "pairs", ["nlvr2", "marvl"])
+    table = pq.read_table(f"{summary.location}/predictions.parquet").to_pylist()
+    assert [row["status"] for row in table] == ["ok"] * 3 + ["error"] + ["ok"] * 5
+    right = [row["text"] in row["references"] for row in table]
+    assert summary.figures["nlvr2/accuracy"] == pytest.approx(np.mean(right[:4]))
+    assert summary.figures["marvl/accuracy"] == pytest.approx(np.mean(right[4:]))
+    assert summary.sets["nlvr2"].coverage == 0.75
+
+
+@pytest.mark.slow
+def test_videos_are_asked_as_clips(evaluated: EvaluateSummary) -> None:
+    folder = Path(evaluated.location).parents[1]
+    videos = [name for name in benchmark_names() if benchmark(name).video]
+    few = {"every_frames": 2, "clip": {"frames": 2}}
+    summary = evaluate(folder, "videos", videos, video=few)
+    assert {own.coverage for own in summary.sets.values()} == {1.0}
+    assert {name.partition("/")[0] for name in summary.figures} == set(videos)
 
 
 def test_below_the_least_coverage_there_is_no_figure(

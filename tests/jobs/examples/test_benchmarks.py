@@ -41,7 +41,7 @@ def test_rows_of_official_files_have_images_prompts_and_unique_ids(data: Path, n
     found = examples(data, name)
     assert len({row.id for row in found}) == len(found) > 0
     lost = [image for row in found for image in row.images if not Path(image).exists()]
-    assert len(lost) == (name in ("vqav2", "okvqa"))
+    assert len(lost) == (name in ("vqav2", "okvqa", "nlvr2"))
     assert all(row.prefix and all(row.suffixes) for row in found)
 
 
@@ -110,6 +110,33 @@ def test_scientific_captions_are_whole_and_a_missing_one_is_counted(data: Path) 
     assert lost == "a figure without a caption"
     assert isinstance(found[1], Example)
     assert found[1].suffixes == ("a figure of 1 digits . and more of it",)
+
+
+def test_two_images_and_all_pairs_of_a_sentence_belong_together(data: Path) -> None:
+    found = examples(data, "nlvr2")
+    assert [Path(image).name for image in found[2].images] == [
+        "test1-1-0-img0.png",
+        "test1-1-0-img1.png",
+    ]
+    assert [json.loads(row.details or "")["cluster"] for row in found] == [
+        *["test1-0-0"] * 2,
+        *["test1-1-0"] * 2,
+    ]
+    marvl = examples(data, "marvl")
+    assert [row.suffixes for row in marvl] == [("True",), *[("False",)] * 4]
+    assert all(len(row.images) == 2 for row in marvl)
+
+
+def test_videos_are_found_by_their_names_whatever_their_suffix(data: Path) -> None:
+    names = ("activitynet_qa", "msvd_qa", "msrvtt_cap", "vatex")
+    assert [Path(examples(data, name)[0].images[0]).name for name in names] == [
+        "v_a-b.mkv",
+        "abc_1_2.avi",
+        "video0.mp4",
+        "abc_000001_000011.mp4",
+    ]
+    (only,) = examples(data, "msrvtt_cap")
+    assert only.suffixes == ("digits 0", "digits 1", "digits 2")
 
 
 def test_questions_of_a_pair_are_put_together(data: Path) -> None:

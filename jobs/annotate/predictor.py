@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 from jax.errors import JaxRuntimeError
 from numpy.typing import NDArray
 
-from paliflow.configs import AnnotateSpec, Sampling
+from paliflow.configs import AnnotateSpec, PromptSpec, Sampling
 from paliflow.configs.prompts import misspelt_task, task_of
-from paliflow.jobs.annotate.rows import answer_row, error_row
+from paliflow.jobs.annotate.choosing import Chooser, PendingChoices
+from paliflow.jobs.annotate.questions import Question, questions
+from paliflow.jobs.annotate.rows import answer_row, chosen_row, error_row
 from paliflow.jobs.media.reading import Input
 from paliflow.model import (
     Generation,
@@ -39,12 +41,13 @@ _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Chunk:
-    """One device batch: whose image, which prompt, its tokens or why there are none."""
+    """One device batch: which question of which input, its tokens or why there are none."""
 
-    inputs: list[int]
-    prompts: list[str]
+    places: list[tuple[int, int]]
+    """Of each row: the input, and the question's place among its own."""
+    questions: list[Question]
     tokens: list[list[int] | ValueError]
-    generation: Generation | None
+    answers: Generation | PendingChoices | None
 
 
 @dataclass(frozen=True)
@@ -71,20 +74,24 @@ class PendingBatch:
             return self.asker.ask(self.batch, self.place).rows()
 
     def _rows(self) -> list[list[dict[str, Any]]]:
-        rows: list[list[dict[str, Any]]] = [[] for _ in self.batch]
+        rows: dict[tuple[int, int], dict[str, Any]] = {}
         for chunk in self.chunks:
-            answers = chunk.generation and [np.asarray(each) for each in chunk.generation]
-            asked = zip(chunk.inputs, chunk.prompts, chunk.tokens, strict=True)
-            for place, (number, prompt, tokens) in enumerate(asked):
-                source = self.batch[number]
+            answer = self.asker.answers(chunk)
+            asked = zip(chunk.places, chunk.questions, chunk.tokens, strict=True)
+            for row, (place, question, tokens) in enumerate(asked):
+                source = self.batch[place[0]]
                 if isinstance(tokens, ValueError) and not source.error:
-                    row = error_row(source, prompt, f"prompt: {tokens}")
-                elif answers is None or source.pixels is None:
-                    row = error_row(source, prompt, source.error or "not asked")
+                    error = f"prompt: {tokens}"
+                elif answer is None or source.pixels is None:
+                    error = source.error or "not asked"
                 else:
-                    row = self.asker.row(source, prompt, answers, place)
-                rows[number].append(row)
-        return rows
+                    rows[place] = answer(source, row)
+                    continue
+                rows[place] = error_row(source, question.prompt, error, question.name)
+        own: list[list[dict[str, Any]]] = [[] for _ in self.batch]
+        for place in sorted(rows):
+            own[place[0]].append(rows[place])
+        return own
 
 
 class Predictor:
@@ -99,12 +106,17 @@ class Predictor:
     ) -> None:
         """
         Raises:
-            ValueError: one of the spec's prompts is too long, or the device too small for a row.
+            ValueError: one of the spec's prompts is too long, the tokenizer cannot write a choice,
+                or the device is too small for a row.
         """
         self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
         self._spec, self._sampler = spec, _sampler(spec.sampling)
+        self._chooser = Chooser(model, tokenizer)
         # Asked in every batch, tokenized once.
-        self._known = {prompt: self._encode(prompt) for prompt in spec.prompts}
+        self._known = {prompt: self._encode(prompt) for prompt in spec.texts}
+        for prompt in spec.prompts:
+            if isinstance(prompt, PromptSpec) and prompt.choices:
+                self._chooser.tokens(prompt.choices)
         self._length = max(map(self._padded, self._known.values()), default=0)
         # Where a manifest has the prompts, the longest that it may ask.
         self.width, self.memory = fitting_batch(model, spec, self._length or spec.max_prompt_tokens)
@@ -155,33 +167,48 @@ class Predictor:
         if readable:
             encoded = [self._model.encode_images(piece) for piece in np.split(images, pieces)]
             image_tokens = encoded[0] if pieces == 1 else jnp.concatenate(encoded)
-        prompts = [source.item.prompts or self._spec.prompts for source in batch]
+        asked = [questions(source.item, self._spec) for source in batch]
         pairs = [
-            (number, own[turn])
-            for turn in range(max(map(len, prompts), default=0))
-            for number, own in enumerate(prompts)
+            ((number, turn), own[turn])
+            for turn in range(max(map(len, asked), default=0))
+            for number, own in enumerate(asked)
             if turn < len(own)
         ]
         chunks = []
-        for start in range(0, len(pairs), width):
-            inputs, texts = map(list, zip(*pairs[start : start + width], strict=True))
-            tokens = [self._try_encode(text) for text in texts]
-            seed = _seed(self._spec.seed, *place, start)
-            generation = self._generate(image_tokens, inputs, tokens, seed, width)
-            chunks.append(_Chunk(inputs, texts, tokens, generation))
+        # Answers in words, then those that are choices: two programs, one vision tower.
+        for fixed in (False, True):
+            alike = [pair for pair in pairs if (pair[1].choices is not None) == fixed]
+            for start in range(0, len(alike), width):
+                places, own = map(list, zip(*alike[start : start + width], strict=True))
+                tokens = [self._try_encode(question) for question in own]
+                seed = _seed(self._spec.seed, *place, start)
+                answers = self._answer(image_tokens, places, own, tokens, seed, width)
+                chunks.append(_Chunk(places, own, tokens, answers))
         return PendingBatch(self, batch, place, width, chunks, asked_at)
 
-    def row(
-        self, source: Input, prompt: str, answers: Sequence[NDArray[Any]], place: int
+    def answers(self, chunk: _Chunk) -> Callable[[Input, int], dict[str, Any]] | None:
+        """Waits for a device batch: what makes a row of an input and the answer's row there."""
+        if chunk.answers is None:
+            return None
+        asked = chunk.questions
+        if isinstance(chunk.answers, PendingChoices):
+            chosen = chunk.answers.chosen([question.top_choices for question in asked])
+            return lambda source, row: chosen_row(source, asked[row], chosen[row])
+        generation = [np.asarray(each) for each in chunk.answers]
+        return lambda source, row: self._row(source, asked[row], generation, row)
+
+    def _row(
+        self, source: Input, question: Question, answers: Sequence[NDArray[Any]], place: int
     ) -> dict[str, Any]:
         """The row of one answer.
 
         Args:
             source: what was read.
-            prompt: what was asked about it.
+            question: what was asked about it.
             answers: the fields of a device batch's `Generation`.
             place: the answer's row there.
         """
+        prompt = question.prompt
         tokens, logprobs, length, finished = (each[place].tolist() for each in answers)
         ids = tokens[: length - finished]  # without the end token
         text = self._tokenizer.decode(ids)
@@ -197,16 +224,18 @@ class Predictor:
             logprob=sum(logprobs),
             token_count=length,
             finished=finished,
+            name=question.name,
         )
 
-    def _generate(
+    def _answer(
         self,
         image_tokens: Any,
-        inputs: list[int],
+        places: list[tuple[int, int]],
+        own: list[Question],
         tokens: list[list[int] | ValueError],
         seed: int,
         width: int,
-    ) -> Generation | None:
+    ) -> Generation | PendingChoices | None:
         asked = [ids for ids in tokens if not isinstance(ids, ValueError)]
         if image_tokens is None or not asked:
             return None
@@ -218,8 +247,15 @@ class Predictor:
             if not isinstance(known, ValueError):
                 ids[row, : len(known)] = known
                 mask[row, : len(known)] = True
+        inputs = [number for number, _ in places]
         if inputs != list(range(len(image_tokens))):
             image_tokens = image_tokens[np.array(inputs + [0] * (width - len(inputs)))]
+        lists = [
+            None if isinstance(known, ValueError) else question.choices
+            for question, known in zip(own, tokens, strict=True)
+        ]
+        if given := next(filter(None, lists), None):
+            return self._chooser.ask(image_tokens, ids, mask, [each or given for each in lists])
         return self._model.generate_from_tokens(
             *(image_tokens, ids, mask),
             max_new_tokens=self._spec.max_new_tokens,
@@ -236,9 +272,13 @@ class Predictor:
             raise ValueError(said)
         return self._tokenizer.encode_prompt(prompt, self._spec.max_prompt_tokens)
 
-    def _try_encode(self, prompt: str) -> list[int] | ValueError:
+    def _try_encode(self, question: Question) -> list[int] | ValueError:
         try:
-            return self._known.get(prompt) or self._encode(prompt)
+            if question.error:
+                raise ValueError(question.error)
+            if question.choices:
+                self._chooser.tokens(question.choices)
+            return self._known.get(question.prompt) or self._encode(question.prompt)
         except ValueError as error:
             return error
 

@@ -58,7 +58,8 @@ def test_choices_are_answered_beside_each_other_and_add_up_to_one(
         for n, (cell, scene) in enumerate(zip(cells, drawn, strict=True))
     ]
     batch.append(Input(Item("broken", prompts=(LEFTMOST,)), error="empty file"))
-    rows = predictor(model, spec).ask(batch, (0, 0)).rows()
+    asking = predictor(model, spec)
+    rows = asking.collect(asking.ask(batch, (0, 0)))
     assert [len(row) for row in rows] == [2, 2, 2, 2, 2, 2, 1]
     for (yes, first), scene in zip(rows, drawn, strict=False):
         assert (yes["prompt"], first["prompt"]) == (own, LEFTMOST)

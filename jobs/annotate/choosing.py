@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from paliflow.jobs.annotate.questions import Question
+from paliflow.jobs.annotate.rows import answer_row
+from paliflow.jobs.media.reading import Input
 from paliflow.model import PaliGemma, Tokenizer
 from paliflow.model.choices import (
     ChoiceScores,
@@ -104,3 +107,16 @@ class Chooser:
         scores = self._model.score_choices(image_tokens, prompt, prompt_mask, table, which)
         lengths = {choices: [len(own) + 1 for own in self.tokens(choices)] for choices in distinct}
         return PendingChoices(lists, dict(zip(distinct, columns, strict=True)), lengths, scores)
+
+
+def chosen_row(source: Input, question: Question, chosen: Chosen) -> dict[str, Any]:
+    """The row of an answer that is one of some choices."""
+    return answer_row(
+        *(source, question.prompt, chosen.text, None),
+        logprob=chosen.logprob,
+        token_count=chosen.token_count,
+        finished=True,
+        name=question.name,
+        choices=chosen.choices,
+        choices_mass=chosen.mass,
+    )

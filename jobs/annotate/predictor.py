@@ -13,10 +13,10 @@ from jax.errors import JaxRuntimeError
 
 from paliflow.configs import AnnotateSpec, PromptSpec, Sampling
 from paliflow.configs.prompts import task_of
-from paliflow.jobs.annotate.choosing import Chooser, PendingChoices
+from paliflow.jobs.annotate.choosing import Chooser, PendingChoices, chosen_row
 from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.questions import Question, questions
-from paliflow.jobs.annotate.rows import answer_row, chosen_row, error_row
+from paliflow.jobs.annotate.rows import answer_row, error_row
 from paliflow.jobs.media.reading import Input
 from paliflow.model import (
     Detection,

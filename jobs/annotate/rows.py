@@ -5,8 +5,6 @@ from typing import Any
 
 from paliflow.configs.base import brief
 from paliflow.configs.prompts import task_of
-from paliflow.jobs.annotate.choosing import Chosen
-from paliflow.jobs.annotate.questions import Question
 from paliflow.jobs.media.reading import Input
 from paliflow.model import Detection
 
@@ -41,19 +39,6 @@ def answer_row(
         "choices_mass": choices_mass,
         "status": "ok",
     }
-
-
-def chosen_row(source: Input, question: Question, chosen: Chosen) -> dict[str, Any]:
-    """The row of an answer that is one of some choices."""
-    return answer_row(
-        *(source, question.prompt, chosen.text, None),
-        logprob=chosen.logprob,
-        token_count=chosen.token_count,
-        finished=True,
-        name=question.name,
-        choices=chosen.choices,
-        choices_mass=chosen.mass,
-    )
 
 
 def _question(source: Input, prompt: str, name: str | None) -> dict[str, Any]:

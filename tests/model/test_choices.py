@@ -119,11 +119,11 @@ def test_a_long_list_is_cut_into_groups_that_hold_each_choice_once() -> None:
     numbers = [[1, *map(int, str(n))] for n in range(1000)]
     table = tabulate([numbers], EOS, 256)
     columns = columns_of(numbers, table)
-    assert table.tokens.shape[:2] == (1, 8)
+    assert table.tokens.shape[:2] == (1, 4)
     assert table.nodes == 256
     assert len(set(columns.tolist())) == 1000
     # Each path spells its choice: the tokens at its steps, the end token last.
-    flat = [np.concatenate([table.first[0, g], table.children[0, g].ravel()]) for g in range(8)]
+    flat = [np.concatenate([table.first[0, g], table.children[0, g].ravel()]) for g in range(4)]
     paths = table.paths[0].reshape(-1, table.paths.shape[-1])
     for choice, column in zip(numbers, columns, strict=True):
         spelt = flat[column // table.paths.shape[2]][paths[column][: len(choice) + 1]]

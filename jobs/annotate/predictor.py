@@ -1,7 +1,6 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,8 +64,14 @@ class PendingBatch:
     batch_size: int
     """Rows of each device batch."""
     device_batches: list[DeviceBatch]
-    dispatched_at: float
-    """By `time.monotonic`."""
+
+    def wait(self) -> None:
+        """Waits until the device is done with it.
+
+        Raises:
+            JaxRuntimeError: the device failed, as `Predictor.collect` finds out again.
+        """
+        jax.block_until_ready([batch.answers for batch in self.device_batches])
 
 
 class Predictor:
@@ -144,7 +149,6 @@ class Predictor:
     def _ask(
         self, inputs: Sequence[Input], place: tuple[int, ...], batch_size: int
     ) -> PendingBatch:
-        dispatched_at = time.monotonic()
         image_tokens = self._encode_images(inputs, batch_size)
         pairs = list(_pairs([questions(source.item, self._spec) for source in inputs]))
         batches = []
@@ -164,7 +168,7 @@ class Predictor:
                     else:
                         answers = self._generate(images, tokens, seed)
                 batches.append(DeviceBatch(places, asked, tokens, answers))
-        return PendingBatch(inputs, place, batch_size, batches, dispatched_at)
+        return PendingBatch(inputs, place, batch_size, batches)
 
     def _encode(self, question: Question) -> list[int] | ValueError:
         """The tokens of a question's prompt, or why it cannot be asked."""

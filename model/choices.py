@@ -30,17 +30,17 @@ class ChoiceTable(NamedTuple):
     predicts its children, of which the end token is one where a choice ends.
     """
 
-    tokens: NDArray[np.int32]  # [U, G, N]; of each node
-    depth: NDArray[np.int32]  # [U, G, N]; 0 for the root's children
-    visible: NDArray[np.bool_]  # [U, G, N, N]; a node sees its ancestors and itself
-    first: NDArray[np.int32]  # [U, G, F]; the tokens of the root's children
-    children: NDArray[np.int32]  # [U, G, N, E]; the tokens of each node's children
-    paths: NDArray[np.int32]  # [U, G, C, L]; a choice's steps in F, N x E and a last one for pads
+    tokens: Any  # int32 [U, G, N]; of each node
+    depth: Any  # int32 [U, G, N]; 0 for the root's children
+    visible: Any  # bool [U, G, N, N]; a node sees its ancestors and itself
+    first: Any  # int32 [U, G, F]; the tokens of the root's children
+    children: Any  # int32 [U, G, N, E]; the tokens of each node's children
+    paths: Any  # int32 [U, G, C, L]; a choice's steps in F, N x E and a last one for pads
 
     @property
     def nodes(self) -> int:
         """Tokens that each row reads besides image and prompt, of one group."""
-        return self.tokens.shape[2]
+        return int(self.tokens.shape[2])
 
 
 class ChoiceScores(NamedTuple):
@@ -186,7 +186,8 @@ def score_choices(
         if groups == 1:
             return group(0)
         scores: ChoiceScores = jax.lax.map(group, jnp.arange(groups))  # [G, b, C]
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1), scores)
+        # [b, G x C]
+        return ChoiceScores(*(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in scores))
 
     return sliced(score, slices, image_tokens, prompt, prompt_mask, which)
 
@@ -246,7 +247,7 @@ class _Trie:
 
 def _grouped(choices: Sequence[Sequence[int]], most_nodes: int) -> list[list[Sequence[int]]]:
     """The choices in groups whose tries have few enough nodes, those that begin alike together."""
-    ordered = sorted(choices)
+    ordered = sorted(choices, key=tuple)
     groups, nodes = [[ordered[0]]], len(ordered[0])
     for before, choice in pairwise(ordered):
         shared = next(

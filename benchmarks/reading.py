@@ -134,7 +134,8 @@ def milliseconds(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, f
 
 def frame(width: int, height: int) -> Frame:
     """A decoded frame of a film."""
-    picture = av.VideoFrame.from_image(photograph(width, height)).reformat(format="yuv420p")
+    pixels = np.asarray(photograph(width, height))
+    picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
     return Frame(FrameTime(0, Fraction(0)), 0.0, picture)
 
 
@@ -164,7 +165,7 @@ def rates(size: int = SIZE, rounds: int = 7) -> None:
     film = frame(1920, 1080)
     spent = milliseconds(
         {
-            "Pillow": lambda: film.picture.to_image().resize((size, size)),
+            "Pillow": lambda: film.upright().resize((size, size), Image.Resampling.BILINEAR),
             "exact": lambda: resize(film.upright(), size),
             "fast": lambda: film.squashed(size),
         },
@@ -211,7 +212,7 @@ def differences(scenes: int = 48) -> None:
             ]
             read = {way: [_input(data, side, way) for data in files] for way in _WAYS}
             for way, inputs in read.items():
-                for rows in predictor.ask(inputs, (0, start)).rows():
+                for rows in predictor.collect(predictor.ask(inputs, (0, start))):
                     texts[way] += [row["text"] for row in rows]
             pairs = zip(read["exact"], read["fast"], strict=True)
             apart += [np.abs(_pixels(a) - _pixels(b)).mean() * 127.5 for a, b in pairs]

@@ -131,14 +131,14 @@ def test_large_photographs_are_read_beside_others_unless_memory_holds_all_of_the
     held = Held()
     monkeypatch.setattr(images, "one_at_a_time", held)
     monkeypatch.setattr(images, "LARGE", 300_000)
-    for options, side, taken in (
-        ({}, SIDE, 0),
-        ({}, None, 1),
-        ({"progressive": True}, SIDE, 1),
-        ({}, 10 * SIDE, 1),  # no scale leaves enough
+    for progressive, side, taken in (
+        (False, SIDE, 0),
+        (False, None, 1),
+        (True, SIDE, 1),
+        (False, 10 * SIDE, 1),  # no scale leaves enough
     ):
         held.times = 0
-        data = encoded(photograph(1001, 701), **options)
+        data = encoded(photograph(1001, 701), progressive=progressive)
         fast = decode_image(data, LIMIT, side=side)
         assert held.times == taken
         whole = squash(decode_image(data, LIMIT), SIDE).astype(int)

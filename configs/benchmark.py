@@ -29,7 +29,9 @@ class Join(Spec):
     on: str
     """The row's field that says which record belongs to it."""
     key: str
-    """The record's field that has the same value. Records of one value are one: the last."""
+    """The record's field that has the same value. Of several with one value the last counts."""
+    all: bool = False
+    """Instead, all of them count, and each of their fields is a list."""
 
 
 class Rows(Spec):
@@ -85,6 +87,25 @@ class Figure(Spec):
     """Published figures are so many times ours."""
     rule: str
     """Which scorer's rule it is, in a few words."""
+
+
+class Submission(Spec):
+    """The file that a benchmark's server takes: one JSON of all answers of a split."""
+
+    splits: tuple[str, ...]
+    """Those that the server scores."""
+    key: str
+    """What a row's id is called."""
+    answer: str
+    """What its answer is called."""
+    integer: bool = False
+    """Whether ids are numbers; text if not."""
+    by_key: bool = False
+    """An object of answers by id; a list of objects if not."""
+    choose: bool = False
+    """Whether an answer has to be one of the row's choices: the nearest is taken."""
+    server: str
+    """Where it is sent."""
 
 
 class Recipe(Spec):
@@ -144,6 +165,8 @@ class Benchmark(Spec):
     """What they are of, where a figure here may be of another split."""
     published_rows: PositiveInt | None = None
     """How many rows that has."""
+    submission: Submission | None = None
+    """What its server takes, if it has one."""
     reuses: str | None = None
     """The benchmark whose fine-tuned model is asked."""
     recipe: Recipe | None = None
@@ -158,6 +181,8 @@ class Benchmark(Spec):
     @model_validator(mode="after")
     def _is_coherent(self) -> "Benchmark":
         known = set(self.splits)
+        if self.submission and (unknown := set(self.submission.splits) - known):
+            raise ValueError(f"submission.splits: no such split as {', '.join(sorted(unknown))}")
         for field in ("train", "unanswered"):
             if unknown := set(getattr(self, field)) - known:
                 raise ValueError(f"{field}: no such split as {', '.join(sorted(unknown))}")

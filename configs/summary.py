@@ -245,6 +245,8 @@ class EvaluateSummary(ModelSummary):
     """By name; older versions left none."""
     image_size: int | None = None
     """Pixels of the model's square input."""
+    server: dict[str, float] = Field(default_factory=dict)
+    """What a benchmark's server has given, by figure, in its own unit."""
 
 
 class Comparison(Spec):

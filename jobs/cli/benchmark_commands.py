@@ -70,6 +70,39 @@ def describe(name: Name) -> None:
 
 
 @benchmarks.command()
+def submit(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="An evaluation of a split that a server scores; of A-OKVQA both."),
+    ],
+    output: Annotated[str, typer.Option(help="The file to write, in the server's form.")],
+) -> None:
+    """Writes the answers of an evaluation as the benchmark's server takes them.
+
+    Example: paliflow benchmarks submit evaluations/run_id=week-31-vqav2 --output vqav2.json
+    """
+    from paliflow.jobs.evaluate.submission import write_submission
+
+    count = write_submission(runs, output)
+    print(f"{count:,} answers: {printable(output)}")
+
+
+@benchmarks.command()
+def record(
+    run: Annotated[str, typer.Argument(help="The evaluation whose answers were sent.")],
+    figure: Annotated[str, typer.Argument(help="As `describe` calls it.")],
+    score: Annotated[float, typer.Argument(help="In the unit of the published figures.")],
+) -> None:
+    """Keeps the score that a server gave, so that it stands in the scoreboard.
+
+    Example: paliflow benchmarks record evaluations/run_id=week-31-vqav2 accuracy 83.19
+    """
+    from paliflow.jobs.evaluate.submission import record_score
+
+    print(f"recorded: {printable(record_score(run, figure, score).location)}")
+
+
+@benchmarks.command()
 def check(
     folder: Annotated[str, typer.Argument(help="The folder of the data, local or gs://.")],
     name: Annotated[list[str] | None, typer.Argument(help="Of benchmarks; all if none.")] = None,

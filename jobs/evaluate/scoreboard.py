@@ -138,10 +138,12 @@ def said(entry: Entry | None) -> str:
         return "-"
     if entry.measured is None:
         return f"no figure: {entry.why}"
-    assert entry.low is not None
-    assert entry.high is not None
     digits = 3 if entry.measured < 2 and (entry.published or 0) < 2 else 2
-    text = f"{entry.measured:.{digits}f} [{entry.low:.{digits}f}, {entry.high:.{digits}f}]"
+    text = f"{entry.measured:.{digits}f}"
+    if entry.low is None or entry.high is None:
+        text += " by the server"
+    else:
+        text += f" [{entry.low:.{digits}f}, {entry.high:.{digits}f}]"
     if entry.difference is not None:
         text += f" {entry.difference:+.{digits}f}"
     if entry.why:
@@ -174,7 +176,8 @@ def _entry(
     low, high = own.intervals.get(figure.name, (None, None))
     published = known.published.get(f"{family}-{summary.image_size}", {}).get(figure.name)
     scale = figure.scale
-    measured = None if value is None else value * scale
+    given = summary.server.get(f"{name}/{figure.name}")
+    measured = given if value is None else value * scale
     entry = Entry(
         benchmark=own.benchmark or name,
         title=known.title,
@@ -190,24 +193,26 @@ def _entry(
         state="incomparable",
         why=_why_not(own, known, published),
     )
-    if entry.why or measured is None or entry.low is None or entry.high is None:
+    if entry.why or measured is None:
         return entry
     assert published is not None
-    inside = entry.low <= published <= entry.high
+    # Of a server's score no interval is known.
+    inside = (entry.low or measured) <= published <= (entry.high or measured)
     return entry._replace(state="equal" if inside else "different")
 
 
 def _why_not(own: SetSummary, known: Benchmark, published: float | None) -> str:
     """Why a figure cannot be compared with the published one; empty if it can."""
     reasons = []
+    rows = own.rows if own.split in known.unanswered else own.scored
     if own.note:
         reasons.append(own.note)
     if published is None:
         reasons.append("nothing is published of this")
     elif own.split != known.published_split:
         reasons.append(f"of {own.split}, published of {known.published_split}")
-    elif known.published_rows and own.scored != known.published_rows:
-        reasons.append(f"of {own.scored:,} rows, published of {known.published_rows:,}")
+    elif known.published_rows and rows != known.published_rows:
+        reasons.append(f"of {rows:,} rows, published of {known.published_rows:,}")
     if own.coverage < 1:
         reasons.append(f"coverage {own.coverage:.1%}")
     return "; ".join(reasons)

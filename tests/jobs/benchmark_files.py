@@ -272,6 +272,7 @@ def nocaps(f: Folder, counts: list[int]) -> None:
         annotations.append({**own, "caption": f"caption {k} of a page"})
     content = {"images": images, "annotations": annotations}
     f.json("nocaps_val_4500_captions.json", content)
+    f.json("nocaps_test_image_info.json", {"images": images})
 
 
 def textcaps(f: Folder, counts: list[int]) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from paliflow import storage
-from paliflow.jobs.examples.benchmarks.templates import static_folder, values_at
+from paliflow.jobs.examples.benchmarks.templates import static_folder
 
 Record = dict[str, Any]
 _OPENED: Mapping[str, Callable[[BinaryIO], Any]] = {
@@ -92,10 +92,9 @@ def text_lines(uri: str) -> Iterator[str]:
 
 
 def _json(file: BinaryIO, at: str) -> Iterator[Record]:
-    content = json.load(io.TextIOWrapper(file, "utf-8-sig"))
-    found = list(values_at(content, at)) if at else content
-    if at and len(found) == 1 and isinstance(found[0], dict):
-        found = found[0]
+    found = json.load(io.TextIOWrapper(file, "utf-8-sig"))
+    for field in filter(None, at.split(".")):
+        found = found.get(field) if isinstance(found, dict) else None
     if isinstance(found, dict):
         for key, record in found.items():
             if isinstance(record, dict):

@@ -72,7 +72,12 @@ def parts_of(known: Benchmark, splits: str | None) -> list[Part]:
 def locate(known: Benchmark, part: Part, data: Data) -> tuple[dict[str, str], dict[str, str]]:
     """The files of a part: the URIs of those that are there, and the paths of those that lack."""
     found, missing = {}, {}
+    unneeded: set[str] = set()
+    if known.rows and not part.answered:
+        unneeded = {join.file for join in known.rows.join} - {known.rows.file}
     for role, paths in known.files.items():
+        if role in unneeded:
+            continue
         filled = [fill(path, part.values) for path in _listed(paths)]
         if uri := data.find(filled):
             found[role] = uri
@@ -105,7 +110,7 @@ def benchmark_examples(source: ExampleSource) -> Iterator[Example | str]:
                 f"benchmark {source.benchmark!r}, split {part.split!r}: {data.folder} lacks "
                 f"{', '.join(missing.values())}; `paliflow benchmarks check` says all that lacks"
             )
-        rows = _rows(known, found, part.values)
+        rows = _rows(known, found, part)
         images = [data.images(fill_known(image, part.values)) for image in _listed(known.images)]
         names = [value for own in part.group.values() for value in own]
         for row in rows:
@@ -156,10 +161,10 @@ def _example(
     )
 
 
-def _rows(known: Benchmark, files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
-    return (
-        read_rows(known.rows, files, values) if known.rows else READERS[known.reader](files, values)
-    )
+def _rows(known: Benchmark, files: Files, part: Part) -> Iterator[Row | str]:
+    if known.rows:
+        return read_rows(known.rows, files, part.values, answered=part.answered)
+    return READERS[known.reader](files, part.values)
 
 
 def _listed(paths: str | tuple[str, ...]) -> tuple[str, ...]:

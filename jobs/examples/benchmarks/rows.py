@@ -26,19 +26,22 @@ class Row(NamedTuple):
     """What a metric or a submission needs besides; of JSON's types."""
 
 
-def read_rows(how: Rows, files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+def read_rows(
+    how: Rows, files: Files, values: Mapping[str, str], *, answered: bool = True
+) -> Iterator[Row | str]:
     """The rows of a file's records in their order; a record that is none is a reason why.
 
     Args:
         how: the benchmark's `rows`.
         files: of the part.
         values: what templates may name there.
+        answered: whether the files say what is right; if not, nothing is joined.
 
     Raises:
         ValueError: a file is not in the form that is announced.
         OSError: a file cannot be read.
     """
-    joins = [(join, _lookup(join, files)) for join in how.join]
+    joins = [(join, _lookup(join, files)) for join in how.join] if answered else []
     wanted = {
         path: {fill(each, values) for each in ([own] if isinstance(own, str) else own)}
         for path, own in how.where.items()
@@ -71,8 +74,16 @@ def _joined(
 
 
 def _lookup(join: Join, files: Files) -> dict[str, dict[str, Any]]:
-    found = records(files[join.file], join.at)
-    return {_text(next(values_at(record, join.key), None)): record for record in found}
+    lookup: dict[str, dict[str, Any]] = {}
+    for record in records(files[join.file], join.at):
+        key = _text(next(values_at(record, join.key), None))
+        if join.all:
+            own = lookup.setdefault(key, {})
+            for field, value in record.items():
+                own.setdefault(field, []).append(value)
+        else:
+            lookup[key] = record
+    return lookup
 
 
 def _grouped(found: Iterator[dict[str, Any] | str], how: Rows) -> Iterator[dict[str, Any] | str]:

@@ -49,7 +49,7 @@ class Folder:
 
 def draw(folder: Path) -> list[int]:
     """Draws the pictures; how many digits are on each."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     rng = np.random.default_rng(7)
     counts = []
     for number in range(SCENES):

@@ -12,10 +12,7 @@ from paliflow import storage
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import printable
 from paliflow.configs.schema import ANNOTATIONS
-from paliflow.jobs.annotate.actor import Annotator
-from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
-from paliflow.jobs.registry.checkpoints import digests_of
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.report.page import REPORT, write_report
 from paliflow.jobs.runs.compact import compact
@@ -54,6 +51,11 @@ def annotate(
     clock = time.monotonic()
 
     def work(spec: AnnotateSpec) -> tuple[Plan, int, Digests]:
+        # A run that is finished is told of without importing JAX and Ray, which takes seconds.
+        from paliflow.jobs.annotate.actor import Annotator
+        from paliflow.jobs.fleet.shards import run_pending_shards
+        from paliflow.jobs.registry.checkpoints import digests_of
+
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
             return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))

@@ -8,8 +8,6 @@ from rich.console import Console
 
 from paliflow.configs import ExtractSpec, ExtractSummary
 from paliflow.configs.schema import FRAMES
-from paliflow.jobs.extract.actor import Extractor
-from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
@@ -36,6 +34,10 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
     """
 
     def work(spec: ExtractSpec) -> Plan:
+        # A run that is finished is told of without importing Ray, which takes a second.
+        from paliflow.jobs.extract.actor import Extractor
+        from paliflow.jobs.fleet.shards import run_pending_shards
+
         run = spec.location
         plan = read_plan(run) or _plan(run, spec)
         check_same_spec(plan.spec, spec)

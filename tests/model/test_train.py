@@ -83,7 +83,14 @@ def _reference_loss(network: Network, params: Any, batch: Batch) -> jax.Array:
 _SOME_FROZEN = r"img/(?!head).*", r"llm/embedder/.*"
 
 
-@pytest.mark.parametrize(("frozen", "remat"), [((), False), (_SOME_FROZEN, True)])
+@pytest.mark.parametrize(
+    ("frozen", "remat"),
+    [
+        ((), True),
+        pytest.param((), False, marks=pytest.mark.slow),
+        pytest.param(_SOME_FROZEN, True, marks=pytest.mark.slow),
+    ],
+)
 def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...], remat: bool) -> None:
     stored, batch = _params("pg1"), _batch("pg1")
     trainer = _trainer("pg1", weight_decay=0.1, frozen=frozen, remat=remat)
@@ -130,7 +137,7 @@ def test_adapters_step_as_the_products_they_stand_for() -> None:
     """The reference merges each adapter into its weight and differentiates through that."""
     stored, batch = _params("pg2"), _batch("pg2")
     matrices = r"llm/layers/(attn|mlp)/.*|img/.*encoderblock/.*/(key|out|Dense_0)/kernel"
-    trainer = _trainer("pg2", lora_rank=2, lora_matrices=matrices)
+    trainer = _trainer("pg2", lora_rank=2, lora_matrices=matrices, remat=True)
     base = _flat(stored)
     assert trainer.trained == {f"{path}_lora_{x}" for path in _LORA for x in "ab"}
 
@@ -255,7 +262,7 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
 
 def test_a_short_training_of_a_bfloat16_checkpoint_keeps_its_decrease_in_loss() -> None:
     """Its updates are below half a step of bfloat16: rounded to the nearest most would be lost."""
-    trainer = _trainer("pg1", weight_decay=0.1, frozen=_SOME_FROZEN, remat=True)
+    trainer = _trainer("pg1", weight_decay=0.1, frozen=(), remat=True)
     batch, base = _batch("pg1"), _params("pg1", "bfloat16")
 
     def loss(params: Any) -> float:

@@ -43,8 +43,16 @@ def _assert_same(first: PaliGemma, second: PaliGemma) -> None:
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other_leaf), err_msg=str(path))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["pg1", "pg2", "pg2_27b"])
+_VARIATIONS = [("pg1", "float32"), ("pg2", "bfloat16"), ("pg2_27b", "bfloat16")]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *(("pg1", "bfloat16"), ("pg2", "float32"), ("pg2_27b", "float32")),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in _VARIATIONS),
+    ],
+)
 @pytest.mark.parametrize("form", ["npz", "huggingface", "orbax"])
 def test_every_leaf_survives_a_round_trip(tmp_path: Path, name: str, dtype: str, form: str) -> None:
     overrides = OVERRIDES.get(name, {})

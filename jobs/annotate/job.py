@@ -51,18 +51,20 @@ def annotate(
     clock = time.monotonic()
 
     def work(spec: AnnotateSpec) -> tuple[Plan, int, Digests]:
-        # A run that is finished is told of without importing JAX and Ray, which takes seconds.
-        from paliflow.jobs.annotate.actor import Annotator
-        from paliflow.jobs.fleet.shards import run_pending_shards
-        from paliflow.jobs.registry.checkpoints import digests_of
-
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
+            from paliflow.jobs.registry.checkpoints import digests_of
+
             return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
 
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
+        # JAX and Ray take seconds to import: what is finished, or wrong with the input, is said
+        # without them.
+        from paliflow.jobs.annotate.actor import Annotator
+        from paliflow.jobs.fleet.shards import run_pending_shards
+
         already = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
         return plan, already, digests
 

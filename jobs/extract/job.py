@@ -34,13 +34,13 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
     """
 
     def work(spec: ExtractSpec) -> Plan:
-        # A run that is finished is told of without importing Ray, which takes a second.
-        from paliflow.jobs.extract.actor import Extractor
-        from paliflow.jobs.fleet.shards import run_pending_shards
-
         run = spec.location
         plan = read_plan(run) or _plan(run, spec)
         check_same_spec(plan.spec, spec)
+        # Ray takes a while to import: what is finished, or wrong with the input, is said without.
+        from paliflow.jobs.extract.actor import Extractor
+        from paliflow.jobs.fleet.shards import run_pending_shards
+
         run_pending_shards(Extractor, spec, run, plan, spec.reading, console, ray_address)
         return plan
 

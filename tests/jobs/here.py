@@ -4,7 +4,8 @@ For tests of what a run reads, asks and writes. Who does it, and what happens wh
 what the tests with a `cluster` are about.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -27,24 +28,29 @@ from paliflow.jobs.runs.parts import present_parts
 from paliflow.jobs.runs.plan import Plan
 
 
-def annotate_here(spec: AnnotateSpec) -> RunSummary:
-    """As `jobs.annotate.job.annotate`."""
+@contextmanager
+def fleet_here() -> Iterator[None]:
+    """Jobs that begin now have one actor, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "run_pending_shards", _run_pending_shards)
+        yield
+
+
+def annotate_here(spec: AnnotateSpec) -> RunSummary:
+    """As `jobs.annotate.job.annotate`."""
+    with fleet_here():
         return annotation.annotate(spec, Console())
 
 
 def evaluate_here(spec: EvaluateSpec) -> EvaluateSummary:
     """As `jobs.evaluate.job.evaluate`, which has an annotation run ask the questions."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "run_pending_shards", _run_pending_shards)
+    with fleet_here():
         return evaluation.evaluate(spec, Console())
 
 
 def extract_here(spec: ExtractSpec) -> ExtractSummary:
     """As `jobs.extract.job.extract`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "run_pending_shards", _run_pending_shards)
+    with fleet_here():
         return extraction.extract(spec, Console())
 
 

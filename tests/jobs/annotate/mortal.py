@@ -9,7 +9,7 @@ from paliflow.tests.jobs.mortal import Mortal
 
 
 class MortalAnnotator(Mortal, Annotator):
-    """Dies twice, as `Mortal` says."""
+    """Dies as `Mortal` says."""
 
 
 class MortalViewer(MortalAnnotator):

@@ -5,4 +5,4 @@ from paliflow.tests.jobs.mortal import Mortal
 
 
 class MortalExtractor(Mortal, Extractor):
-    """Dies twice, as `Mortal` says."""
+    """Dies as `Mortal` says."""

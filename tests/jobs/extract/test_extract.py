@@ -138,8 +138,7 @@ def test_a_killed_and_resumed_run_leaves_the_same_files(
 ) -> None:
     monkeypatch.setattr(actor, "Extractor", MortalExtractor)
     summary = extract(unfinished)
-    assert Path(unfinished.output, "before").exists()
-    assert Path(unfinished.output, "after").exists()
+    assert Path(unfinished.output, "dead").exists()
     assert read_rows(summary.location) == read_rows(finished.location)
     assert digests(summary.location) == digests(finished.location)
     counts = {"inputs", "frames", "errors", "error_reasons", "shards"}
@@ -219,9 +218,18 @@ def test_ids_metadata_size_and_format_are_as_asked_for(videos: Path, tmp_path: P
     assert (last["id"], last["status"], last["image"]) == ("two", "error", None)
 
 
-def test_too_many_errors_stop_it(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ErrorLimitError, match="max_errors=0: 1 of 1 inputs failed: 1 x not a"):
-        extract_here(make(videos / "d.mp4", tmp_path, max_errors=0))
+def test_too_many_errors_stop_it_and_it_goes_on_with_another_limit(
+    cluster: str, videos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4"):
+        (tmp_path / "in" / name).write_bytes((videos / "d.mp4").read_bytes())
+    spec = make(tmp_path / "in", tmp_path, shard_size=1, max_errors=0)
+    with pytest.raises(ErrorLimitError, match=r"max_errors=0: 1 of . inputs failed: 1 x not a"):
+        extract(spec)
+    assert not (tmp_path / "run_id=test" / "_manifest.json").exists()
+    summary = extract_here(spec.model_copy(update={"max_errors": None}))
+    assert (summary.inputs, summary.errors) == (4, 4)
 
 
 def test_extractions_are_not_listed_among_annotations(

@@ -19,6 +19,7 @@ from paliflow.configs import (
     ExtractSummary,
     RunSummary,
 )
+from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.annotate import job as annotation
 from paliflow.jobs.evaluate import job as evaluation
 from paliflow.jobs.extract import job as extraction
@@ -56,13 +57,14 @@ def extract_here(spec: ExtractSpec) -> ExtractSummary:
 
 def _run_pending_shards(
     actor: Callable[[Any, str, Plan], ShardWorker], given: Any, run: str, plan: Plan, *_: object
-) -> int:
+) -> tuple[int, StageSeconds]:
     """As `jobs.fleet.shards.run_pending_shards`, without a limit of errors on the way."""
     done = present_parts(run)
+    stages = StageSeconds()
     missing = [shard for shard in range(plan.shards) if shard not in done]
     if missing:
         worker = actor(given, run, plan)
         worker.load()
         for shard in missing:
-            worker.process(shard)
-    return sum(plan.size_of(shard) for shard in done)
+            stages += worker.process(shard).stages
+    return sum(plan.size_of(shard) for shard in done), stages

@@ -48,7 +48,7 @@ class Worker:
                 time.sleep(0.05)
             self._answered += INPUTS
             note(self._folder, "finished", f"shard {shard}")
-            return ShardResult(INPUTS, tuple((quarantined or {}).values()), shard)
+            return done_by(shard, tuple((quarantined or {}).values()))
 
     def probe(self, shard: int, place: int) -> None:
         with self._device:
@@ -58,6 +58,11 @@ class Worker:
     def _touch(self, shard: int, place: int) -> None:
         if (self._folder / f"deadly {shard}.{place}").exists():
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def done_by(shard: int, failures: tuple[str, ...] = ()) -> ShardResult:
+    """A result that names its shard."""
+    return ShardResult(INPUTS, failures, notes=(("shard", str(shard)),))
 
 
 def told(folder: Path, deed: str, line: str) -> bool:

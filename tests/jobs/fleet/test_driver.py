@@ -15,7 +15,7 @@ from paliflow.jobs.fleet.scheduler import (
     ShardResult,
     drive,
 )
-from paliflow.tests.jobs.fleet.puppet import INPUTS, Worker, log, note
+from paliflow.tests.jobs.fleet.puppet import INPUTS, Worker, done_by, log, note
 
 Run = Callable[..., list[ShardResult]]
 
@@ -36,7 +36,7 @@ def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         def report(done: ShardResult, fleet: FleetStatus) -> None:
             reports.append(done)
             if done.inputs:
-                note(tmp_path, "reported", f"shard {done.busy_s}")
+                note(tmp_path, "reported", f"shard {shard_of(done)}")
             if fleets is not None:
                 fleets.append(fleet)
 
@@ -50,7 +50,11 @@ def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def all_of(shards: range) -> list[ShardResult]:
-    return [ShardResult(INPUTS, (), shard) for shard in shards]
+    return [done_by(shard) for shard in shards]
+
+
+def shard_of(done: ShardResult) -> int:
+    return int(done.notes[0][1])
 
 
 def test_actors_join_while_the_work_goes_on_and_every_shard_is_done_once(
@@ -90,9 +94,8 @@ def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(
     run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "deadly 1.2").touch()
-    done = {shard.busy_s: shard for shard in run(range(3))}
-    assert done[0] == ShardResult(INPUTS, (), 0)
-    assert done[2] == ShardResult(INPUTS, (), 2)
+    done = {shard_of(result): result for result in run(range(3))}
+    assert [done[0], done[2]] == [done_by(0), done_by(2)]
     assert done[1].inputs == INPUTS
     (reason,) = done[1].failures
     assert reason.startswith("kills the worker: ")

@@ -286,7 +286,7 @@ def _model(spec: AnnotateSpec, model: str | None) -> tuple[str, PaliGemmaConfig,
 
 
 def _tokenizer(spec: AnnotateSpec, checkpoint: str) -> Tokenizer | None:
-    path = tokenizer_of(spec, checkpoint)
+    path = tokenizer_of(spec.tokenizer, checkpoint)
     try:
         return Tokenizer.from_file(path) if Path(path).is_file() else None
     except Exception as error:  # protobuf's and sentencepiece's have nothing in common

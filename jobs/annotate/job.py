@@ -56,12 +56,12 @@ def annotate(
     def work(spec: AnnotateSpec) -> tuple[Plan, int, Digests]:
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
-            return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
+            return digests_of(resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
 
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
-        already = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
+        already = run_pending_shards(Annotator, spec, run, plan, console, ray_address)
         return plan, already, digests
 
     def sum_up(spec: AnnotateSpec, done: tuple[Plan, int, Digests]) -> Mapping[str, Any]:

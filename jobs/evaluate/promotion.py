@@ -78,7 +78,7 @@ def _compare(spec: PromoteSpec, candidate: Evaluation, incumbent: Evaluation) ->
         _comparison(spec, name, own, before[name], wanted[name])
         for name, own in parts_of(candidate, wanted).items()
     )
-    verdict = _judge(spec, comparisons)
+    verdict = _judge(spec.confidence, comparisons)
     new, old = candidate.summary, incumbent.summary
 
     def change(model: Model) -> Model:
@@ -117,9 +117,9 @@ def _comparison(
     )
 
 
-def _judge(spec: PromoteSpec, comparisons: tuple[Comparison, ...]) -> _Verdict:
+def _judge(confidence: float, comparisons: tuple[Comparison, ...]) -> _Verdict:
     deciding, *guards = comparisons
-    sure = f"with a confidence of {spec.confidence:g}"
+    sure = f"with a confidence of {confidence:g}"
     figures = f"{deciding.metric} went from {deciding.incumbent:.4f} to {deciding.candidate:.4f}"
     least = f"a gain of {deciding.low:+.4f} or more {sure}"
     if deciding.low < deciding.wanted - _ROUNDING or deciding.low <= _ROUNDING:

@@ -18,7 +18,7 @@ from paliflow import storage
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.finetune import FineTuneSpec
-from paliflow.configs.run import ModelSpec
+from paliflow.configs.run import InputsSpec
 from paliflow.configs.schema import EXAMPLES
 from paliflow.jobs.examples.example import Example
 from paliflow.jobs.examples.sources import image_roots, read_examples
@@ -96,7 +96,7 @@ def sources_of(spec: FineTuneSpec) -> dict[str, ExampleSource]:
     return {**train, **spec.validation}
 
 
-def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: ModelSpec) -> ExamplePlan:
+def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: InputsSpec) -> ExamplePlan:
     """Reads all sources and writes what they hold, unless that is done.
 
     Of two that plan the same run, the first to finish decides for both. Nothing is written before
@@ -209,7 +209,7 @@ def _example(row: Mapping[str, Any]) -> Example:
 
 
 def _write_source(
-    file: BinaryIO, name: str, source: ExampleSource, spec: ModelSpec, limits: ErrorLimits
+    file: BinaryIO, name: str, source: ExampleSource, spec: InputsSpec, limits: ErrorLimits
 ) -> PlannedSource:
     examples, reasons, dropped = 0, Counter[str](), Counter[str]()
     rows = read_examples(

@@ -35,7 +35,6 @@ class Extractor:
     def __init__(self, spec: ExtractSpec, run: str, plan: Plan) -> None:
         """Keeps what it is told."""
         self._spec, self._run, self._plan = spec, run, plan
-        self._reading = spec.reading
         self._turn = threading.Lock()  # of the shard whose frames are taken
         self._done: Counter[str] = Counter()  # items; inputs and signs of life
 
@@ -66,7 +65,7 @@ class Extractor:
             "failed": str(len(reasons)),
         }
         flat = [row for own in rows for row in own]
-        commit_part(self._run, shard, flat, self._reading, about, FRAMES)
+        commit_part(self._run, shard, flat, about, FRAMES)
         return ShardResult(len(items), reasons)
 
     def probe(self, shard: int, place: int) -> None:
@@ -80,7 +79,7 @@ class Extractor:
         spec = self._spec
         untouched = {items[place]: reason for place, reason in quarantined.items()}
 
-        cores = core_share(self._reading)
+        cores = core_share(spec)
         task = SampledFramesTask(
             spec=spec,
             format=spec.format,
@@ -102,7 +101,7 @@ class Extractor:
         place, item = -1, None
         rows: list[list[dict[str, Any]]] = []
         writing: deque[Future[None]] = deque()
-        readers = max_concurrent_reads(spec, cores)
+        readers = max_concurrent_reads(spec.video, cores)
         ahead = ReadAhead(read, items.values(), _AHEAD, spec.read_timeout, readers, move)
         with closing(ahead), self._turn, ThreadPoolExecutor(_WRITERS) as writers:
             for source in ahead:

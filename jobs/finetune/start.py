@@ -53,7 +53,7 @@ def begin(spec: FineTuneSpec) -> Start:
         start = read_spec(uri, Start)
     except FileNotFoundError:
         resolved = resolve(spec)
-        found, _ = _look(spec, resolved, tokenizer_of(spec, resolved.checkpoint))
+        found, _ = _look(spec, resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
         if storage.commit_if_absent(uri, io.BytesIO(found.model_dump_json(indent=2).encode())):
             return found
         start = read_spec(uri, Start)

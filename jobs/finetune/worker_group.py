@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -44,7 +45,7 @@ def train(job: Job) -> Outcome:
         trainer = JaxTrainer(
             work,
             train_loop_config=job.packed(),
-            jax_config=_joined(spec),
+            jax_config=_jax_config(spec.workers, spec.accelerators_per_worker),
             scaling_config=_scaling(spec),
             run_config=RunConfig(
                 name="train",
@@ -55,7 +56,7 @@ def train(job: Job) -> Outcome:
                 ),
                 callbacks=[Stop()],
                 logging_config=LoggingConfig(log_level="ERROR"),
-                worker_runtime_env=_environment(spec),
+                worker_runtime_env=_environment(spec.accelerators_per_worker),
             ),
         )
         try:
@@ -105,16 +106,14 @@ def _scaling(spec: FineTuneSpec) -> ScalingConfig:
         raise SpecError(f"workers={spec.workers}, topology={spec.topology!r}: {error}") from None
 
 
-def _joined(spec: FineTuneSpec) -> JaxConfig:
+def _jax_config(workers: int, accelerators: Mapping[str, float]) -> JaxConfig:
     """Who initialises `jax.distributed`: Ray Train, on CPUs too where there are several.
 
     It does for what it is told are GPUs; `JAX_PLATFORMS=cpu`, which it reads, makes them CPUs.
     """
-    tpu, gpu = (kind in spec.accelerators_per_worker for kind in ("TPU", "GPU"))
-    return JaxConfig(use_tpu=tpu, use_gpu=gpu or (not tpu and spec.workers > 1))
+    tpu, gpu = (kind in accelerators for kind in ("TPU", "GPU"))
+    return JaxConfig(use_tpu=tpu, use_gpu=gpu or (not tpu and workers > 1))
 
 
-def _environment(spec: FineTuneSpec) -> dict[str, Any]:
-    if spec.accelerators_per_worker:
-        return {}
-    return {"env_vars": {"JAX_PLATFORMS": "cpu"}}
+def _environment(accelerators: Mapping[str, float]) -> dict[str, Any]:
+    return {} if accelerators else {"env_vars": {"JAX_PLATFORMS": "cpu"}}

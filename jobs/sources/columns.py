@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 from uuid import UUID
 
-from paliflow.configs import AnnotateSpec
+from paliflow.configs.annotate import AnnotateSpec, SourceSpec
 from paliflow.configs.base import SpecError, brief
 from paliflow.configs.prompts import say_stripped, stripped
 from paliflow.jobs.runs.plan import Item
@@ -21,19 +21,19 @@ CELL = 2**16
 _DEEP = 64
 
 
-def named_columns(spec: AnnotateSpec) -> dict[str, str]:
+def named_columns(spec: SourceSpec) -> dict[str, str]:
     """The columns that prompts, id and metadata need; each with the field that names it.
 
     Raises:
         SpecError: a prompt's braces are no `{column}`.
     """
     named = {}
-    for prompt in spec.prompts:
+    for prompt in spec.prompts if isinstance(spec, AnnotateSpec) else ():
         for _, column in _template(prompt):
             if column is not None:
                 named[column] = f"prompts={prompt!r}"
     for field in ("prompt_column", "id_column"):
-        if column := getattr(spec, field):
+        if column := getattr(spec, field, None):
             named[column] = f"{field}={column!r}"
     if spec.video and (column := spec.video.group_column):
         named[column] = f"video.group_column={column!r}"
@@ -70,7 +70,7 @@ def text(record: Record, column: str) -> str:
     return said
 
 
-def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
+def describe(item: Item, record: Record, spec: SourceSpec) -> Item:
     """Gives an item its record's prompts, id and metadata.
 
     A prompt whose column is null or blank is not asked. Where none is left, the item is asked
@@ -80,6 +80,20 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     Raises:
         ValueError: as in `text`.
     """
+    id_column = spec.id_column or (spec.video and spec.video.group_column)
+    carried = {column: _value(record, column) for column in spec.metadata_columns}
+    metadata = json.dumps(carried, ensure_ascii=False) if carried else None
+    if metadata and len(metadata) > len(carried) * CELL:
+        raise ValueError(f"metadata_columns hold {len(metadata)} characters; each may hold {CELL}")
+    return item._replace(
+        prompts=_prompts(record, spec) if isinstance(spec, AnnotateSpec) else None,
+        id=text(record, id_column) or None if id_column else item.id,
+        metadata=metadata,
+    )
+
+
+def _prompts(record: Record, spec: AnnotateSpec) -> tuple[str, ...] | None:
+    """What is asked about a record's item; None if that is what the spec says."""
     asked = [_filled(_template(prompt), record) for prompt in spec.prompts]
     if spec.prompt_column:
         asked.append(text(record, spec.prompt_column))
@@ -87,16 +101,7 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     if bare != asked and any(bare):
         say_stripped("prompts of rows")
     prompts = tuple(dict.fromkeys(filter(None, bare))) or ("",)
-    id_column = spec.id_column or (spec.video and spec.video.group_column)
-    carried = {column: _value(record, column) for column in spec.metadata_columns}
-    metadata = json.dumps(carried, ensure_ascii=False) if carried else None
-    if metadata and len(metadata) > len(carried) * CELL:
-        raise ValueError(f"metadata_columns hold {len(metadata)} characters; each may hold {CELL}")
-    return item._replace(
-        prompts=None if prompts == spec.prompts else prompts,
-        id=text(record, id_column) or None if id_column else item.id,
-        metadata=metadata,
-    )
+    return None if prompts == spec.prompts else prompts
 
 
 @cache

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec
+from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import passed_over_said
 from paliflow.jobs.media.video.container import VIDEO_SUFFIXES
@@ -38,7 +38,7 @@ _UNREAD = (
 """What people have their lists in, and what is no list that is read."""
 
 
-def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterator[Item]:
+def items(spec: SourceSpec, passed_over: Counter[str] | None = None) -> Iterator[Item]:
     """The inputs of a run, with absolute URIs; with `video` they are videos instead of images,
     and with its `frame_rate` those images put together to videos.
 
@@ -66,10 +66,12 @@ def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterat
         OSError: the storage fails in a way that may pass.
     """
     found = _listed(spec, Counter() if passed_over is None else passed_over)
-    return group_frames(found, spec.video) if spec.video and spec.video.frame_rate else found
+    if spec.video and spec.video.frame_rate:
+        return group_frames(found, by_id=spec.video.group_column is not None)
+    return found
 
 
-def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
+def _listed(spec: SourceSpec, passed_over: Counter[str]) -> Iterator[Item]:
     where, found = spec.input, None
     suffixes = VIDEO_SUFFIXES if spec.video and not spec.video.frame_rate else IMAGE_SUFFIXES
     choice = Choice(suffixes, spec.sniff, passed_over)
@@ -132,11 +134,11 @@ def _is_glob(uri: str) -> bool:
     return glob.has_magic(uri) and not Path(uri).is_dir()
 
 
-def _refuse_columns(spec: AnnotateSpec) -> None:
+def _refuse_columns(spec: SourceSpec) -> None:
     if spec.video and spec.video.group_column:
         raise SpecError("video.group_column: only the rows of a manifest have columns")
     for field in ("prompt_column", "id_column", "metadata_columns"):
-        if value := getattr(spec, field):
+        if value := getattr(spec, field, None):
             raise SpecError(
                 f"{field}={value!r}: only the rows of a manifest ({', '.join(TABLE_SUFFIXES)}) "
                 "and the samples of a .tar have columns"

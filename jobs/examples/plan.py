@@ -1,6 +1,5 @@
 """The examples of a run, written once before it starts: a resumed run draws the same ones."""
 
-import io
 import tempfile
 import uuid
 from bisect import bisect_right
@@ -26,7 +25,7 @@ from paliflow.jobs.runs.error_limits import ErrorLimits
 from paliflow.jobs.runs.outputs import evenly_spaced
 from paliflow.jobs.runs.parts import REASONS
 from paliflow.jobs.runs.plan import plan_uri
-from paliflow.jobs.runs.records import read_spec
+from paliflow.jobs.runs.records import commit_spec, find_spec
 
 _ROWS_AT_ONCE = 8192
 
@@ -138,20 +137,16 @@ def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: InputsS
         )
         for number, file in enumerate(files):
             storage.commit_if_absent(_file_uri(run, plan, number), file)
-    content = io.BytesIO(plan.model_dump_json(indent=2).encode())
-    if storage.commit_if_absent(plan_uri(run), content):
-        return plan
-    for number in range(len(files)):
-        storage.delete(_file_uri(run, plan, number))
-    return read_spec(plan_uri(run), ExamplePlan)
+    settled = commit_spec(plan_uri(run), plan)
+    if settled is not plan:
+        for number in range(len(files)):
+            storage.delete(_file_uri(run, plan, number))
+    return settled
 
 
 def read_plan(run: str) -> ExamplePlan | None:
     """A run's plan, None while there is none."""
-    try:
-        return read_spec(plan_uri(run), ExamplePlan)
-    except FileNotFoundError:
-        return None
+    return find_spec(plan_uri(run), ExamplePlan)
 
 
 def open_examples(run: str, plan: ExamplePlan, name: str) -> Sequence[Example]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from math import ceil, floor, inf, log10, prod
 from pathlib import Path
 
@@ -101,6 +101,26 @@ def load(
         OSError: the storage fails in a way that may pass.
     """
     spec = with_absolute_paths(spec)
+    _check_given(spec, inputs, new_tokens)
+    name, config, tokenizer = _model(spec, model)
+    inputs, rows, prompts = _counted(spec) if inputs is None else _as_told(spec, inputs)
+    prompt_tokens, why = _prompt_tokens(prompts, tokenizer, spec.max_prompt_tokens)
+    answers = "--new-tokens" if new_tokens else "max_new_tokens: at most"
+    new_tokens = new_tokens or spec.max_new_tokens
+    sources = [
+        f"prompts padded to {prompt_tokens} tokens ({why})",
+        f"answers of {new_tokens} tokens ({answers})",
+    ]
+    if spec.only_new:
+        sources.append("only_new as if no earlier run had answered any")
+    return Load(spec, name, config, inputs, rows, prompt_tokens, new_tokens, tuple(sources))
+
+
+def _check_given(spec: AnnotateSpec, inputs: int | None, new_tokens: int | None) -> None:
+    """
+    Raises:
+        SpecError: an option has a value that cannot be, or one is needed.
+    """
     if new_tokens is not None and not 0 < new_tokens <= spec.max_new_tokens:
         raise SpecError(
             f"--new-tokens {new_tokens}: give 1 to max_new_tokens={spec.max_new_tokens}"
@@ -112,31 +132,25 @@ def load(
             f"video={spec.video.model_dump(exclude_defaults=True)}: how many frames or clips that "
             "makes is known when the videos are read; say how many with --images"
         )
-    name, config, tokenizer = _model(spec, model)
-    prompts: list[str] | None = list(spec.prompts)
-    if inputs is not None:
-        rows = inputs * (len(spec.prompts) + bool(spec.prompt_column))
-        if spec.prompt_column or any("{" in prompt for prompt in spec.prompts):
-            prompts = None  # the manifest's columns say what is asked
-    else:
-        found = items(spec)
-        sample = list(islice(found, _SAMPLE))
-        prompts = [prompt for item in sample for prompt in item.prompts or spec.prompts]
-        inputs = rows = 0
-        for group in (sample, found):
-            for item in group:
-                inputs += 1
-                rows += len(spec.prompts if item.prompts is None else item.prompts)
-    prompt_tokens, why = _prompt_tokens(prompts, tokenizer, spec.max_prompt_tokens)
-    answers = "--new-tokens" if new_tokens else "max_new_tokens: at most"
-    new_tokens = new_tokens or spec.max_new_tokens
-    sources = [
-        f"prompts padded to {prompt_tokens} tokens ({why})",
-        f"answers of {new_tokens} tokens ({answers})",
-    ]
-    if spec.only_new:
-        sources.append("only_new as if no earlier run had answered any")
-    return Load(spec, name, config, inputs, rows, prompt_tokens, new_tokens, tuple(sources))
+
+
+def _as_told(spec: AnnotateSpec, inputs: int) -> tuple[int, int, list[str] | None]:
+    """As `_counted`, of so many inputs; no prompts where a manifest says what is asked."""
+    rows = inputs * (len(spec.prompts) + bool(spec.prompt_column))
+    by_row = spec.prompt_column or any("{" in prompt for prompt in spec.prompts)
+    return inputs, rows, None if by_row else list(spec.prompts)
+
+
+def _counted(spec: AnnotateSpec) -> tuple[int, int, list[str] | None]:
+    """How many inputs and rows a run has, and the prompts of the first inputs."""
+    found = items(spec)
+    sample = list(islice(found, _SAMPLE))
+    prompts = [prompt for item in sample for prompt in item.prompts or spec.prompts]
+    inputs = rows = 0
+    for item in chain(sample, found):
+        inputs += 1
+        rows += len(spec.prompts if item.prompts is None else item.prompts)
+    return inputs, rows, prompts
 
 
 def forecast(load: Load, chips: Iterable[Chip]) -> list[Outlook]:

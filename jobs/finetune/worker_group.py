@@ -1,4 +1,4 @@
-"""Ray Train's gang: one worker a host, all devices one mesh; it is restarted where one dies."""
+"""Ray Train's group of workers: one a host, all devices one mesh; restarted where one dies."""
 
 import os
 import tempfile
@@ -47,20 +47,10 @@ def train(job: Job) -> Outcome:
             train_loop_config=job.packed(),
             jax_config=_jax_config(spec.workers, spec.accelerators_per_worker),
             scaling_config=_scaling(spec),
-            run_config=RunConfig(
-                name="train",
-                storage_path=folder,  # nothing is kept there: checkpoints are Orbax's
-                failure_config=FailureConfig(
-                    max_failures=spec.max_failures,
-                    controller_failure_limit=ceil(spec.start_timeout / turn) - 1,
-                ),
-                callbacks=[Stop()],
-                logging_config=LoggingConfig(log_level="ERROR"),
-                worker_runtime_env=_environment(spec.accelerators_per_worker),
-            ),
+            run_config=_run_config(spec, folder, turn),
         )
         try:
-            outcome = Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
+            return Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
         except ControllerError as error:
             if isinstance(error.controller_failure, SpecError):
                 raise error.controller_failure from None
@@ -74,7 +64,21 @@ def train(job: Job) -> Outcome:
             raise RuntimeError(
                 f"workers died more than max_failures={spec.max_failures} times: {error}"
             ) from error
-    return outcome
+
+
+def _run_config(spec: FineTuneSpec, folder: str, turn: float) -> RunConfig:
+    """How Ray Train restarts workers, and waits for room in turns of so many seconds."""
+    return RunConfig(
+        name="train",
+        storage_path=folder,  # nothing is kept there: checkpoints are Orbax's
+        failure_config=FailureConfig(
+            max_failures=spec.max_failures,
+            controller_failure_limit=ceil(spec.start_timeout / turn) - 1,
+        ),
+        callbacks=[Stop()],
+        logging_config=LoggingConfig(log_level="ERROR"),
+        worker_runtime_env=_environment(spec.accelerators_per_worker),
+    )
 
 
 def _say_if_waiting(spec: FineTuneSpec) -> None:

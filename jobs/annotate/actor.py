@@ -4,13 +4,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.errors import JaxRuntimeError
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.folders import require_closed
@@ -20,6 +22,7 @@ from paliflow.jobs.annotate.tracks import link
 from paliflow.jobs.fleet.accelerators import require_accelerators
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
+from paliflow.jobs.fleet.stages import StageClock
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import max_concurrent_reads, reader
 from paliflow.jobs.media.reading import Input
@@ -79,6 +82,8 @@ class Annotator:
             "version": version("paliflow"),
         }
         self._progress.loaded(started)
+        self._clock = StageClock()
+        self._watcher = ThreadPoolExecutor(1, "watcher")
         return (("model", self._describe(model, time.monotonic() - started)),)
 
     def _describe(self, model: PaliGemma, seconds: float) -> str:
@@ -104,20 +109,22 @@ class Annotator:
             shard: of the plan.
             quarantined: inputs not to touch, by their place in the shard, and why.
         """
-        items = read_shard(self._run, self._plan, shard)
+        with self._clock.stage("read"):
+            items = read_shard(self._run, self._plan, shard)
         untouched = {items[place]: reason for place, reason in (quarantined or {}).items()}
-        rows, busy_s = self._answer(items, shard, untouched)
+        rows = self._answer(items, shard, untouched)
         wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
         reasons = tuple(errors[0] for errors in wrong if errors)
         counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
         flat = [row for own in rows for row in own]
-        commit_part(
-            *(self._run, shard, flat, self._about | counts),
-            row_group_size=self._spec.row_group_size,
-            compression_level=self._spec.compression_level,
-        )
+        with self._clock.stage("commit"):
+            commit_part(
+                *(self._run, shard, flat, self._about | counts),
+                row_group_size=self._spec.row_group_size,
+                compression_level=self._spec.compression_level,
+            )
         notes = self._progress.notes + self._predictor.notes
-        return ShardResult(len(items), reasons, busy_s, notes)
+        return ShardResult(len(items), reasons, self._clock.take(), notes)
 
     def probe(self, shard: int, place: int) -> None:
         """Does one input of a shard and forgets it, to see whether it kills."""
@@ -125,27 +132,31 @@ class Annotator:
 
     def _answer(
         self, items: list[Item], shard: int, untouched: Mapping[Item, str]
-    ) -> tuple[list[list[dict[str, Any]]], float]:
-        """The rows of each item, and the seconds in which the device was busy."""
-        rows, busy_s = ShardRows(items), 0.0
+    ) -> list[list[dict[str, Any]]]:
+        """The rows of each item."""
+        rows = ShardRows(items)
         pending: deque[PendingBatch] = deque()
         batch_size = self._predictor.batch_size
         with closing(self._read_ahead(items, untouched, batch_size)) as ahead, self._device:
             inputs = iter(ahead)
             for number in count():
-                # A broken input keeps its place, so that no other's batch depends on it.
-                if not (batch := list(islice(inputs, batch_size))):
+                with self._clock.stage("read"):
+                    # A broken input keeps its place, so that no other's batch depends on it.
+                    batch = list(islice(inputs, batch_size))
+                if not batch:
                     break
+                self._clock.begin("device")
                 pending.append(self._predictor.ask(batch, (shard, number)))
+                self._watcher.submit(self._watch, pending[-1])
                 if len(pending) > 1:  # the device has the next batch while this one is parsed
-                    busy_s += self._collect(pending.popleft(), rows)
+                    self._collect(pending.popleft(), rows)
         while pending:  # and the first of the next shard while the last of this one is
-            busy_s += self._collect(pending.popleft(), rows)
+            self._collect(pending.popleft(), rows)
         self._progress.answered(rows.left)
         if self._spec.video and self._spec.video.track:
             for own in rows.of_items:
                 link(own, self._spec.video.track)
-        return rows.of_items, busy_s
+        return rows.of_items
 
     def _read_ahead(
         self, items: list[Item], untouched: Mapping[Item, str], batch_size: int
@@ -163,11 +174,16 @@ class Annotator:
         readers = max_concurrent_reads(spec.video, self._cores)
         return ReadAhead(read, items, depth, spec.read_timeout, readers, self._progress.move)
 
-    def _collect(self, pending: PendingBatch, rows: ShardRows) -> float:
-        """Waits for a batch, adds its rows; the seconds that the device was busy with it."""
+    def _watch(self, pending: PendingBatch) -> None:
+        """Notices when the device is done with a batch: who wants its rows may ask later."""
+        with suppress(JaxRuntimeError):  # which `collect` raises again
+            pending.wait()
+        self._clock.end("device")
+
+    def _collect(self, pending: PendingBatch, rows: ShardRows) -> None:
+        """Waits for a batch and adds its rows."""
         answers = self._predictor.collect(pending)
-        finished = rows.add(zip(pending.inputs, answers, strict=True))
-        return self._progress.batch_done(pending.dispatched_at, finished)
+        self._progress.batch_done(rows.add(zip(pending.inputs, answers, strict=True)))
 
 
 def _use_compilation_cache(folder: str) -> None:

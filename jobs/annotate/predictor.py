@@ -1,7 +1,6 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +61,14 @@ class PendingBatch:
     batch_size: int
     """Rows of each device batch."""
     device_batches: list[DeviceBatch]
-    dispatched_at: float
-    """By `time.monotonic`."""
+
+    def wait(self) -> None:
+        """Waits until the device is done with it.
+
+        Raises:
+            JaxRuntimeError: the device failed, as `Predictor.collect` finds out again.
+        """
+        jax.block_until_ready([batch.generation for batch in self.device_batches])
 
 
 class Predictor:
@@ -136,7 +141,6 @@ class Predictor:
     def _ask(
         self, inputs: Sequence[Input], place: tuple[int, ...], batch_size: int
     ) -> PendingBatch:
-        dispatched_at = time.monotonic()
         image_tokens = self._encode_images(inputs, batch_size)
         pairs = list(_pairs([source.item.prompts or self._spec.prompts for source in inputs]))
         batches = []
@@ -149,7 +153,7 @@ class Predictor:
                 images = _images_of_rows(image_tokens, numbers, batch_size)
                 generation = self._generate(images, tokens, seed)
             batches.append(DeviceBatch(numbers, prompts, tokens, generation))
-        return PendingBatch(inputs, place, batch_size, batches, dispatched_at)
+        return PendingBatch(inputs, place, batch_size, batches)
 
     def _encode_images(self, inputs: Sequence[Input], batch_size: int) -> _ImageTokens | None:
         """Encodes the inputs' pixels, `batch_size` at a time; None if there are none at all."""

@@ -16,7 +16,6 @@ class Progress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._answered = self._moved = 0
-        self._free_at = 0.0  # when the device had last done a batch
         self._started = self._loaded = 0.0
         self.notes: tuple[tuple[str, str], ...] = ()
         """As `ShardResult.notes`: how long the first batch took."""
@@ -38,23 +37,15 @@ class Progress:
         with self._lock:
             self._answered += items
 
-    def batch_done(self, dispatched_at: float, items: int) -> float:
-        """Counts a batch and the items that it finished; the seconds that the device took for it.
-
-        The device does one batch after the other, so that its time begins when it was dispatched
-        or, where the one before was not done by then, when that was.
-        """
+    def batch_done(self, items: int) -> None:
+        """Counts a batch and the items that it finished."""
         with self._lock:
-            now = time.monotonic()
-            busy_s = now - max(dispatched_at, self._free_at)
             if not self.notes:
-                loading = self._loaded - self._started
+                after, loading = time.monotonic() - self._started, self._loaded - self._started
                 rest = f"{loading:.1f} of them to load, then compilation"
-                self.notes = (("first batch", f"after {now - self._started:.1f} s, {rest}"),)
-            self._free_at = now
+                self.notes = (("first batch", f"after {after:.1f} s, {rest}"),)
             self._moved += 1
             self._answered += items
-        return busy_s
 
 
 class ShardRows:

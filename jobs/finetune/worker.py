@@ -84,15 +84,15 @@ def work(packed: dict[str, str]) -> dict[str, Any]:
         return _Training(Job.unpacked(packed), stack).run()._asdict()
 
 
-def _require_divisible(spec: FineTuneSpec, devices: int) -> None:
+def _require_divisible(batch_size: int, accumulate: int, devices: int) -> None:
     """
     Raises:
         SpecError: a batch cannot be cut into equal parts for all devices.
     """
-    if spec.batch_size % (spec.accumulate * devices):
+    if batch_size % (accumulate * devices):
         raise SpecError(
-            f"batch_size={spec.batch_size} has to divide by accumulate={spec.accumulate} times "
-            f"{devices} devices"
+            f"batch_size={batch_size} has to divide by accumulate={accumulate} times {devices} "
+            "devices"
         )
 
 
@@ -119,7 +119,7 @@ class _Training:
         spec, steps = job.spec, job.steps
         require_accelerators("accelerators_per_worker", spec.accelerators_per_worker)
         self._mesh = global_mesh()
-        _require_divisible(spec, self._mesh.size)
+        _require_divisible(spec.batch_size, spec.accumulate, self._mesh.size)
         start = Resolved(job.start.checkpoint, job.start.checkpoint_sha256)
         with opened(start, job.start.tokenizer) as files:
             self._tokenizer = files.tokenizer

@@ -72,7 +72,7 @@ def target_actor_count(spec: FleetSpec) -> int:
     if spec.actors:
         return spec.actors
     fitting = places(spec.actor_resources)
-    if fitting and _on_cpus(spec):
+    if fitting and _on_cpus(spec.actor_resources):
         cores = ray.cluster_resources()["CPU"]
         return max(1, min(fitting, int(cores // _CORES_OF_A_CPU_ACTOR)))
     return fitting
@@ -98,8 +98,8 @@ def described(wanted: Mapping[str, float]) -> str:
     return f"each takes {_said(wanted)} of one node; nodes: {nodes}; free in all of them: {of_all}"
 
 
-def _on_cpus(spec: FleetSpec) -> bool:
-    return spec.actor_resources.keys() == {"CPU"}
+def _on_cpus(resources: Mapping[str, float]) -> bool:
+    return resources.keys() == {"CPU"}
 
 
 def _nodes() -> list[dict[str, float]]:
@@ -133,7 +133,7 @@ def share_cores(spec: FleetSpec) -> None:
 
     Call it in an actor before JAX looks for devices. `PJRT_NPROC` in the environment has its way.
     """
-    if ray.is_initialized() and _on_cpus(spec):
+    if ray.is_initialized() and _on_cpus(spec.actor_resources):
         os.environ.setdefault("PJRT_NPROC", str(core_share(spec)))
 
 
@@ -151,9 +151,9 @@ def require_room(spec: FleetSpec) -> None:
         )
 
 
-def awaited(spec: FleetSpec) -> str:
+def awaited(resources: Mapping[str, float]) -> str:
     """What is awaited while no actor has started."""
-    return f"actors do not start: {described(spec.actor_resources)}"
+    return f"actors do not start: {described(resources)}"
 
 
 def require_start(spec: FleetSpec, waiting_s: float) -> None:
@@ -163,5 +163,6 @@ def require_start(spec: FleetSpec, waiting_s: float) -> None:
     """
     if waiting_s > spec.start_timeout:
         raise ClusterError(
-            f"start_timeout={spec.start_timeout:g}: for so many seconds {awaited(spec)}"
+            f"start_timeout={spec.start_timeout:g}: for so many seconds "
+            f"{awaited(spec.actor_resources)}"
         )

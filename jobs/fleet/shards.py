@@ -68,7 +68,7 @@ def run_pending_shards(
     stages = StageSeconds()
     if missing:
         limits = ErrorLimits(spec)
-        waiting = cache(partial(awaited, spec))
+        waiting = cache(partial(awaited, spec.actor_resources))
 
         def report(done: ShardResult, fleet: FleetStatus) -> None:
             if fleet.waiting_s > _PATIENCE_S:

@@ -84,10 +84,10 @@ class MortalAnnotator(Mortal, Annotator):
         notes = super().load()
         ask_predictor = self._predictor.ask
 
-        def ask(batch: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
+        def ask(inputs: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
             if place[0] == 0:
                 self.die_once("amid")
-            return ask_predictor(batch, place)
+            return ask_predictor(inputs, place)
 
         self._predictor.ask = ask  # type: ignore[method-assign]
         return notes

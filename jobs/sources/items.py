@@ -123,9 +123,9 @@ def _files(uri: str, choice: Choice) -> tuple[Iterator[storage.Entry], str | Non
 
 def _reader(uri: str, choice: Choice) -> _Read | None:
     """What reads the items of files whose names end like this."""
-    if (ending := suffix(uri)) == ".tar":
-        return partial(tar_items, choice=choice)
-    return manifest_items if ending in TABLE_SUFFIXES else None
+    readers: dict[str, _Read] = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
+    readers[".tar"] = partial(tar_items, choice=choice)
+    return readers.get(suffix(uri))
 
 
 def _require_readable(uri: str, *, is_read: bool) -> None:

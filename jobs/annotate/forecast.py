@@ -141,15 +141,15 @@ def _check_given(spec: AnnotateSpec, inputs: int | None, new_tokens: int | None)
 def _as_told(spec: AnnotateSpec, inputs: int) -> tuple[int, int, list[str] | None]:
     """As `_counted`, of so many inputs; no prompts where a manifest says what is asked."""
     rows = inputs * (len(spec.prompts) + bool(spec.prompt_column))
-    by_row = spec.prompt_column or any("{" in prompt for prompt in spec.prompts)
-    return inputs, rows, None if by_row else list(spec.prompts)
+    by_row = spec.prompt_column or any("{" in prompt for prompt in spec.texts)
+    return inputs, rows, None if by_row else list(spec.texts)
 
 
 def _counted(spec: AnnotateSpec) -> tuple[int, int, list[str] | None]:
     """How many inputs and rows a run has, and the prompts of the first inputs."""
     found = items(spec)
     sample = list(islice(found, _SAMPLE))
-    prompts = [prompt for item in sample for prompt in item.prompts or spec.prompts]
+    prompts = [prompt for item in sample for prompt in item.prompts or spec.texts]
     inputs = rows = 0
     for item in chain(sample, found):
         inputs += 1

@@ -70,7 +70,7 @@ def annotate(
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
             from paliflow.jobs.registry.checkpoints import digests_of
 
-            return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
+            return digests_of(resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
 
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
@@ -82,7 +82,7 @@ def annotate(
         from paliflow.jobs.annotate.actor import Annotator
         from paliflow.jobs.fleet.shards import run_pending_shards
 
-        already, stages = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
+        already, stages = run_pending_shards(Annotator, spec, run, plan, console, ray_address)
         if said := stages.host_bound():
             print(said, flush=True)
         return _Done(plan, already, stages, digests)

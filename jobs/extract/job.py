@@ -41,7 +41,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
         from paliflow.jobs.extract.actor import Extractor
         from paliflow.jobs.fleet.shards import run_pending_shards
 
-        run_pending_shards(Extractor, spec, run, plan, spec.reading, console, ray_address)
+        run_pending_shards(Extractor, spec, run, plan, console, ray_address)
         return plan
 
     return run_once(spec, ExtractSummary, work, _figures, _PACKAGES, FRAMES)
@@ -53,7 +53,7 @@ def _figures(spec: ExtractSpec, plan: Plan) -> Mapping[str, Any]:
         ErrorLimitError: too many inputs have failed.
         RuntimeError: the parts do not belong together.
     """
-    totals = add_up(spec.location, plan, spec.reading)
+    totals = add_up(spec.location, plan, spec)
     return {
         "inputs": plan.inputs,
         "frames": totals.rows - totals.errors,
@@ -65,7 +65,6 @@ def _figures(spec: ExtractSpec, plan: Plan) -> Mapping[str, Any]:
 
 
 def _plan(run: str, spec: ExtractSpec) -> Plan:
-    reading = spec.reading
     passed_over: Counter[str] = Counter()
-    found = pieces(items(reading, passed_over), reading)
+    found = pieces(items(spec, passed_over), spec)
     return write_plan(run, found, spec.model_dump(mode="json"), passed_over=passed_over)

@@ -56,14 +56,14 @@ def extract_here(spec: ExtractSpec) -> ExtractSummary:
 
 
 def _run_pending_shards(
-    actor: Callable[[Any, str, Plan], ShardWorker], given: Any, run: str, plan: Plan, *_: object
+    actor: Callable[[Any, str, Plan], ShardWorker], spec: Any, run: str, plan: Plan, *_: object
 ) -> tuple[int, StageSeconds]:
     """As `jobs.fleet.shards.run_pending_shards`, without a limit of errors on the way."""
     done = present_parts(run)
     stages = StageSeconds()
     missing = [shard for shard in range(plan.shards) if shard not in done]
     if missing:
-        worker = actor(given, run, plan)
+        worker = actor(spec, run, plan)
         worker.load()
         for shard in missing:
             stages += worker.process(shard).stages

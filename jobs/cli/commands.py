@@ -1,20 +1,24 @@
 """The commands that take a spec: from a YAML file, with `--set` for any of its fields."""
 
-import io
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from paliflow.configs import AnnotateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import catalogue
 from paliflow.configs.load import load_spec, name_and_value
-from paliflow.jobs.cli.options import annotate_spec, evaluate_specs, takes_fields
-from paliflow.jobs.cli.printing import print_rows, text
+from paliflow.jobs.cli.options import (
+    Address,
+    Overrides,
+    SpecFile,
+    annotate_spec,
+    takes_fields,
+    takes_spec,
+)
+from paliflow.jobs.cli.printing import print_rows
 
-SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
 Source = Annotated[
     str,
     typer.Argument(
@@ -22,22 +26,6 @@ Source = Annotated[
         f"{AnnotateSpec.model_fields['input'].description}",
         metavar="SPEC.yaml|INPUT",
     ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="A field of the spec by its path, and its value in YAML, e.g. video.fps=2 or "
-        "prompts='- caption en'. It wins over an option and the file. Repeatable.",
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(help="A Ray cluster's head:port, or `auto`; one here if not given."),
-]
-RunId = Annotated[
-    str | None, typer.Option(help="Instead of the spec's; the time, if neither is given.")
 ]
 
 
@@ -69,12 +57,8 @@ def annotate(
     print_rows(console, job.annotate(spec, console, ray_address))
 
 
-def finetune(
-    spec: SpecFile,
-    set_: Overrides = None,
-    run_id: RunId = None,
-    ray_address: Address = None,
-) -> None:
+@takes_spec(FineTuneSpec)
+def finetune(spec: FineTuneSpec, ray_address: str | None) -> None:
     """Trains a checkpoint on labelled images and writes another, with a card that tells how.
 
     The same command again goes on with a run that was interrupted.
@@ -92,10 +76,9 @@ def finetune(
     learning_rate: 1e-5
     lora: {rank: 16}         # leave it out to train all weights
     """
-    parsed = load_spec(FineTuneSpec, spec, _overrides(set_, run_id))
     from paliflow.jobs.finetune import job
 
-    summary = job.finetune(parsed, Console(), ray_address)
+    summary = job.finetune(spec, Console(), ray_address)
     for name, value in summary.figures.items():
         print(f"{printable(name)} {value:.4f}")
     print(
@@ -104,12 +87,8 @@ def finetune(
     )
 
 
-def extract(
-    spec: SpecFile,
-    set_: Overrides = None,
-    run_id: RunId = None,
-    ray_address: Address = None,
-) -> None:
+@takes_spec(ExtractSpec)
+def extract(spec: ExtractSpec, ray_address: str | None) -> None:
     """Writes sampled frames of videos as images, with a manifest in Parquet.
 
     The same command again goes on with a run that was interrupted.
@@ -121,127 +100,13 @@ def extract(
     video: {every_s: 2}      # or fps, every_frames, count, keyframes, scenes
     longest_side: 640        # leave it out to keep the videos' size
     """
-    parsed = load_spec(ExtractSpec, spec, _overrides(set_, run_id))
     from paliflow.jobs.extract import job
 
-    summary = job.extract(parsed, Console(), ray_address)
+    summary = job.extract(spec, Console(), ray_address)
     print(
         f"{summary.frames} frames, {summary.errors} errors, from {summary.inputs} videos or pieces "
         f"of them in {summary.seconds:.1f} s: {printable(summary.location)}"
     )
-
-
-def evaluate(
-    spec: Annotated[
-        str | None,
-        typer.Argument(
-            help="The spec, in YAML; with --benchmark it may be left out.", metavar="SPEC.yaml"
-        ),
-    ] = None,
-    set_: Overrides = None,
-    run_id: RunId = None,
-    ray_address: Address = None,
-    benchmark: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A benchmark of `paliflow benchmarks list`. Repeat for several, each of which "
-            "becomes a run of its own, <run_id>-<name>.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="The folder of the benchmarks' official files.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Of the benchmark; the published one if not given.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="So many rows of each, evenly spread; all if not given.")
-    ] = None,
-    resolution: Annotated[
-        int | None, typer.Option(help="Pixels of the square input, if not the checkpoint's.")
-    ] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="The field `checkpoint`.")] = None,
-    output: Annotated[str | None, typer.Option(help="The field `output`.")] = None,
-    rescore: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            help="Score the answers of this finished evaluation again, without a model.",
-        ),
-    ] = None,
-) -> None:
-    """Asks a checkpoint held-out examples, and scores its answers.
-
-    Every answer, beside what is right, is kept with its scores in predictions.parquet.
-
-    The same command again goes on with a run that was interrupted.
-
-    \b
-    # Lines of held-out.jsonl: {"image": "a.png", "prefix": "ocr", "suffix": "81"}
-    output: evaluations      # the run is written to evaluations/run_id=week-31
-    run_id: week-31
-    sets:
-      held_out: {path: held-out.jsonl}       # its prefixes say how it is scored
-      old_domain: {path: old.jsonl, max_examples: 500}
-    checkpoint: registry://digits@production
-    registry: gs://bucket/models
-
-    Or on public benchmarks: paliflow evaluate --benchmark vqav2 --data /data --output evaluations
-    """
-    if rescore is not None:
-        from paliflow.jobs.evaluate.rescoring import rescore as score_again
-
-        if spec is not None or benchmark:
-            raise SpecError("--rescore takes the sets of its run: leave SPEC.yaml and others out")
-        score_again(rescore, Console())
-        return
-    own = {"checkpoint": checkpoint, "output": output, "image_size": resolution}
-    fields = {name: value for name, value in own.items() if value is not None}
-    specs = evaluate_specs(spec, fields, _overrides(set_, run_id), benchmark, data, split, limit)
-    from paliflow.jobs.evaluate import job
-
-    for each in specs:
-        job.evaluate(each, Console(), ray_address)
-
-
-def scoreboard(
-    runs: Annotated[
-        list[str], typer.Argument(help="Folders of evaluations, or outputs all of whose count.")
-    ],
-    family: Annotated[
-        str, typer.Option(metavar="pt|mix", help="Of the published models to compare with.")
-    ] = "pt",
-    markdown: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the table as Markdown.")
-    ] = None,
-    html: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the table as one page of HTML.")
-    ] = None,
-) -> None:
-    """Shows the benchmarks of finished evaluations beside the published figures.
-
-    Example: paliflow scoreboard evaluations --html scoreboard.html
-
-    Each checkpoint is a column. Green: the published figure lies in the confidence interval.
-    Grey: split, rows or coverage differ, and why.
-    """
-    from paliflow import storage
-    from paliflow.jobs.evaluate import scoreboard as boards
-
-    if family not in ("pt", "mix"):
-        raise SpecError(f"--family {family!r}: give pt or mix")
-    board = boards.read_scoreboard(runs, family)
-    table = Table("benchmark", "figure", "published", *map(printable, board.checkpoints))
-    styles = {"equal": "green", "different": "", "incomparable": "bright_black"}
-    for line in board.lines:
-        published = ", ".join(f"{variant} {value:g}" for variant, value in line.published.items())
-        cells = [text(boards.said(own), styles[own.state] if own else "") for own in line.entries]
-        table.add_row(line.benchmark, line.figure, published, *cells)
-    Console().print(table)
-    for path, content in ((markdown, boards.as_markdown), (html, boards.as_html)):
-        if path:
-            storage.overwrite(storage.absolute(path), io.BytesIO(content(board).encode()))
 
 
 def promote(spec: SpecFile, set_: Overrides = None) -> None:
@@ -357,7 +222,3 @@ def _numbers(option: str, pairs: list[str] | None) -> dict[str, float]:
         except ValueError:
             raise SpecError(f"{option} {pair!r}: {value!r} is no number") from None
     return numbers
-
-
-def _overrides(set_: list[str] | None, run_id: str | None) -> list[str]:
-    return [*(set_ or []), *([f"run_id={run_id}"] if run_id else [])]

@@ -14,13 +14,12 @@ from paliflow.configs.base import ClusterError, SpecError, brief, printable
 from paliflow.jobs.cli.benchmark_commands import benchmarks
 from paliflow.jobs.cli.commands import (
     annotate,
-    evaluate,
     extract,
     finetune,
     plan,
     promote,
-    scoreboard,
 )
+from paliflow.jobs.cli.evaluation_commands import evaluate, scoreboard
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
 

@@ -16,7 +16,7 @@ import paliflow.dags
 from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
 from paliflow.configs.base import Spec
 from paliflow.configs.load import load_spec
-from paliflow.jobs.cli import commands
+from paliflow.jobs.cli import commands, evaluation_commands
 from paliflow.jobs.cli.main import app
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.outputs import finish
@@ -130,7 +130,7 @@ def parsed_by_any(path: Path) -> Spec:
         (commands.plan, AnnotateSpec),
         (commands.extract, ExtractSpec),
         (commands.finetune, FineTuneSpec),
-        (commands.evaluate, EvaluateSpec),
+        (evaluation_commands.evaluate, EvaluateSpec),
         (commands.promote, PromoteSpec),
     ],
 )

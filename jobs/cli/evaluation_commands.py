@@ -1,4 +1,4 @@
-"""`paliflow evaluate` and `paliflow scoreboard`: specs and public benchmarks, scored side by side."""
+"""`paliflow evaluate` and `paliflow scoreboard`: specs and benchmarks, scored side by side."""
 
 import io
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`paliflow evaluate` makes a run of each benchmark; `paliflow benchmarks` shows and checks them."""
+"""`paliflow evaluate` makes a run of each benchmark; `benchmarks` lists and checks them."""
 
 from pathlib import Path
 

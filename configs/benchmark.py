@@ -205,6 +205,27 @@ class Benchmark(Spec):
             return VideoSpec(frame_rate=1, clip=ClipSpec(frames=len(self.images)))
         return self.video
 
+    def training_fields(self, resolution: int | None) -> dict[str, Any]:
+        """The published recipe in the fields of `FineTuneSpec`, and `epochs`.
+
+        Args:
+            resolution: pixels of the square input; the recipe that holds for most if not given.
+        """
+        fields: dict[str, Any] = {
+            "max_tokens": self.text_length + 1,
+            "max_new_tokens": self.text_length,
+            "too_long": "truncate",
+            "exif": "ignore",
+        }
+        if isinstance(self.images, tuple):
+            fields["images_per_example"] = len(self.images)
+        elif self.video:
+            fields["video"] = self.video
+        for recipe in (self.recipe, self.recipe_at.get(resolution or 0)):
+            if recipe:
+                fields |= recipe.model_dump(exclude_none=True)
+        return fields
+
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics of its figures, each once."""

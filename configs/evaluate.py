@@ -1,6 +1,6 @@
 """`EvaluateSpec`: which held-out examples a checkpoint is scored on."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -18,13 +18,30 @@ class EvaluateSpec(InferenceSpec):
 
     kind: Literal["evaluate"] = "evaluate"
     """What the run is."""
-    sets: Annotated[dict[SetName, EvaluationSet], Field(min_length=1)]
+    sets: dict[SetName, EvaluationSet] = Field(default_factory=dict)
     """By name; their figures are `<name>/<metric>`, or of a benchmark those that it names."""
+    benchmarks: tuple[str, ...] = ()
+    """Public benchmarks that `paliflow benchmarks list` names: each is a set of its name, whose
+    files are in `data`. What they are asked with has to be the same; else each is a run."""
+    data: str | None = None
+    """The folder of their official files."""
     beams: PositiveInt = 1
     """As `sampling.beams` of an annotation; answers are greedy if not given."""
     min_coverage: float = Field(default=0.9, ge=0.0, le=1.0)
     """A benchmark has no figures where a smaller share of its rows could be asked, e.g. because
     images are missing; the others count as answered with nothing."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "EvaluateSpec":
+        if self.benchmarks and not self.data:
+            raise ValueError("benchmarks: give data, the folder of their files")
+        named = {
+            name: EvaluationSet(benchmark=name, path=self.data or "") for name in self.benchmarks
+        }
+        self.__dict__["sets"] = {**named, **self.sets}
+        if not self.sets:
+            raise ValueError("sets: give at least one, or benchmarks and data")
+        return self
 
     @model_validator(mode="after")
     def _as_its_benchmarks_want(self) -> "EvaluateSpec":

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec
+from paliflow.configs.benchmark import benchmark
 from paliflow.configs.examples import EvaluationSet, ExampleSource, SetName
 from paliflow.configs.resources import Accelerators
 from paliflow.configs.run import BatchSize, ModelSpec, Tokens
@@ -51,7 +52,12 @@ class FineTuneSpec(ModelSpec):
     """What the run is."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of matrix products, and of weights that are not trained."""
-    train: Annotated[tuple[ExampleSource, ...], Field(min_length=1)]
+    benchmark: str | None = None
+    """A public benchmark that `paliflow benchmarks list` names: its training splits are learnt from
+    by its published recipe, where the spec does not say otherwise."""
+    data: str | None = None
+    """The folder of the benchmark's official files."""
+    train: tuple[ExampleSource, ...] = ()
     """What is learnt from: one source, or a mixture of weighted ones."""
     validation: dict[SetName, EvaluationSet] = Field(default_factory=dict)
     """Held-out sets by name: their loss (`<name>/loss`) and metrics (`<name>/<metric>`) are taken
@@ -135,6 +141,28 @@ class FineTuneSpec(ModelSpec):
     def frames_per_example(self) -> int:
         """Images that the model is shown of each example."""
         return self.video.clip.frames if self.video and self.video.clip else self.images_per_example
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> "FineTuneSpec":
+        if self.benchmark:
+            if not self.data:
+                raise ValueError("benchmark: give data, the folder of its files")
+            known = benchmark(self.benchmark)
+            if not known.train:
+                raise ValueError(
+                    f"benchmark={self.benchmark!r}: nothing is published to learn it from; its "
+                    f"figures are of the model that was fine-tuned on {known.reuses}"
+                )
+            splits = "+".join(known.train)
+            source = ExampleSource(benchmark=self.benchmark, path=self.data, split=splits)
+            wanted = known.training_fields(self.image_size) | {"train": (source,)}
+            if epochs := wanted.pop("epochs", None):
+                wanted["duration"] = Duration(epochs=epochs)
+            for field in wanted.keys() - self.model_fields_set:
+                self.__dict__[field] = wanted[field]
+        if not self.train:
+            raise ValueError("train: give at least one source, or benchmark and data")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FineTuneSpec":

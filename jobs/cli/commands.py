@@ -12,8 +12,10 @@ from paliflow.configs.load import load_spec, name_and_value
 from paliflow.jobs.cli.options import (
     Address,
     Overrides,
+    RunId,
     SpecFile,
     annotate_spec,
+    spec_with_options,
     takes_fields,
     takes_spec,
 )
@@ -57,8 +59,24 @@ def annotate(
     print_rows(console, job.annotate(spec, console, ray_address))
 
 
-@takes_spec(FineTuneSpec)
-def finetune(spec: FineTuneSpec, ray_address: str | None) -> None:
+def finetune(
+    spec: Annotated[
+        str | None,
+        typer.Argument(
+            help="The spec, in YAML; with --benchmark it may be left out.", metavar="SPEC.yaml"
+        ),
+    ] = None,
+    set_: Overrides = None,
+    run_id: RunId = None,
+    ray_address: Address = None,
+    benchmark: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The field `benchmark`.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The field `data`.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="The field `checkpoint`.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="The field `image_size`.")] = None,
+    output: Annotated[str | None, typer.Option(help="The field `output`.")] = None,
+) -> None:
     """Trains a checkpoint on labelled images and writes another, with a card that tells how.
 
     The same command again goes on with a run that was interrupted.
@@ -75,10 +93,16 @@ def finetune(spec: FineTuneSpec, ray_address: str | None) -> None:
     duration: {epochs: 5}    # or {steps: 1000}
     learning_rate: 1e-5
     lora: {rank: 16}         # leave it out to train all weights
+
+    Or by a published recipe: paliflow finetune --benchmark cococap --data /data --output models
     """
+    own = {"benchmark": benchmark, "data": data, "checkpoint": checkpoint}
+    own |= {"image_size": resolution, "output": output}
+    named = [f"run_id={run_id}"] if run_id else []
+    parsed = spec_with_options(FineTuneSpec, spec, own, [*(set_ or ()), *named])
     from paliflow.jobs.finetune import job
 
-    summary = job.finetune(spec, Console(), ray_address)
+    summary = job.finetune(parsed, Console(), ray_address)
     for name, value in summary.figures.items():
         print(f"{printable(name)} {value:.4f}")
     print(

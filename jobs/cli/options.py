@@ -119,6 +119,29 @@ def takes_spec(kind: type[S]) -> Callable[[Callable[[S, str | None], None]], Cal
     return made
 
 
+def spec_with_options(
+    kind: type[S], file: str | None, options: Mapping[str, Any], overrides: Iterable[str]
+) -> S:
+    """A spec from a file, if there is one, and from options that say some of its fields.
+
+    Args:
+        kind: which spec it is.
+        file: in YAML.
+        options: by field, None where they were not given; they win over the file's.
+        overrides: what `--set` gave; it wins over both.
+
+    Raises:
+        SpecError: it is no spec; the message names the file, if there is one.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if file is None and not given:
+        raise SpecError("give SPEC.yaml, or options instead of it")
+    try:
+        return make_spec(kind, {**(read_fields(file) if file else {}), **given}, overrides)
+    except SpecError as error:
+        raise SpecError(f"{file}: {error}" if file else str(error)) from None
+
+
 def annotate_spec(
     source: str, fields: Mapping[str, Any], overrides: Iterable[str] | None
 ) -> AnnotateSpec:

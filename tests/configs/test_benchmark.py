@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from paliflow.configs import EvaluateSpec
+from paliflow.configs import EvaluateSpec, FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.configs.examples import MetricName
@@ -56,6 +56,23 @@ def test_an_evaluation_asks_a_benchmark_as_that_wants_unless_it_says_otherwise()
     EvaluateSpec.parse(fields | {"sets": sets, "max_new_tokens": 32})
 
 
+def test_benchmarks_of_a_spec_are_sets_of_their_names() -> None:
+    fields = {"output": "out", "run_id": "r", "data": "in"}
+    spec = EvaluateSpec.parse(fields | {"benchmarks": "gqa"})  # as a mapped task gives it
+    assert spec.sets["gqa"].path == "in"
+    assert EvaluateSpec.parse(spec.given()) == spec == EvaluateSpec.parse(spec.model_dump())
+    own = {"gqa": {"benchmark": "gqa", "path": "there"}, "old": {"path": "a.jsonl"}}
+    spec = EvaluateSpec.parse(fields | {"benchmarks": ["gqa", "xgqa"], "sets": own})
+    assert {name: each.path for name, each in spec.sets.items()} == {
+        **{"gqa": "there", "xgqa": "in"},
+        "old": "a.jsonl",
+    }
+    with pytest.raises(SpecError, match="benchmarks: give data"):
+        EvaluateSpec.parse({"output": "out", "run_id": "r", "benchmarks": ["gqa"]})
+    with pytest.raises(SpecError, match="sets: give at least one, or benchmarks and data"):
+        EvaluateSpec.parse({"output": "out", "run_id": "r"})
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -74,3 +91,29 @@ def test_a_set_of_a_benchmark_that_is_not_there_is_refused(
     fields = {"output": "out", "run_id": "r", "sets": {"a": {"path": "in", **source}}}
     with pytest.raises(SpecError, match=expected):
         EvaluateSpec.parse(fields)
+
+
+def test_a_benchmark_is_learnt_by_its_published_recipe_unless_the_spec_says_otherwise() -> None:
+    fields = {"output": "out", "run_id": "r", "data": "in"}
+    spec = FineTuneSpec.parse(fields | {"benchmark": "tallyqa", "image_size": 448})
+    assert (spec.train[0].benchmark, spec.train[0].split) == ("tallyqa", "train")
+    assert (spec.duration.epochs, spec.batch_size, spec.weight_decay) == (2, 256, 1e-6)
+    assert (spec.max_tokens, spec.too_long, spec.exif) == (33, "truncate", "ignore")
+    assert FineTuneSpec.parse(spec.given()) == spec == FineTuneSpec.parse(spec.model_dump())
+    spec = FineTuneSpec.parse(fields | {"benchmark": "nlvr2", "batch_size": 8})
+    assert (spec.images_per_example, spec.batch_size, spec.learning_rate) == (2, 8, 1e-5)
+    assert spec.train[0].split == "train+dev"
+    video = FineTuneSpec.parse(fields | {"benchmark": "msvd_qa"}).video
+    assert video
+    assert (video.every_frames, video.clip and video.clip.frames) == (26, 8)
+    with pytest.raises(SpecError, match="the model that was fine-tuned on gqa"):
+        FineTuneSpec.parse(fields | {"benchmark": "xgqa"})
+    with pytest.raises(SpecError, match="train: give at least one source, or benchmark and data"):
+        FineTuneSpec.parse(fields)
+
+
+@pytest.mark.parametrize("name", [name for name in benchmark_names() if benchmark(name).recipe])
+def test_every_recipe_is_a_spec_at_each_resolution(name: str) -> None:
+    for size in benchmark(name).resolutions:
+        fields = {"output": "out", "run_id": "r", "data": "in", "benchmark": name}
+        assert FineTuneSpec.parse(fields | {"image_size": size}).train

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -12,6 +12,7 @@ from paliflow import storage
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import printable
 from paliflow.configs.schema import ANNOTATIONS
+from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
@@ -29,6 +30,17 @@ from paliflow.jobs.sources.items import items
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
 Digests = Callable[[Resolved], tuple[str, ...]]
 ListItems = Callable[[AnnotateSpec, Counter[str]], Iterator[Item]]
+
+
+class _Done(NamedTuple):
+    """A run whose parts are all there."""
+
+    plan: Plan
+    already: int
+    """Inputs that an earlier job has done."""
+    stages: StageSeconds
+    """Where this job's actors spent their time."""
+    digests: Digests
 
 
 def annotate(
@@ -53,7 +65,7 @@ def annotate(
     """
     clock = time.monotonic()
 
-    def work(spec: AnnotateSpec) -> tuple[Plan, int, Digests]:
+    def work(spec: AnnotateSpec) -> _Done:
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
             return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
@@ -61,13 +73,15 @@ def annotate(
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
-        already = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
-        return plan, already, digests
+        already, stages = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
+        if said := stages.host_bound():
+            print(said, flush=True)
+        return _Done(plan, already, stages, digests)
 
-    def sum_up(spec: AnnotateSpec, done: tuple[Plan, int, Digests]) -> Mapping[str, Any]:
-        plan, already, digests = done
-        speed = (plan.inputs - already) / (time.monotonic() - clock)
-        return _figures(plan, spec, digests) | {"images_per_second": speed}
+    def sum_up(spec: AnnotateSpec, done: _Done) -> Mapping[str, Any]:
+        speed = (done.plan.inputs - done.already) / (time.monotonic() - clock)
+        timed = {"images_per_second": speed, "stages": done.stages}
+        return _figures(done.plan, spec, done.digests) | timed
 
     summary = run_once(spec, RunSummary, work, sum_up, _PACKAGES, ANNOTATIONS)
     return _finish(summary, spec)

@@ -10,7 +10,7 @@ from rich.console import Console
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import printable
 from paliflow.configs.run import RunSpec
-from paliflow.configs.summary import passed_over_said
+from paliflow.configs.summary import StageSeconds, passed_over_said
 from paliflow.jobs.fleet.cluster import (
     actor_options,
     awaited,
@@ -37,7 +37,7 @@ def run_pending_shards(
     spec: AnnotateSpec,
     console: Console,
     ray_address: str | None,
-) -> int:
+) -> tuple[int, StageSeconds]:
     """Has actors do the shards that have no part yet; Ray starts only if there are any.
 
     Args:
@@ -50,7 +50,7 @@ def run_pending_shards(
         ray_address: as in `connected`.
 
     Returns:
-        How many inputs were done before.
+        How many inputs were done before; where the actors' time went.
 
     Raises:
         ErrorLimitError: too many inputs fail.
@@ -68,6 +68,7 @@ def run_pending_shards(
         print(
             f"passed over in the input: {printable(passed_over_said(plan.passed_over))}", flush=True
         )
+    stages = StageSeconds()
     if missing:
         limits = ErrorLimits(spec)
         waiting = cache(partial(awaited, spec))
@@ -85,4 +86,5 @@ def run_pending_shards(
             require_room(spec)
             wanted = partial(target_actor_count, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout)
-    return already
+        stages = progress.stages
+    return already, stages

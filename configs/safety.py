@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, field_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Tag,
+    field_validator,
+)
 
 from paliflow.configs.base import Spec
 
@@ -66,8 +74,8 @@ class DuplicatesFilter(Spec):
     action: Literal["drop", "label"] = "drop"
     """What becomes of the later one: it is removed, or only labelled."""
     max_distance: Annotated[int, Field(ge=0, le=31)] = 31
-    """Bits of 256 in which two hashes may differ. Those of other images differ in about half; 0 finds those alone
-    that look the same in every bit."""
+    """Bits of 256 in which two hashes may differ. Those of other images differ in about half; 0
+    finds those alone that look the same in every bit."""
 
 
 def _named(value: Any) -> Any:
@@ -75,10 +83,17 @@ def _named(value: Any) -> Any:
     return {"filter": value} if isinstance(value, str) else value
 
 
+def _name(value: Any) -> Any:
+    """Which filter a mapping, or a filter that was made already, is."""
+    return value.get("filter") if isinstance(value, dict) else getattr(value, "filter", None)
+
+
 Filter = Annotated[
     Annotated[
-        QualityFilter | PersonalDataFilter | DuplicatesFilter,
-        Field(discriminator="filter"),
+        Annotated[QualityFilter, Tag("quality")]
+        | Annotated[PersonalDataFilter, Tag("personal_data")]
+        | Annotated[DuplicatesFilter, Tag("duplicates")],
+        Discriminator(_name),
     ],
     BeforeValidator(_named),
 ]

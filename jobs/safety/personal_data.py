@@ -143,7 +143,7 @@ def _addresses(text: str) -> Iterator[Found]:
 def _phones(text: str, regions: Sequence[str]) -> Iterator[Found]:
     if sum(map(str.isdigit, text)) < _LEAST_DIGITS:
         return
-    for region in (*regions, "ZZ") if "+" in text or "＋" in text else regions:
+    for region in (*regions, "ZZ"):  # of no country: those with a leading plus alone
         for match in phonenumbers.PhoneNumberMatcher(text, region):
             yield "PHONE_NUMBER", match.start, match.end
 

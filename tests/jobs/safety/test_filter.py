@@ -126,7 +126,7 @@ def test_filter_run_keeps_what_is_good_and_says_why_the_rest_is_not(
     reasons = {row["filter"]: row["reason"] for row in audit}
     assert reasons["duplicates"].endswith("a.png")
     assert reasons["exclude_near"].endswith("held_out/flower.png")
-    content = b"".join(path.read_bytes() for path in Path(finished.location).glob("*"))
+    content = b"".join(path.read_bytes() for path in Path(finished.location).glob("*.parquet"))
     assert b"650-253" not in content
     assert b"4111 1111" not in content
 

@@ -7,6 +7,7 @@ from paliflow.configs.extract import ExtractSpec
 from paliflow.configs.filter import FilterSpec
 from paliflow.configs.finetune import Duration, FineTuneSpec, Lora
 from paliflow.configs.promote import PromoteSpec
+from paliflow.configs.prompts import PromptSpec
 from paliflow.configs.safety import DuplicatesFilter, PersonalDataFilter, QualityFilter
 from paliflow.configs.summary import (
     Comparison,
@@ -39,6 +40,7 @@ __all__ = [
     "PersonalDataFilter",
     "PromoteSpec",
     "PromoteSummary",
+    "PromptSpec",
     "QualityFilter",
     "RunSummary",
     "Sampling",

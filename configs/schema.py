@@ -15,6 +15,7 @@ DETECTION = pa.struct(
         ("track_id", pa.int32()),
     ]
 )
+CHOICE = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 CLIP_FRAME = pa.struct([("frame_index", pa.int64()), ("timestamp_s", pa.float64())])
 SCHEMA_VERSION = "1"
 ANNOTATIONS = pa.schema(
@@ -41,6 +42,9 @@ ANNOTATIONS = pa.schema(
         ("clip_frames", pa.list_(CLIP_FRAME)),
         ("frame_distance", pa.float32()),
         ("note", pa.string()),
+        ("name", pa.string()),
+        ("choices", pa.list_(CHOICE)),
+        ("choices_mass", pa.float32()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )
@@ -115,6 +119,25 @@ AUDIT = pa.schema(
 """`_safety.parquet`: one row for each verdict that removed, changed or flagged something, or that
 could not be given."""
 
+SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
+"""What an example adds to a metric's figure, which is a ratio of sums."""
+
+PREDICTIONS = pa.schema(
+    [
+        ("set", pa.string()),
+        ("id", pa.string()),
+        ("image", pa.string()),
+        ("image_sha256", pa.string()),
+        ("prefix", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("text", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+"""One row per held-out example; a column of `SCORE` follows for each metric of the evaluation. See
+`docs/promotion.md`."""
+
 PLAN = pa.schema(
     [
         ("uri", pa.string()),
@@ -123,6 +146,8 @@ PLAN = pa.schema(
         ("size", pa.int64()),
         ("version", pa.string()),
         ("prompts", pa.list_(pa.string())),
+        ("asks", pa.list_(pa.int32())),
+        ("choices", pa.list_(pa.string())),
         ("id", pa.string()),
         ("metadata", pa.string()),
         ("first", pa.int64()),
@@ -131,7 +156,7 @@ PLAN = pa.schema(
         ("roots", pa.list_(pa.string())),
     ]
 )
-"""The inputs of a run in order: see `jobs.plan.Item`."""
+"""The inputs of a run in order: see `jobs.runs.plan.Item`."""
 
 EXAMPLES = pa.schema(
     [

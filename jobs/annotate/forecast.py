@@ -14,7 +14,7 @@ from rich.text import Text
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import Chip, Efficiency, catalogue
-from paliflow.jobs.annotate.predictor import PROMPT_BUCKET
+from paliflow.jobs.annotate.prompts import padded_length
 from paliflow.jobs.registry.locations import resolve, tokenizer_of
 from paliflow.jobs.runs.paths import with_absolute_paths
 from paliflow.jobs.sources.items import items
@@ -113,15 +113,15 @@ def load(
             "makes is known when the videos are read; say how many with --images"
         )
     name, config, tokenizer = _model(spec, model)
-    prompts: list[str] | None = list(spec.prompts)
+    prompts: list[str] | None = list(spec.texts)
     if inputs is not None:
         rows = inputs * (len(spec.prompts) + bool(spec.prompt_column))
-        if spec.prompt_column or any("{" in prompt for prompt in spec.prompts):
+        if spec.prompt_column or any("{" in prompt for prompt in spec.texts):
             prompts = None  # the manifest's columns say what is asked
     else:
         found = items(spec)
         sample = list(islice(found, _SAMPLE))
-        prompts = [prompt for item in sample for prompt in item.prompts or spec.prompts]
+        prompts = [prompt for item in sample for prompt in item.prompts or spec.texts]
         inputs = rows = 0
         for group in (sample, found):
             for item in group:
@@ -310,7 +310,7 @@ def _prompt_tokens(
     if prompts:
         longest = min(limit, max(map(tokens, prompts)))
         why = "tokenized" if tokenizer else "no tokenizer here, so counted in bytes: at most"
-    return -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET, why
+    return padded_length(longest), why
 
 
 def _remarks(load: Load, outlooks: Sequence[Outlook]) -> Iterator[str]:

@@ -62,6 +62,9 @@ Checkpoint = Annotated[str, Field(min_length=1), AfterValidator(_checkpoint)]
 """As `Stored`, or `registry://name@alias`."""
 
 
+Decode = Literal["exact", "fast"]
+
+
 Root = Annotated[str, Field(min_length=1), AfterValidator(_root)]
 """A local folder, or a bucket and prefix."""
 
@@ -147,6 +150,11 @@ class FleetSpec(RunSpec):
 class ModelSpec(InputsSpec):
     """A run that starts from a checkpoint."""
 
+    decode: Decode = "fast"
+    """How images are read. `fast` decodes large JPEGs to fewer pixels, twice the model's side at
+    least, and averages blocks of pixels before it resizes: for photographs a third of the time.
+    `exact` resizes all pixels at once, as big_vision does. What differs is in docs/performance.md;
+    a model is best asked as it was trained."""
     checkpoint: Checkpoint | None = None
     """A big_vision .npz, a Hugging Face or an Orbax folder, local or `gs://`, or
     `registry://name@alias`; the bundled handwriting reader if not given."""

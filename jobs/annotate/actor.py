@@ -172,9 +172,11 @@ class Annotator:
 
     def _watch(self, pending: PendingBatch) -> None:
         """Notices when the device is done with a batch: who wants its rows may ask later."""
-        with suppress(JaxRuntimeError):  # which `collect` raises again
-            pending.wait()
-        self._clock.end("device")
+        try:
+            with suppress(JaxRuntimeError):  # which `collect` raises again
+                pending.wait()
+        finally:
+            self._clock.end("device")
 
     def _collect(self, pending: PendingBatch, rows: ShardRows) -> None:
         """Waits for a batch and adds its rows."""

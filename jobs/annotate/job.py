@@ -16,6 +16,7 @@ from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.checkpoints import digests_of
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.report.page import REPORT, write_report
@@ -75,6 +76,8 @@ def annotate(
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
+        if warning := decode_warning(spec, plan.pinned(spec).checkpoint):
+            print(printable(warning), flush=True)
         already, stages = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
         if said := stages.host_bound():
             print(said, flush=True)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.jobs.finetune.export import model_uri
 from paliflow.jobs.finetune.worker import Job, Outcome
+from paliflow.jobs.registry.cards import OURS
 
 _PLACES = {
     "kind", "output", "run_id", "registry", "checkpoint", "tokenizer", "train", "validation",
@@ -47,7 +48,7 @@ def model_card(
     lines = [
         f"# {spec.run_id}",
         "",
-        f"A PaliGemma, fine-tuned by Paliflow from `{start.checkpoint}`",
+        f"A PaliGemma, {OURS} from `{start.checkpoint}`",
         f"(sha256 `{start.checkpoint_sha256}`): {job.steps.total:,} steps of {spec.batch_size} "
         f"examples, the weights of step {outcome.best_step:,}, written in {_precision(spec)}.",
         "",

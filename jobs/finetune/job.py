@@ -21,6 +21,7 @@ from paliflow.jobs.finetune.start import begin, steps_of
 from paliflow.jobs.finetune.worker import Job, Outcome
 from paliflow.jobs.finetune.worker_group import train
 from paliflow.jobs.fleet.cluster import connected
+from paliflow.jobs.registry.cards import CARD
 from paliflow.jobs.registry.checkpoints import digest_of
 from paliflow.jobs.registry.locations import Resolved
 from paliflow.jobs.runs.lifecycle import run_once
@@ -94,7 +95,7 @@ def _figures(spec: FineTuneSpec, done: tuple[Job, Outcome]) -> Mapping[str, Any]
     with local_copy(start.tokenizer) as path, path.open("rb") as file:
         storage.overwrite(f"{model_folder(spec)}/tokenizer.model", file)
     card = model_card(job, outcome, looks.get(0, {}), figures, versions)
-    storage.overwrite(f"{model_folder(spec)}/README.md", io.BytesIO(card.encode()))
+    storage.overwrite(f"{model_folder(spec)}/{CARD}", io.BytesIO(card.encode()))
     digest = digest_of(Resolved(model_uri(spec), None), f"{model_folder(spec)}/tokenizer.model")
     return {
         "checkpoint": start.checkpoint,

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 from jax.sharding import AbstractMesh
 
 from paliflow import storage
-from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.base import Spec, SpecError, printable
 from paliflow.configs.finetune import Duration, FineTuneSpec
+from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.checkpoints import opened
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.runs.identity import check_same_spec
@@ -84,6 +85,8 @@ def _look(spec: FineTuneSpec, resolved: Resolved, tokenizer: str) -> tuple[Start
             f"that decayed={spec.decayed!r} matches is trained",
             flush=True,
         )
+    if warning := decode_warning(spec, resolved.checkpoint):
+        print(printable(warning), flush=True)
     start = Start(
         spec=spec.model_dump(mode="json"),
         checkpoint=resolved.checkpoint,

@@ -17,14 +17,16 @@ def with_kind(record: Mapping[str, Any]) -> dict[str, Any]:
     too.
 
     Files that were written before there was a `kind` get the one that their spec's fields tell;
-    what has no spec counts as an annotation's.
+    what has no spec counts as an annotation's. Before there was a `decode`, images were read
+    exactly.
     """
     spec = record.get("spec")
     if not isinstance(spec, Mapping):
         return {"kind": "annotate", **record}
     told = (kind for field, kind in _ALWAYS_THERE.items() if field in spec)
     kind = record.get("kind") or spec.get("kind") or next(told, "annotate")
-    return {**record, "kind": kind, "spec": {"kind": kind, **spec}}
+    before = {} if kind == "extract" else {"decode": "exact"}
+    return {**record, "kind": kind, "spec": {"kind": kind, **before, **spec}}
 
 
 def read_record(uri: str) -> dict[str, Any]:

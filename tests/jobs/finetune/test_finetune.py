@@ -19,6 +19,7 @@ from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
 from paliflow.jobs.finetune.export import model_uri
 from paliflow.jobs.finetune.job import finetune
 from paliflow.jobs.finetune.log import read_log
+from paliflow.jobs.registry.cards import trained_decode
 from paliflow.model import checkpoint_sha256
 from paliflow.tests.jobs.labelled import finetune_spec, train_here
 
@@ -84,6 +85,7 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_happened(
     assert summary.model_sha256 == checkpoint_sha256(Path(summary.model))
     card = Path(summary.model).with_name("README.md").read_text()
     assert summary.checkpoint_sha256 in card
+    assert trained_decode(summary.model) == spec.decode == "fast"
     assert Path(summary.model).with_name("tokenizer.model").exists()
 
     undisturbed = spec.model_copy(update={"run_id": "undisturbed"})

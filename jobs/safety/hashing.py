@@ -24,7 +24,8 @@ def _cosines() -> NDArray[np.float64]:
     """The rows 1 to 16 of the orthonormal DCT-II of 64 values."""
     frequency = np.arange(1, _BITS + 1)[:, None]
     angle = math.pi / _SMALL * (np.arange(_SMALL) + 0.5)[None, :] * frequency
-    return math.sqrt(2 / _SMALL) * np.cos(angle)
+    cosines: NDArray[np.float64] = math.sqrt(2 / _SMALL) * np.cos(angle)
+    return cosines
 
 
 _COSINES = _cosines()

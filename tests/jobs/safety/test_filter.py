@@ -172,7 +172,7 @@ def test_unscored_inputs_are_kept_where_the_spec_says_so(
     [
         ({"exclude_near": ["/nowhere/run_id=x"]}, "exclude_near='/nowhere/run_id=x': no finished"),
         ({"filters": ["nonsense"]}, "filters.0='?.*nonsense"),
-        ({"filters": ["quality", {"filter": "quality", "min_side": 9}]}, "quality is given twice"),
+        ({"filters": ["quality", "quality"], "text_columns": []}, "quality is given twice"),
         ({"filters": [], "text_columns": []}, ""),
         ({"video": {"fps": 1}}, "leave out video"),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 
 from paliflow.configs import FilterSpec
 from paliflow.operators.fields import takes_fields_of
-from paliflow.operators.run import FILLED, RunOperator
+from paliflow.operators.run import RunOperator
 
 
 class FilterOperator(RunOperator):
@@ -21,7 +21,7 @@ class FilterOperator(RunOperator):
     SPEC = FilterSpec
     ANNOUNCED = ("manifest", "kept", "removed", "unscored", "errors")
 
-    @takes_fields_of(FilterSpec, optional=FILLED)
+    @takes_fields_of(FilterSpec, optional=RunOperator.MADE_LATER)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 

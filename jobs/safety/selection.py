@@ -44,7 +44,7 @@ class Selection:
 class _Known(NamedTuple):
     """Images of other runs."""
 
-    index: NearIndex
+    near: NearIndex
     images: list[str]
     flat: dict[bytes, str]
     """Of images without a hash, the digest of what they look like."""
@@ -124,7 +124,7 @@ def _excluded(
     candidates: np.ndarray[Any, Any],
     known: _Known,
 ) -> dict[int, Verdict]:
-    near = known.index.nearest(hashes[candidates])
+    near = known.near.nearest(hashes[candidates])
     found = {}
     for number, place in enumerate(candidates.tolist()):
         digest = digests[place]

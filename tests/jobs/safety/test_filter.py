@@ -132,7 +132,7 @@ def test_filter_run_keeps_what_is_good_and_says_why_the_rest_is_not(
 
 
 def test_kept_images_are_an_annotations_input(finished: FilterSummary) -> None:
-    fields = {"input": finished.manifest, "output": "out", "run_id": "r"}
+    fields: dict[str, Any] = {"input": finished.manifest, "output": "out", "run_id": "r"}
     fields |= {"prompts": "caption en", "metadata_columns": ["suffix"]}
     with pytest.raises(SpecError, match="add: allowed_roots"):
         list(items(AnnotateSpec.parse(fields)))

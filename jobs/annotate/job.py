@@ -71,14 +71,14 @@ def annotate(
     def work(spec: AnnotateSpec) -> _Done:
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
-            return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
+            return digests_of(resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
 
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
         if warning := decode_warning(spec, plan.pinned(spec).checkpoint):
             print(printable(warning), flush=True)
-        already, stages = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
+        already, stages = run_pending_shards(Annotator, spec, run, plan, console, ray_address)
         if said := stages.host_bound():
             print(said, flush=True)
         return _Done(plan, already, stages, digests)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from paliflow.configs.annotate import AnnotateSpec, SourceSpec
+from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.run import FleetSpec, Stored
 from paliflow.configs.safety import Filter
 
@@ -52,8 +52,6 @@ class FilterSpec(SourceSpec, FleetSpec):
         return self
 
     @property
-    def reading(self) -> AnnotateSpec:
-        """The annotation run that would read the same, for what it shares with this one."""
-        shared = self.model_dump(include=set(AnnotateSpec.model_fields) - {"kind"})
-        shared["metadata_columns"] = tuple(dict.fromkeys(self.text_columns + self.metadata_columns))
-        return AnnotateSpec(**shared, prompts=("filter",))
+    def carried_columns(self) -> tuple[str, ...]:
+        """The manifest's columns that come with each image."""
+        return tuple(dict.fromkeys(self.text_columns + self.metadata_columns))

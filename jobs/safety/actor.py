@@ -17,8 +17,9 @@ from paliflow.configs.base import brief
 from paliflow.configs.schema import FILTERED
 from paliflow.jobs.fleet.cluster import core_share
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
+from paliflow.jobs.media.decoding import ImageTask
 from paliflow.jobs.media.readahead import ReadAhead
-from paliflow.jobs.media.reader import max_concurrent_reads, reader
+from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
@@ -36,7 +37,6 @@ class FilterActor:
     def __init__(self, spec: FilterSpec, run: str, plan: Plan) -> None:
         """Keeps what it is told."""
         self._spec, self._run, self._plan = spec, run, plan
-        self._reading = spec.reading
         self._turn = threading.Lock()  # of the shard whose images are taken
         self._done: Counter[str] = Counter()  # items; inputs and signs of life
 
@@ -71,7 +71,7 @@ class FilterActor:
             "inputs": str(len(items)),
             "failed": str(len(reasons)),
         }
-        commit_part(self._run, shard, rows, self._reading, about, FILTERED)
+        commit_part(self._run, shard, rows, about, FILTERED)
         return ShardResult(len(items), reasons)
 
     def probe(self, shard: int, place: int) -> None:
@@ -80,8 +80,11 @@ class FilterActor:
 
     def _scored(self, items: Sequence[Item], untouched: Mapping[Item, str]) -> list[dict[str, Any]]:
         """The row of each item, in order."""
-        cores = core_share(self._reading)
-        read_item = reader(self._reading, VIEW, cores=cores)
+        spec, cores = self._spec, core_share(self._spec)
+        task = ImageTask(
+            size=VIEW, max_pixels=spec.max_pixels, upright=spec.exif == "apply", way="fast"
+        )
+        read_item = task_reader(task, spec, cores)
 
         def read(item: Item) -> Iterable[Input | None]:
             if item in untouched:
@@ -92,9 +95,8 @@ class FilterActor:
             self._done["moves"] += 1
 
         rows: list[dict[str, Any]] = []
-        readers = max_concurrent_reads(self._reading, cores)
-        timeout = self._reading.read_timeout
-        ahead = ReadAhead(read, items, 2 * _BATCH, timeout, readers, move)
+        readers = max_concurrent_reads(None, cores)
+        ahead = ReadAhead(read, items, 2 * _BATCH, spec.read_timeout, readers, move)
         with closing(ahead), self._turn:
             inputs = iter(ahead)
             while batch := list(islice(inputs, _BATCH)):

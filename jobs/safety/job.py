@@ -9,12 +9,10 @@ from rich.console import Console
 from paliflow.configs import FilterSpec, FilterSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.schema import FILTERED
-from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
-from paliflow.jobs.safety.actor import FilterActor
 from paliflow.jobs.safety.checking import ImageCheck, TextCheck
 from paliflow.jobs.safety.selection import KEPT, select
 from paliflow.jobs.sources.items import items
@@ -42,7 +40,11 @@ def filter(spec: FilterSpec, console: Console, ray_address: str | None = None) -
         ImageCheck(spec.filters), TextCheck(spec.filters)  # what is not installed is said at once
         plan = read_plan(run) or _plan(run, spec)
         check_same_spec(plan.spec, spec)
-        run_pending_shards(FilterActor, spec, run, plan, spec.reading, console, ray_address)
+        # Ray takes a while to import: what is finished, or wrong with the input, is said without.
+        from paliflow.jobs.fleet.shards import run_pending_shards
+        from paliflow.jobs.safety.actor import FilterActor
+
+        run_pending_shards(FilterActor, spec, run, plan, console, ray_address)
         return plan
 
     return run_once(spec, FilterSummary, work, _figures, _PACKAGES, FILTERED)
@@ -54,7 +56,7 @@ def _figures(spec: FilterSpec, plan: Plan) -> Mapping[str, Any]:
         ErrorLimitError: too many inputs have failed.
         RuntimeError: the parts do not belong together.
     """
-    totals = add_up(spec.location, plan, spec.reading)
+    totals = add_up(spec.location, plan, spec)
     selected = select(spec, plan.shards)
     return {
         "inputs": plan.inputs,
@@ -74,7 +76,8 @@ def _figures(spec: FilterSpec, plan: Plan) -> Mapping[str, Any]:
 
 def _plan(run: str, spec: FilterSpec) -> Plan:
     passed_over: Counter[str] = Counter()
-    found = _named(items(spec.reading, passed_over))
+    reading = spec.model_copy(update={"metadata_columns": spec.carried_columns})
+    found = _named(items(reading, passed_over))
     return write_plan(run, found, spec.model_dump(mode="json"), passed_over=passed_over)
 
 

@@ -32,7 +32,7 @@ RunId = Annotated[
 ]
 
 S = TypeVar("S", bound=Spec)
-_SPEC_SUFFIXES = (".yaml", ".yml")
+SPEC_SUFFIXES = (".yaml", ".yml")
 
 _PANELS = {
     "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
@@ -131,7 +131,7 @@ def annotate_spec(
     Raises:
         SpecError: it is no spec; the message names the file, if there is one.
     """
-    file = source if Path(source).suffix in _SPEC_SUFFIXES else None
+    file = source if Path(source).suffix in SPEC_SUFFIXES else None
     try:
         data: dict[str, Any] = read_fields(file) if file else {"input": source}
         for name, value in fields.items():

@@ -12,13 +12,7 @@ from rich.table import Table
 
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
 from paliflow.jobs.cli.benchmark_commands import benchmarks
-from paliflow.jobs.cli.commands import (
-    annotate,
-    extract,
-    finetune,
-    plan,
-    promote,
-)
+from paliflow.jobs.cli.commands import annotate, extract, filter, finetune, plan, promote
 from paliflow.jobs.cli.evaluation_commands import evaluate, scoreboard
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
@@ -56,7 +50,9 @@ def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
 
 
-for _command in (annotate, plan, extract, finetune, evaluate, scoreboard, promote):
+for _command in (
+    annotate, plan, extract, filter, finetune, evaluate, scoreboard, promote,
+):  # fmt: skip
     app.command()(_command)
 app.add_typer(registry, name="registry")
 app.add_typer(benchmarks, name="benchmarks")

@@ -151,7 +151,7 @@ def _step(
 
     values, tokens = jax.lax.top_k(logprobs, beams + 1)
     scores = live.score[..., None] + values
-    scores = jnp.where(tokens == eos_id, jnp.finfo(scores.dtype).min, scores)
+    scores = jnp.where(tokens == eos_id, -jnp.inf, scores)
     flat = (rows, before * (beams + 1))
     score, chosen = jax.lax.top_k(scores.reshape(flat), beams)
     parents = chosen // (beams + 1)
@@ -196,4 +196,5 @@ def _of_parents(cache: Caches, parents: jax.Array) -> Caches:
         index = parents.reshape(*[1] * (x.ndim - 4), rows, beams, 1, 1, 1)
         return jnp.take_along_axis(apart, index, axis=-4).reshape(x.shape)
 
-    return jax.tree.map(taken, cache)
+    continued: Caches = jax.tree.map(taken, cache)
+    return continued

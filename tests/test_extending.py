@@ -36,7 +36,7 @@ def test_every_worked_example_does_what_its_page_says(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert len(arguments) == len(PAGES) == 5
+    assert len(arguments) == len(PAGES) == 6
     lint = [sys.executable, "-m", "ruff", "check", "--quiet", "."]
     for command in (lint, [*lint[:3], "format", "--check", "--quiet", "."]):
         subprocess.run(command, cwd=copy, check=True)

@@ -270,9 +270,16 @@ def show(summary: EvaluateSummary, console: Console) -> None:
     """Prints the figures, with their intervals, and a line that sums the evaluation up."""
     table = Table("figure", box=None, header_style="bold", pad_edge=False)
     table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
     for figure, value in summary.figures.items():
-        table.add_row(Text(printable(figure)), f"{value:.4f}")
+        name, _, metric = figure.partition("/")
+        bounds = summary.sets[name].intervals.get(metric) if name in summary.sets else None
+        interval = f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
+        table.add_row(Text(printable(figure)), f"{value:.4f}", interval)
     console.print(table)
+    for name, own in summary.sets.items():
+        if own.note:
+            print(f"{printable(name)}: {own.note}", flush=True)
     print(
         f"{summary.examples} examples, {summary.errors} of them errors{cut_said(summary.cut)}, "
         f"answered by {printable(summary.checkpoint)}: {printable(summary.location)}",

@@ -16,7 +16,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.folders import require_closed
 from paliflow.jobs.annotate.predictor import PendingBatch, Predictor
 from paliflow.jobs.annotate.tracks import link
-from paliflow.jobs.fleet.accelerators import require_accelerators
+from paliflow.jobs.fleet.accelerators import require_accelerators, require_alone
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 from paliflow.jobs.media.readahead import ReadAhead
@@ -61,6 +61,7 @@ class Annotator:
         spec, pinned = self._spec, self._plan.pinned(self._spec)
         share_cores(spec)
         require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
+        require_alone("accelerators_per_actor", spec.actor_topology)
         if spec.compilation_cache:
             with loading("compilation_cache", spec.compilation_cache):
                 if not spec.compilation_cache.startswith("gs://"):

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
+from paliflow.jobs.cli.cluster_commands import cluster
 from paliflow.jobs.cli.commands import annotate, evaluate, extract, finetune, plan, promote
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
@@ -51,6 +52,7 @@ def _paliflow() -> None:
 for _command in (annotate, plan, extract, finetune, evaluate, promote):
     app.command()(_command)
 app.add_typer(registry, name="registry")
+app.add_typer(cluster, name="cluster")
 
 Output = Annotated[
     str, typer.Argument(help="The folder or gs:// prefix that runs were written to, or one run's.")

@@ -99,7 +99,7 @@ def _scaling(spec: FineTuneSpec) -> ScalingConfig:
             use_gpu="GPU" in resources,
             resources_per_worker=resources,
             topology=spec.topology,
-            accelerator_type=spec.accelerator_type,
+            accelerator_type=spec.slice and spec.slice.tpu.ray,
         )
     except ValueError as error:
         raise SpecError(f"workers={spec.workers}, topology={spec.topology!r}: {error}") from None

@@ -12,6 +12,7 @@ import ray
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import ClusterError, SpecError
+from paliflow.jobs.fleet.tpu_environment import TOPOLOGY_LABEL, TYPE_LABEL
 
 _CONCURRENCY = 4
 """Calls that run at once on an actor: two shards, a sign of life, and one to spare."""
@@ -63,6 +64,7 @@ def actor_options(spec: AnnotateSpec) -> dict[str, Any]:
         "num_cpus": spec.cpus_per_actor,
         "num_gpus": resources.pop("GPU", 0),
         "resources": resources,
+        "label_selector": _labels(spec),
         "max_concurrency": _CONCURRENCY,
         "max_restarts": 0,  # the driver replaces the dead, because it knows which shard they held
     }
@@ -72,39 +74,58 @@ def target_actor_count(spec: AnnotateSpec) -> int:
     """How many annotators there should be: as many as fit into the cluster as it is now."""
     if spec.actors:
         return spec.actors
-    fitting = places(_wanted(spec))
+    fitting = places(_wanted(spec), _labels(spec))
     if fitting and not spec.accelerators_per_actor:
         cores = ray.cluster_resources()["CPU"]
         return max(1, min(fitting, int(cores // _CORES_OF_A_CPU_ACTOR)))
     return fitting
 
 
-def places(wanted: Mapping[str, float]) -> int:
+def places(wanted: Mapping[str, float], labels: Mapping[str, str] | None = None) -> int:
     """How many processes that take these resources fit into the cluster's nodes, all being free.
 
     A process is on one node: two nodes of 4 TPUs have no place for one that takes 8.
+
+    Args:
+        wanted: Ray resources of one process.
+        labels: what its node has to be labelled with.
     """
     return sum(
         min(int(_units(node.get(name, 0)) // _units(amount)) for name, amount in wanted.items())
-        for node in _nodes()
+        for node in _nodes(labels)
     )
 
 
-def described(wanted: Mapping[str, float]) -> str:
+def described(wanted: Mapping[str, float], labels: Mapping[str, str] | None = None) -> str:
     """What one process takes, what the nodes have, and what of that is free."""
+    labelled = "".join(f", labelled {name}={value}" for name, value in (labels or {}).items())
     kinds = Counter(_said({name: node.get(name, 0) for name in wanted}) for node in _nodes())
     nodes = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "none"
     free = ray.available_resources()
     of_all = _said({name: free.get(name, 0) for name in wanted})
-    return f"each takes {_said(wanted)} of one node; nodes: {nodes}; free in all of them: {of_all}"
+    return (
+        f"each takes {_said(wanted)} of one node{labelled}; nodes: {nodes}; free in all of them: "
+        f"{of_all}"
+    )
+
+
+def _labels(spec: AnnotateSpec) -> dict[str, str]:
+    """What an annotator's node is labelled with, if the spec names a slice."""
+    if not spec.slice:
+        return {}
+    return {TYPE_LABEL: spec.slice.tpu.ray, TOPOLOGY_LABEL: spec.slice.topology}
 
 
 def _wanted(spec: AnnotateSpec) -> dict[str, float]:
     return {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
 
 
-def _nodes() -> list[dict[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def _nodes(labels: Mapping[str, str] | None = None) -> list[dict[str, float]]:
+    return [
+        node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"] and (labels or {}).items() <= node.get("Labels", {}).items()
+    ]
 
 
 def _units(amount: float) -> int:
@@ -145,15 +166,16 @@ def require_room(spec: AnnotateSpec) -> None:
             by number.
     """
     if not target_actor_count(spec):
+        takes = described(_wanted(spec), _labels(spec))
         raise ClusterError(
             "accelerators_per_actor, cpus_per_actor: no actor fits into the cluster: "
-            f"{described(_wanted(spec))}; ask for less, or set `actors` to wait until it grows"
+            f"{takes}; ask for less, or set `actors` to wait until it grows"
         )
 
 
 def awaited(spec: AnnotateSpec) -> str:
     """What is awaited while no actor has started."""
-    return f"actors do not start: {described(_wanted(spec))}"
+    return f"actors do not start: {described(_wanted(spec), _labels(spec))}"
 
 
 def require_start(spec: AnnotateSpec, waiting_s: float) -> None:

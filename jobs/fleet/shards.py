@@ -1,6 +1,5 @@
 """The shards of a run that have no part yet, done by a fleet of actors, with progress shown."""
 
-from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -19,6 +18,7 @@ from paliflow.jobs.fleet.cluster import (
     require_start,
     target_actor_count,
 )
+from paliflow.jobs.fleet.process import ShardProcess
 from paliflow.jobs.fleet.progress import Progress
 from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult, ShardWorker, drive
 from paliflow.jobs.runs.error_limits import ErrorLimits
@@ -30,7 +30,7 @@ _PATIENCE_S = 10.0
 
 
 def run_pending_shards(
-    actor: Callable[[Any, str, Plan], ShardWorker],
+    actor: type[ShardWorker],
     given: RunSpec,
     run: str,
     plan: Plan,
@@ -41,7 +41,7 @@ def run_pending_shards(
     """Has actors do the shards that have no part yet; Ray starts only if there are any.
 
     Args:
-        actor: a class of actors, whose arguments are the next three.
+        actor: a class of workers at the top of a module, whose arguments are the next three.
         given: the run's spec.
         run: the run's folder.
         plan: the run's plan.
@@ -79,7 +79,13 @@ def run_pending_shards(
             require_start(spec, fleet.waiting_s)
             limits.add(done.inputs, len(done.failures), done.failures)
 
-        start = partial(ray.remote(actor).options(**actor_options(spec)).remote, given, run, plan)
+        chips = spec.accelerators_per_actor.get("TPU", 0.0)
+        worker = f"{actor.__module__}:{actor.__name__}"
+        # Ray shows an actor under its class's name.
+        remote: Any = ray.remote(type(actor.__name__, (ShardProcess,), {}))
+        start = partial(
+            remote.options(**actor_options(spec)).remote, worker, chips, given, run, plan
+        )
         shown = Progress(plan.inputs, already, console, unit.split()[0])
         with connected(ray_address), shown as progress:
             require_room(spec)

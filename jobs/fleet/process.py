@@ -1,0 +1,69 @@
+"""`ShardProcess`: the process of an actor, made ready for JAX before JAX is imported."""
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import ray
+
+from paliflow.configs.base import SpecError
+from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult, ShardWorker
+from paliflow.jobs.fleet.tpu_environment import tpu_environment
+
+
+class ShardProcess:
+    """Sets the environment that its chips need, then imports a `ShardWorker` and is that."""
+
+    def __init__(self, worker: str, chips: float, *arguments: Any) -> None:
+        """
+        Args:
+            worker: a class of workers, as `module:name`, that is not imported yet.
+            chips: TPU chips that this actor holds.
+            arguments: of the class.
+        """
+        self._worker: ShardWorker | None = None
+        self._refusal: SpecError | None = None
+        if chips:
+            try:
+                os.environ.update(_environment(chips))
+            except SpecError as error:  # raised by `load`: an actor that cannot start says nothing
+                self._refusal = error
+                return
+        module, _, name = worker.partition(":")
+        self._worker = getattr(import_module(module), name)(*arguments)
+
+    def load(self) -> tuple[tuple[str, str], ...]:
+        """As the worker's.
+
+        Raises:
+            SpecError: as the worker's, or its chips cannot be had like that.
+        """
+        if self._refusal:
+            raise self._refusal
+        return self._ready().load()
+
+    def heartbeat(self) -> Heartbeat:
+        """As the worker's."""
+        return self._worker.heartbeat() if self._worker else Heartbeat(0, 0)
+
+    def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
+        """As the worker's."""
+        return self._ready().process(shard, quarantined)
+
+    def probe(self, shard: int, place: int) -> None:
+        """As the worker's."""
+        self._ready().probe(shard, place)
+
+    def _ready(self) -> ShardWorker:
+        assert self._worker
+        return self._worker
+
+
+def _environment(chips: float) -> dict[str, str]:
+    context = ray.get_runtime_context()
+    here = context.get_node_id()
+    there = next(
+        (node["Resources"].get("TPU", 0.0) for node in ray.nodes() if node["NodeID"] == here), chips
+    )
+    return tpu_environment(context.get_node_labels(), chips, max(there, chips), os.environ)

@@ -1,0 +1,59 @@
+"""Actors on nodes that look to Ray like hosts of TPU slices: where they run, what they are told."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow  # a Ray cluster of its own
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, Any]]:
+    run = subprocess.run(
+        [sys.executable, "-m", "paliflow.tests.jobs.fleet.fake_slices"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    cases: list[dict[str, Any]] = json.loads(run.stdout.splitlines()[-1])
+    return cases
+
+
+def test_actors_on_hosts_of_a_larger_slice_are_told_that_they_are_alone(
+    found: list[dict[str, Any]],
+) -> None:
+    hosts, chips = found[0]["reports"], found[1]["reports"]
+    assert sorted(each["ray.io/tpu-worker-id"] for each in hosts) == ["1", "3"]
+    for each in hosts:
+        assert each["TPU_VISIBLE_CHIPS"] == "0,1,2,3"
+        assert each["TPU_CHIPS_PER_PROCESS_BOUNDS"] == "2,2,1"
+    assert len(chips) == 8
+    places = {(each["ray.io/tpu-worker-id"], each["TPU_VISIBLE_CHIPS"]) for each in chips}
+    assert places == {(host, str(chip)) for host in "13" for chip in range(4)}
+    for each in [*hosts, *chips]:
+        assert each["TPU_PROCESS_BOUNDS"] == each["TPU_HOST_BOUNDS"] == "1,1,1"
+        assert each["TPU_WORKER_ID"] == "0"
+        assert each["TPU_WORKER_HOSTNAMES"] == "localhost"
+        assert each["ray.io/tpu-topology"] == "4x4"
+
+
+def test_actors_on_single_hosts_find_what_gke_and_ray_have_set(found: list[dict[str, Any]]) -> None:
+    (whole,), quarters = found[2]["reports"], found[3]["reports"]
+    assert whole["ray.io/tpu-slice-name"] == "alone"
+    assert "TPU_PROCESS_BOUNDS" not in whole
+    assert len(quarters) == 4
+    assert {each["TPU_CHIPS_PER_HOST_BOUNDS"] for each in quarters} == {"1,2,1"}
+
+
+def test_the_environment_is_set_before_jax_is_imported(found: list[dict[str, Any]]) -> None:
+    reports = [each for case in found[:4] for each in case["reports"]]
+    assert {each["jax"] for each in reports} == {"False"}
+
+
+def test_an_actor_that_nobody_has_seen_work_refuses_to_load(found: list[dict[str, Any]]) -> None:
+    assert "nobody has seen a process take 2 of the 4 chips" in found[4]["error"]

@@ -88,6 +88,8 @@ class RunSummary(ModelSummary):
     parts, `part-00000.parquet` to the last shard's."""
     images_per_second: float
     """Inputs done by that job over its wall time, start-up included."""
+    preemptions: int = 0
+    """Actors that job lost because their nodes were taken away."""
 
     def said(self) -> str:
         """The line that sums the run up."""

@@ -13,7 +13,7 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import printable
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.annotate.actor import Annotator
-from paliflow.jobs.fleet.shards import run_pending_shards
+from paliflow.jobs.fleet.shards import FleetResult, run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.registry.checkpoints import digests_of
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
@@ -53,7 +53,7 @@ def annotate(
     """
     clock = time.monotonic()
 
-    def work(spec: AnnotateSpec) -> tuple[Plan, int, Digests]:
+    def work(spec: AnnotateSpec) -> tuple[Plan, FleetResult, Digests]:
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
             return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
@@ -61,13 +61,14 @@ def annotate(
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
-        already = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
-        return plan, already, digests
+        fleet = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
+        return plan, fleet, digests
 
-    def sum_up(spec: AnnotateSpec, done: tuple[Plan, int, Digests]) -> Mapping[str, Any]:
-        plan, already, digests = done
-        speed = (plan.inputs - already) / (time.monotonic() - clock)
-        return _figures(plan, spec, digests) | {"images_per_second": speed}
+    def sum_up(spec: AnnotateSpec, done: tuple[Plan, FleetResult, Digests]) -> Mapping[str, Any]:
+        plan, fleet, digests = done
+        speed = (plan.inputs - fleet.already) / (time.monotonic() - clock)
+        of_job = {"images_per_second": speed, "preemptions": fleet.preemptions}
+        return _figures(plan, spec, digests) | of_job
 
     summary = run_once(spec, RunSummary, work, sum_up, _PACKAGES, ANNOTATIONS)
     return _finish(summary, spec)

@@ -22,6 +22,7 @@ class ShardProcess:
             chips: TPU chips that this actor holds.
             arguments: of the class.
         """
+        self._node = ray.get_runtime_context().get_node_id()
         self._worker: ShardWorker | None = None
         self._refusal: SpecError | None = None
         if chips:
@@ -44,8 +45,9 @@ class ShardProcess:
         return self._ready().load()
 
     def heartbeat(self) -> Heartbeat:
-        """As the worker's."""
-        return self._worker.heartbeat() if self._worker else Heartbeat(0, 0)
+        """As the worker's, with the node."""
+        beat = self._worker.heartbeat() if self._worker else Heartbeat(0, 0)
+        return beat._replace(node=self._node)
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         """As the worker's."""

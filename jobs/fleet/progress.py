@@ -74,9 +74,11 @@ class Progress:
         left = str(timedelta(seconds=round((self._total - reached) / rate))) if rate else "?"
         busy = f"{min(1.0, self._busy_s / self._actor_s):.0%} busy, " if self._busy_s else ""
         starting = f" and {self._fleet.starting} awaited" if self._fleet.starting else ""
+        lost = self._fleet.preemptions
+        preempted = f"{lost} preempted, " if lost else ""
         actors = f"{self._fleet.actors} actors{starting}, " if reached < self._total else ""
         return (
             f"{reached}/{self._total} {self._unit}, {rate:.1f} {self._unit}/s, "
             f"{self._errors} errors, "
-            f"{actors}{busy}{left} left"
+            f"{actors}{preempted}{busy}{left} left"
         )

@@ -1,7 +1,7 @@
 """The shards of a run that have no part yet, done by a fleet of actors, with progress shown."""
 
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from rich.console import Console
@@ -14,6 +14,7 @@ from paliflow.jobs.fleet.cluster import (
     actor_options,
     awaited,
     connected,
+    draining_nodes,
     require_room,
     require_start,
     target_actor_count,
@@ -29,6 +30,15 @@ _PATIENCE_S = 10.0
 """Starting takes some seconds; whoever waits for longer is told what for."""
 
 
+class FleetResult(NamedTuple):
+    """What a job has made of a run's shards."""
+
+    already: int
+    """Inputs that were done before it."""
+    preemptions: int = 0
+    """Actors that it lost because their nodes were taken away."""
+
+
 def run_pending_shards(
     actor: type[ShardWorker],
     given: RunSpec,
@@ -37,7 +47,7 @@ def run_pending_shards(
     spec: AnnotateSpec,
     console: Console,
     ray_address: str | None,
-) -> int:
+) -> FleetResult:
     """Has actors do the shards that have no part yet; Ray starts only if there are any.
 
     Args:
@@ -49,9 +59,6 @@ def run_pending_shards(
         console: where progress goes.
         ray_address: as in `connected`.
 
-    Returns:
-        How many inputs were done before.
-
     Raises:
         ErrorLimitError: too many inputs fail.
         ClusterError: the cluster is not there, or has no room now, or within `start_timeout`.
@@ -59,7 +66,7 @@ def run_pending_shards(
     """
     done = present_parts(run)
     missing = [shard for shard in range(plan.shards) if shard not in done]
-    already = sum(plan.size_of(shard) for shard in done)
+    already, preemptions = sum(plan.size_of(shard) for shard in done), 0
     resumed = f", {len(done)} of them done before" if done else ""
     unit = "pieces of videos" if spec.video else "images"
     where = printable(run)
@@ -73,6 +80,8 @@ def run_pending_shards(
         waiting = cache(partial(awaited, spec))
 
         def report(done: ShardResult, fleet: FleetStatus) -> None:
+            nonlocal preemptions
+            preemptions = fleet.preemptions
             if fleet.waiting_s > _PATIENCE_S:
                 done = done._replace(notes=(*done.notes, ("waiting", waiting())))
             progress.add(done, fleet)
@@ -90,5 +99,5 @@ def run_pending_shards(
         with connected(ray_address), shown as progress:
             require_room(spec)
             wanted = partial(target_actor_count, spec)
-            drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout)
-    return already
+            drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout, draining_nodes)
+    return FleetResult(already, preemptions)

@@ -127,8 +127,8 @@ def test_yaml_is_what_was_given_with_comments() -> None:
         ({}, "give accelerator_type and topology for TPUs, e.g. v5e and 2x4, or gpu"),
         ({"accelerator_type": "v5e", "topology": "2x4", "gpu": "nvidia-l4"}, "give accelerator_ty"),
         ({"accelerator_type": "v5e"}, "topology is missing"),
-        ({"gpu": "nvidia-l4", "namespace": "A b"}, "namespace='A b': Kubernetes takes lower-case"),
-        ({"gpu": "nvidia-l4", "host_memory": "many"}, "host_memory='many': Kubernetes takes a num"),
+        ({"gpu": "nvidia-l4", "namespace": "A b"}, "Kubernetes takes lower-case"),
+        ({"gpu": "nvidia-l4", "host_memory": "many"}, "Kubernetes takes a number and a unit"),
         ({"gpu": "nvidia-l4", "slices": 0}, "slices=0"),
     ],
 )

@@ -11,6 +11,7 @@ from rich.console import Console
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import printable
+from paliflow.configs.log_lines import say
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.fleet.shards import FleetResult, run_pending_shards
@@ -128,5 +129,5 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
         try:
             write_report(summary)
         except Exception as error:  # a failed report must not fail the run
-            print(f"no report: {type(error).__name__}: {printable(str(error))}", flush=True)
+            say(f"no report: {type(error).__name__}: {printable(str(error))}", "warning")
     return summary

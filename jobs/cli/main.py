@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
+from paliflow.configs.log_lines import say
 from paliflow.jobs.cli.cluster_commands import cluster
 from paliflow.jobs.cli.commands import annotate, evaluate, extract, finetune, plan, promote
 from paliflow.jobs.cli.printing import print_rows, text
@@ -36,7 +37,7 @@ def user_errors() -> Iterator[None]:
         yield
     except (SpecError, ClusterError) as error:
         said = printable(brief(" ".join(str(error).split()), _MESSAGE))
-        print(f"paliflow: {said}", file=sys.stderr, flush=True)
+        say(said, "error", sys.stderr)
         sys.exit(2 if isinstance(error, SpecError) else 1)
     except Exception:
         lines = traceback.format_exc().rstrip("\n").split("\n")

@@ -20,6 +20,7 @@ from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.examples import Metric
+from paliflow.configs.log_lines import say
 from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
@@ -92,7 +93,7 @@ def evaluate(
         plan = write_examples(run, spec.sets, spec)
         check_same_spec(plan.spec, spec)
         for line in plan.dropped():
-            print(printable(line), flush=True)
+            say(printable(line), "warning")
         metrics = _metrics(spec, plan)
         questions, digest = _write_questions(run, plan)
         asked = partial(_questions, run, plan)

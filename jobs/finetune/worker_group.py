@@ -13,6 +13,7 @@ from ray.train.v2.jax import JaxConfig, JaxTrainer
 
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.configs.log_lines import say
 from paliflow.jobs.finetune.stop import Stop
 from paliflow.jobs.finetune.worker import Job, Outcome, work
 from paliflow.jobs.fleet.cluster import described, places
@@ -81,7 +82,7 @@ def _say_if_waiting(spec: FineTuneSpec) -> None:
     wanted, free = _resources(spec), ray.available_resources()
     busy = any(free.get(name, 0) < spec.workers * amount for name, amount in wanted.items())
     if busy or places(wanted) < spec.workers:
-        print(f"waiting for room for workers={spec.workers}: {described(wanted)}", flush=True)
+        say(f"waiting for room for workers={spec.workers}: {described(wanted)}", "warning")
 
 
 def _resources(spec: FineTuneSpec) -> dict[str, float]:

@@ -9,8 +9,11 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from paliflow.configs.base import printable
+from paliflow.configs.log_lines import say
 from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult
 
+_INFORMATION = ("model", "first batch")
+"""Notes of every actor; others tell of trouble."""
 LINE_EVERY_S = 30.0
 """Between two lines where there is no terminal, as in a scheduler's log."""
 
@@ -50,18 +53,22 @@ class Progress:
         for name, note in done.notes:
             if name not in self._noted:
                 self._noted.add(name)
-                self._console.print(
-                    printable(f"{name}: {note}"), markup=False, highlight=False, soft_wrap=True
-                )
+                self._note(name, printable(f"{name}: {note}"))
         if self._console.is_terminal or now - self._shown >= LINE_EVERY_S:
             self._show()
+
+    def _note(self, name: str, line: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(line, "info" if name in _INFORMATION else "warning")
 
     def _show(self) -> None:
         self._shown = time.monotonic()
         reached = self._already + self._done + self._fleet.in_flight
         self._bar.update(self._task, completed=reached, description=str(self))
         if not self._console.is_terminal:
-            print(self, flush=True)
+            say(str(self))
 
     def __str__(self) -> str:
         """E.g. `512/2000 images, 25.6 images/s, 3 errors, 2 actors, 93% busy, 0:00:58 left`.

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import printable
+from paliflow.configs.log_lines import say
 from paliflow.configs.run import RunSpec
 from paliflow.configs.summary import passed_over_said
 from paliflow.jobs.fleet.cluster import (
@@ -70,11 +71,9 @@ def run_pending_shards(
     resumed = f", {len(done)} of them done before" if done else ""
     unit = "pieces of videos" if spec.video else "images"
     where = printable(run)
-    print(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {where}", flush=True)
+    say(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {where}")
     if plan.passed_over:
-        print(
-            f"passed over in the input: {printable(passed_over_said(plan.passed_over))}", flush=True
-        )
+        say(f"passed over in the input: {printable(passed_over_said(plan.passed_over))}")
     if missing:
         limits = ErrorLimits(spec)
         waiting = cache(partial(awaited, spec))

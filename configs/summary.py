@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,51 @@ def _without_null(figures: Any) -> Any:
 
 Figures = Annotated[dict[str, float], BeforeValidator(_without_null)]
 """Figures by name, `<set>/<metric>`."""
+
+
+_WAITS = 0.1
+"""The share of time spent waiting for inputs from which on a run says so."""
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Where the time of a run's actors went, in seconds, from when each had loaded.
+
+    Each moment of an actor counts once: on the device if a batch is there, whatever else goes on.
+    """
+
+    read: float = 0.0
+    """The device was idle, and the next batch's inputs were awaited."""
+    device: float = 0.0
+    """A batch was on the device, from its dispatch to its answers; compilation included."""
+    commit: float = 0.0
+    """The device was idle, no input was awaited, and a part was being written."""
+    other: float = 0.0
+    """None of these, as where an actor has no shard."""
+
+    def __add__(self, more: "StageSeconds") -> "StageSeconds":
+        return StageSeconds(*map(sum, zip(astuple(self), astuple(more), strict=True)))
+
+    def share(self, seconds: float) -> float:
+        """The share of all the time, from 0 to 1; 0 where nothing was timed."""
+        return seconds / (sum(astuple(self)) or 1.0)
+
+    def said(self) -> str:
+        """E.g. `5% read, 93% device, 1% commit`; empty where nothing was timed."""
+        named = {"read": self.read, "device": self.device, "commit": self.commit}
+        if not any(named.values()):
+            return ""
+        return ", ".join(f"{self.share(seconds):.0%} {name}" for name, seconds in named.items())
+
+    def host_bound(self) -> str:
+        """Says that devices waited for inputs, and what to do; empty where they hardly did."""
+        share = self.share(self.read)
+        if share < _WAITS:
+            return ""
+        return (
+            f"the devices stood idle {share:.0%} of the time, waiting for inputs: give each actor "
+            "more cores (cpus_per_actor), or read from storage that is nearer"
+        )
 
 
 class Summary(Spec):
@@ -88,6 +134,8 @@ class RunSummary(ModelSummary):
     parts, `part-00000.parquet` to the last shard's."""
     images_per_second: float
     """Inputs done by that job over its wall time, start-up included."""
+    stages: StageSeconds = StageSeconds()
+    """Where the time of that job's actors went; all 0 in manifests of older versions."""
     preemptions: int = 0
     """Actors that job lost because their nodes were taken away."""
 

@@ -4,13 +4,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.errors import JaxRuntimeError
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.folders import require_closed
@@ -19,6 +21,7 @@ from paliflow.jobs.annotate.tracks import link
 from paliflow.jobs.fleet.accelerators import require_accelerators, require_alone
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
+from paliflow.jobs.fleet.stages import StageClock
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import max_concurrent_reads, reader
 from paliflow.jobs.media.reading import Input
@@ -43,7 +46,6 @@ class Annotator:
         self._spec, self._run, self._plan = spec, run, plan
         self._device, self._tally = threading.Lock(), threading.Lock()
         self._answered = self._moved = 0  # items; inputs, batches and signs of life
-        self._free_at = 0.0  # when the device had last done a batch
         self._started = 0.0  # when loading began; 0 once the first batch is told of
 
     def load(self) -> tuple[tuple[str, str], ...]:
@@ -85,6 +87,8 @@ class Annotator:
             "version": version("paliflow"),
         }
         self._loaded_s = time.monotonic() - self._started
+        self._clock = StageClock()
+        self._watcher = ThreadPoolExecutor(1, "watcher")
         return (("model", self._describe(model)),)
 
     def _describe(self, model: PaliGemma) -> str:
@@ -113,15 +117,17 @@ class Annotator:
             shard: of the plan.
             quarantined: inputs not to touch, by their place in the shard, and why.
         """
-        items = read_shard(self._run, self._plan, shard)
+        with self._clock.stage("read"):
+            items = read_shard(self._run, self._plan, shard)
         untouched = {items[place]: reason for place, reason in (quarantined or {}).items()}
-        rows, busy_s = self._answer(items, shard, untouched)
+        rows = self._answer(items, shard, untouched)
         wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
         reasons = tuple(errors[0] for errors in wrong if errors)
         counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
         flat = [row for own in rows for row in own]
-        commit_part(self._run, shard, flat, self._spec, self._about | counts)
-        return ShardResult(len(items), reasons, busy_s, tuple(self._asker.notes))
+        with self._clock.stage("commit"):
+            commit_part(self._run, shard, flat, self._spec, self._about | counts)
+        return ShardResult(len(items), reasons, self._clock.take(), tuple(self._asker.notes))
 
     def probe(self, shard: int, place: int) -> None:
         """Does one input of a shard and forgets it, to see whether it kills."""
@@ -129,8 +135,8 @@ class Annotator:
 
     def _answer(
         self, items: list[Item], shard: int, untouched: Mapping[Item, str]
-    ) -> tuple[list[list[dict[str, Any]]], float]:
-        """The rows of each item, and the seconds in which the device was busy."""
+    ) -> list[list[dict[str, Any]]]:
+        """The rows of each item."""
         spec = self._spec
         read_item = reader(spec, self._image_size, spec.thumbnail, self._cores)
 
@@ -141,25 +147,21 @@ class Annotator:
 
         rows: list[list[dict[str, Any]]] = [[] for _ in items]
         place = told = 0  # of the item whose rows came last; items that are told of as answered
-        busy_s = 0.0
         asked: deque[PendingBatch] = deque()
 
         def collect() -> None:
-            nonlocal busy_s, place, told
+            nonlocal place, told
             batch = asked.popleft()
             for source, own in zip(batch.batch, batch.rows(), strict=True):
                 while items[place] is not source.item:
                     place += 1
                 rows[place].extend(own)
             with self._tally:
-                now = time.monotonic()
-                busy_s += now - max(batch.at, self._free_at)
-                self._free_at = now
                 self._moved += 1
                 self._answered += place - told
                 told = place
                 if self._started:
-                    after = now - self._started
+                    after = time.monotonic() - self._started
                     rest = f"{self._loaded_s:.1f} of them to load, then compilation"
                     self._asker.notes.append(("first batch", f"after {after:.1f} s, {rest}"))
                     self._started = 0.0
@@ -171,10 +173,14 @@ class Annotator:
         with closing(ahead), self._device:
             inputs = iter(ahead)
             for number in count():
-                # A broken input keeps its place, so that no other's batch depends on it.
-                if not (batch := list(islice(inputs, width))):
+                with self._clock.stage("read"):
+                    # A broken input keeps its place, so that no other's batch depends on it.
+                    batch = list(islice(inputs, width))
+                if not batch:
                     break
+                self._clock.begin("device")
                 asked.append(self._asker.ask(batch, (shard, number)))
+                self._watcher.submit(self._watch, asked[-1])
                 if len(asked) > 1:  # the device has the next batch while this one is parsed
                     collect()
         while asked:  # and the first of the next shard while the last of this one is
@@ -184,4 +190,10 @@ class Annotator:
         if spec.video and spec.video.track:
             for own in rows:
                 link(own, spec.video.track)
-        return rows, busy_s
+        return rows
+
+    def _watch(self, batch: PendingBatch) -> None:
+        """Notices when the device is done with a batch: who wants its rows may ask later."""
+        with suppress(JaxRuntimeError):  # which the rows raise again
+            batch.wait()
+        self._clock.end("device")

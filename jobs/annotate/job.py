@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -32,6 +32,14 @@ Digests = Callable[[Resolved], tuple[str, ...]]
 ListItems = Callable[[AnnotateSpec, Counter[str]], Iterator[Item]]
 
 
+class _Done(NamedTuple):
+    """A run whose parts are all there."""
+
+    plan: Plan
+    fleet: FleetResult
+    digests: Digests
+
+
 def annotate(
     spec: AnnotateSpec,
     console: Console,
@@ -54,7 +62,7 @@ def annotate(
     """
     clock = time.monotonic()
 
-    def work(spec: AnnotateSpec) -> tuple[Plan, FleetResult, Digests]:
+    def work(spec: AnnotateSpec) -> _Done:
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
             return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
@@ -63,13 +71,18 @@ def annotate(
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
         fleet = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
-        return plan, fleet, digests
+        if said := fleet.stages.host_bound():
+            say(said, "warning")
+        return _Done(plan, fleet, digests)
 
-    def sum_up(spec: AnnotateSpec, done: tuple[Plan, FleetResult, Digests]) -> Mapping[str, Any]:
-        plan, fleet, digests = done
-        speed = (plan.inputs - fleet.already) / (time.monotonic() - clock)
-        of_job = {"images_per_second": speed, "preemptions": fleet.preemptions}
-        return _figures(plan, spec, digests) | of_job
+    def sum_up(spec: AnnotateSpec, done: _Done) -> Mapping[str, Any]:
+        of_job = {
+            "images_per_second": (done.plan.inputs - done.fleet.already)
+            / (time.monotonic() - clock),
+            "stages": done.fleet.stages,
+            "preemptions": done.fleet.preemptions,
+        }
+        return _figures(done.plan, spec, done.digests) | of_job
 
     summary = run_once(spec, RunSummary, work, sum_up, _PACKAGES, ANNOTATIONS)
     return _finish(summary, spec)

@@ -1,11 +1,11 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.errors import JaxRuntimeError
@@ -56,8 +56,14 @@ class PendingBatch:
     place: tuple[int, ...]
     width: int
     chunks: list[_Chunk]
-    at: float
-    """When it was dispatched, by `time.monotonic`."""
+
+    def wait(self) -> None:
+        """Waits until the device is done with it.
+
+        Raises:
+            JaxRuntimeError: the device failed, as `rows` finds out again.
+        """
+        jax.block_until_ready([chunk.generation for chunk in self.chunks])
 
     def rows(self) -> list[list[dict[str, Any]]]:
         """Waits for the answers: the rows of each input of the batch, in its prompts' order.
@@ -141,7 +147,6 @@ class Predictor:
             self.notes.append((f"batch {self.width}", said))
 
     def _ask(self, batch: Sequence[Input], place: tuple[int, ...], width: int) -> PendingBatch:
-        asked_at = time.monotonic()
         size = self._model.config.image_size
         video = self._spec.video
         frames = (video.clip.frames,) if video and video.clip else ()
@@ -169,7 +174,7 @@ class Predictor:
             seed = _seed(self._spec.seed, *place, start)
             generation = self._generate(image_tokens, inputs, tokens, seed, width)
             chunks.append(_Chunk(inputs, texts, tokens, generation))
-        return PendingBatch(self, batch, place, width, chunks, asked_at)
+        return PendingBatch(self, batch, place, width, chunks)
 
     def row(
         self, source: Input, prompt: str, answers: Sequence[NDArray[Any]], place: int

@@ -10,6 +10,7 @@ from rich.progress import Progress as RichProgress
 
 from paliflow.configs.base import printable
 from paliflow.configs.log_lines import say
+from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult
 
 _INFORMATION = ("model", "first batch")
@@ -26,10 +27,11 @@ class Progress:
         self._total, self._already, self._console = total, already, console
         self._unit = unit
         self._done = self._errors = 0
-        self._busy_s = self._actor_s = 0.0
+        self.stages = StageSeconds()
+        """Where the actors' time has gone so far."""
         self._fleet = FleetStatus(0, 0)
         self._noted: set[str] = set()
-        self._started = self._shown = self._told = time.monotonic()
+        self._started = self._shown = time.monotonic()
         columns = BarColumn(), TextColumn("{task.description}")
         self._bar = RichProgress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task(str(self), total=total, completed=already)
@@ -45,11 +47,10 @@ class Progress:
     def add(self, done: ShardResult, fleet: FleetStatus) -> None:
         """Counts and, if it is time, shows; may be called with nothing new."""
         now = time.monotonic()
-        self._actor_s += (now - self._told) * self._fleet.actors
-        self._told, self._fleet = now, fleet
+        self._fleet = fleet
         self._done += done.inputs
         self._errors += len(done.failures)
-        self._busy_s += done.busy_s
+        self.stages += done.stages
         for name, note in done.notes:
             if name not in self._noted:
                 self._noted.add(name)
@@ -71,15 +72,13 @@ class Progress:
             say(str(self))
 
     def __str__(self) -> str:
-        """E.g. `512/2000 images, 25.6 images/s, 3 errors, 2 actors, 93% busy, 0:00:58 left`.
-
-        `busy` is the share of the actors' time in which their devices computed.
-        """
+        """E.g. `512/2000 images, 25.6 images/s, 3 errors, 2 actors, 5% read, 93% device, 1% commit,
+        0:00:58 left`; the shares are of the actors' time, as in `StageSeconds`."""
         done = self._done + self._fleet.in_flight
         rate = done / max(time.monotonic() - self._started, 1e-9)
         reached = self._already + done
         left = str(timedelta(seconds=round((self._total - reached) / rate))) if rate else "?"
-        busy = f"{min(1.0, self._busy_s / self._actor_s):.0%} busy, " if self._busy_s else ""
+        stages = f"{said}, " if (said := self.stages.said()) else ""
         starting = f" and {self._fleet.starting} awaited" if self._fleet.starting else ""
         lost = self._fleet.preemptions
         preempted = f"{lost} preempted, " if lost else ""
@@ -87,5 +86,5 @@ class Progress:
         return (
             f"{reached}/{self._total} {self._unit}, {rate:.1f} {self._unit}/s, "
             f"{self._errors} errors, "
-            f"{actors}{preempted}{busy}{left} left"
+            f"{actors}{preempted}{stages}{left} left"
         )

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from paliflow.configs.summary import StageSeconds
+
 SUSPICIOUS = 2
 """A shard that has lost this many actors is tried input by input, to find the culprit."""
 MAX_DEATHS = 3
@@ -26,8 +28,8 @@ class ShardResult(NamedTuple):
     inputs: int = 0
     failures: tuple[str, ...] = ()
     """Why inputs failed, one reason for each that did."""
-    busy_s: float = 0.0
-    """Seconds in which the device computed."""
+    stages: StageSeconds = StageSeconds()
+    """Where the actor's time went since its last result."""
     notes: tuple[tuple[str, str], ...] = ()
     """What the actor wants to be known, each under a name: of actors alike, one is enough."""
 

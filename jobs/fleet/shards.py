@@ -10,7 +10,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import printable
 from paliflow.configs.log_lines import say
 from paliflow.configs.run import RunSpec
-from paliflow.configs.summary import passed_over_said
+from paliflow.configs.summary import StageSeconds, passed_over_said
 from paliflow.jobs.fleet.cluster import (
     actor_options,
     awaited,
@@ -36,6 +36,8 @@ class FleetResult(NamedTuple):
 
     already: int
     """Inputs that were done before it."""
+    stages: StageSeconds
+    """Where its actors' time went."""
     preemptions: int = 0
     """Actors that it lost because their nodes were taken away."""
 
@@ -74,6 +76,7 @@ def run_pending_shards(
     say(f"{plan.inputs} {unit} in {plan.shards} shards{resumed}, to {where}")
     if plan.passed_over:
         say(f"passed over in the input: {printable(passed_over_said(plan.passed_over))}")
+    stages = StageSeconds()
     if missing:
         limits = ErrorLimits(spec)
         waiting = cache(partial(awaited, spec))
@@ -99,4 +102,5 @@ def run_pending_shards(
             require_room(spec)
             wanted = partial(target_actor_count, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout, draining_nodes)
-    return FleetResult(already, preemptions)
+        stages = progress.stages
+    return FleetResult(already, stages, preemptions)

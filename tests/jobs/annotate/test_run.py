@@ -75,6 +75,8 @@ def test_every_input_and_prompt_is_one_row(finished: RunSummary, images: Path) -
     assert sorted((row["source_uri"], row["prompt"]) for row in rows) == expected
     assert (finished.inputs, finished.rows, finished.shards) == (INPUTS, 2 * INPUTS, 4)
     assert (finished.ok, finished.errors) == (240, 160)
+    assert finished.stages.device > 0
+    assert finished.stages.read > 0
 
 
 def test_broken_files_are_error_rows_that_say_why(finished: RunSummary) -> None:

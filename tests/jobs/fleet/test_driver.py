@@ -66,7 +66,7 @@ class Worker:
                 time.sleep(0.05)
             self._answered += INPUTS
             note(self._folder, "finished", f"shard {shard}")
-            return ShardResult(INPUTS, tuple((quarantined or {}).values()), shard)
+            return done_by(shard, tuple((quarantined or {}).values()))
 
     def probe(self, shard: int, place: int) -> None:
         with self._device:
@@ -105,7 +105,7 @@ def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         def report(done: ShardResult, fleet: FleetStatus) -> None:
             reports.append(done)
             if done.inputs:
-                note(tmp_path, "reported", f"shard {done.busy_s}")
+                note(tmp_path, "reported", f"shard {shard_of(done)}")
             if fleets is not None:
                 fleets.append(fleet)
 
@@ -129,7 +129,16 @@ def log(folder: Path, name: str = "log") -> list[str]:
 
 
 def all_of(shards: range) -> list[ShardResult]:
-    return [ShardResult(INPUTS, (), shard) for shard in shards]
+    return [done_by(shard) for shard in shards]
+
+
+def done_by(shard: int, failures: tuple[str, ...] = ()) -> ShardResult:
+    """A result that names its shard."""
+    return ShardResult(INPUTS, failures, notes=(("shard", str(shard)),))
+
+
+def shard_of(done: ShardResult) -> int:
+    return int(done.notes[0][1])
 
 
 def test_every_shard_is_done_once_by_as_many_actors_as_wanted(run: Run, tmp_path: Path) -> None:
@@ -172,9 +181,8 @@ def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(
     run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "deadly 1.2").touch()
-    done = {shard.busy_s: shard for shard in run(range(3))}
-    assert done[0] == ShardResult(INPUTS, (), 0)
-    assert done[2] == ShardResult(INPUTS, (), 2)
+    done = {shard_of(result): result for result in run(range(3))}
+    assert [done[0], done[2]] == [done_by(0), done_by(2)]
     assert done[1].inputs == INPUTS
     (reason,) = done[1].failures
     assert reason.startswith("kills the worker: ")

@@ -290,7 +290,17 @@ def test_throughput_lengths_and_labels_are_the_same_after_compaction(
 
 def test_a_run_without_inputs_has_a_report_too(make_spec: SpecFactory) -> None:
     summary = finish(make_spec(input="x"), [], images_per_second=0)
-    assert Page(read(write_report(summary))).all("article") == []
+    page = read(write_report(summary))
+    assert Page(page).all("article") == []
+    assert "<h2>Time" not in page  # an older version's manifest has none
+
+
+def test_report_shows_where_time_went_and_who_waited(make_spec: SpecFactory) -> None:
+    summary = finish(make_spec(input="x"), [], stages={"read": 3, "device": 6, "other": 1})
+    (panel,) = re.findall(r"<h2>Time .*?</section>", read(write_report(summary)), re.DOTALL)
+    assert re.findall(r"(\w+)</span>", panel) == ["read", "device", "commit", "other"]
+    assert re.findall(r"(\d+) %</span>", panel) == ["30", "60", "0", "10"]
+    assert "idle 30% of the time" in panel
 
 
 def test_long_texts_and_many_boxes_stay_below_10_mb(make_spec: SpecFactory, tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Where actors' time goes: each moment counts once, and who waits for a host says so."""
+
+from rich.console import Console
+
+from paliflow.configs.summary import StageSeconds
+from paliflow.jobs.fleet.progress import Progress
+from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult
+from paliflow.jobs.fleet.stages import StageClock
+
+
+def test_stage_clock_counts_each_second_once_and_the_device_first() -> None:
+    times = iter(range(100))
+    clock = StageClock(lambda: float(next(times)))  # every look is a second after the last
+    clock.begin("read")
+    clock.begin("device")
+    clock.begin("device")  # the next batch, while the first is there
+    clock.begin("commit")
+    clock.end("device")
+    clock.end("device")  # now inputs are awaited again
+    clock.end("read")
+    clock.end("commit")
+    assert clock.take() == StageSeconds(read=2.0, device=4.0, commit=1.0, other=2.0)
+    assert clock.take() == StageSeconds(other=1.0)
+    with clock.stage("commit"):
+        pass
+    assert clock.take() == StageSeconds(commit=1.0, other=2.0)
+
+
+def test_progress_shows_the_shares_of_all_actors() -> None:
+    with Progress(4, 0, Console(force_terminal=False)) as progress:
+        assert "device" not in str(progress)
+        for seconds in (StageSeconds(1, 6, 1, 2), StageSeconds(3, 6, 0, 1)):
+            progress.add(ShardResult(2, stages=seconds), FleetStatus(2, 0))
+        assert ", 20% read, 60% device, 5% commit, " in str(progress)
+        assert progress.stages == StageSeconds(4, 12, 1, 3)
+
+
+def test_host_bound_run_says_what_to_do_and_another_nothing() -> None:
+    said = StageSeconds(read=6, device=3, other=1).host_bound()
+    assert said.startswith("the devices stood idle 60% of the time, waiting for inputs: ")
+    assert StageSeconds(read=1, device=99).host_bound() == ""
+    assert StageSeconds().host_bound() == StageSeconds().said() == ""

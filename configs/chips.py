@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,8 @@ class Chip(Spec):
     """A kind of accelerator."""
 
     name: str
+    kinds: tuple[str, ...] = Field(min_length=1)
+    """How JAX's names of such a device begin."""
     hbm: PositiveFloat
     """GiB that a program can use."""
     peak: Peak
@@ -81,6 +84,16 @@ class Catalogue(Spec):
                 return each
         known = ", ".join(each.name for each in self.tpus)
         raise SpecError(f"accelerator_type={name!r}: no such TPU is known; there are {known}")
+
+    def of_device(self, kind: str) -> Chip | None:
+        """The chip of a device that JAX names `kind`, e.g. `TPU v5 lite`; None if none is known."""
+        fitting = [
+            (len(start), chip)
+            for chip in self.chips
+            for start in chip.kinds
+            if kind == start or kind.startswith((f"{start} ", f"{start}-"))
+        ]
+        return max(fitting, key=itemgetter(0))[1] if fitting else None
 
     def priced(self, prices: Mapping[str, float]) -> "Catalogue":
         """The same with other prices, by chip.

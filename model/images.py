@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PsdImagePlugin import PsdImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -23,8 +23,6 @@ with contextlib.suppress(ImportError):  # the extra `heif`
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
-
-Image.MAX_IMAGE_PIXELS = None  # `decode_image` takes the limit from the caller
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "TIFF", "WEBP")
 """What is tried, besides HEIF and TGA, which have to look it; Pillow knows more, some of which
@@ -41,17 +39,8 @@ _TGA_END = b"TRUEVISION-XFILE.\0"
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 LARGE = 2**25
 """Pixels above which an image is reduced while it is decoded, and no other beside it."""
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each value of EXIF's Orientation, tag 0x0112 (Exif 3.0, 4.6.5.1.7)."""
-_SIDEWAYS = [_UPRIGHT[value] for value in (5, 6, 7, 8)]
+_SIDEWAYS = (5, 6, 7, 8)
+"""Values of EXIF's Orientation under which width and height change places (Exif 3.0, 4.6.5.1.7)."""
 _COSTLY_FORMATS = ("AVIF", "HEIF", "JPEG2000", "WEBP")
 _COSTLY = 3
 """Their decoders need 9 to 18 bytes a pixel, others 4 to 7."""
@@ -90,6 +79,32 @@ class UnsupportedImage(ValueError):  # noqa: N818
     """The image may be whole, and is of a format or in a mode that is not read here."""
 
 
+class _NoPillowLimit(AbstractContextManager[None]):
+    """Lifts Pillow's own limit of pixels, of which there is one for all threads, for a while.
+
+    It is back when the last thread has left. What somebody else has set meanwhile stays.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and Image.MAX_IMAGE_PIXELS is None:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_no_pillow_limit = _NoPillowLimit()
+
+
 class Decoded(NamedTuple):
     """An image, upright unless that was not wanted."""
 
@@ -120,7 +135,7 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
     if said := unread_format(data):
         raise UnsupportedImage(said)
     data = _without_metadata(data)
-    with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
+    with _no_pillow_limit, Image.open(io.BytesIO(data), formats=_formats(data)) as image:
         _pass_thumbnails(image)
         _require_composite(image)
         image.info |= _significant_bits(data)
@@ -152,10 +167,9 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
         orientation = _orientation(image)
     if orientation == 1 or not upright:
         return Decoded(rgb, width, height, orientation)
-    turn = _UPRIGHT[orientation]
-    if turn in _SIDEWAYS:
+    if orientation in _SIDEWAYS:
         width, height = height, width
-    return Decoded(rgb.transpose(turn), width, height, orientation)
+    return Decoded(_turned(rgb, orientation), width, height, orientation)
 
 
 def unsupported(data: bytes, error: Exception) -> str | None:
@@ -325,10 +339,17 @@ def _significant_bits(data: bytes) -> dict[Any, Any]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        value = int(image.getexif().get(0x0112, 1))
+        value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a broken EXIF block raises nearly anything, and its picture is whole
         return 1
-    return value if value in _UPRIGHT else 1
+    return value if 1 <= value <= 8 else 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """An image made upright, whatever its own metadata says."""
+    image.info = {}
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(image)
 
 
 def _reduced(image: Image.Image) -> Image.Image:

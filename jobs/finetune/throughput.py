@@ -9,21 +9,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from paliflow.configs.chips import catalogue
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.model.flops import train_flops
 from paliflow.model.train import Trainer
 
-_PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-"""Of bfloat16 products, dense, a second; by the beginnings of device kinds."""
 _WINDOW = 20
 _GATHERED_BYTES = 4096
 
@@ -33,9 +23,8 @@ class Speed:
 
     def __init__(self, spec: FineTuneSpec, trainer: Trainer) -> None:
         """Knows what a step of the spec takes."""
-        kind = jax.devices()[0].device_kind
-        peak = max((p for p in _PEAK_FLOPS if kind.startswith(p)), key=len, default=None)
-        self._peak = peak and _PEAK_FLOPS[peak] * jax.device_count()
+        chip = catalogue().of_device(jax.devices()[0].device_kind)
+        self._peak = chip and chip.peak.bfloat16 * 1e12 * jax.device_count()
         self._flops = train_flops(
             trainer.config,
             spec.max_tokens,

@@ -15,6 +15,27 @@ def test_chips_are_found_by_name_whatever_its_case() -> None:
     assert {"v5e", "v5p", "v6e", "H100", "H200", "L4"} <= {chip.name for chip in known.chips}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("TPU v4", "v4"),
+        ("TPU v5 lite", "v5e"),
+        ("TPU v5", "v5p"),
+        ("TPU v6 lite", "v6e"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", None),
+        ("cpu", None),
+    ],
+)
+def test_chip_of_a_device_is_found_by_the_beginning_of_its_kind(
+    kind: str, name: str | None
+) -> None:
+    chip = catalogue().of_device(kind)
+    assert (chip and chip.name) == name
+
+
 def test_an_unknown_chip_is_an_error_that_names_the_known_ones() -> None:
     with pytest.raises(SpecError, match=r"no chip 'v9' is known; there are v5e, v5p, v6e, H100"):
         catalogue().only(["v5e", "v9"])

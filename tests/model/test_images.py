@@ -3,6 +3,10 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import jax
@@ -230,6 +234,30 @@ def test_orientation_is_applied() -> None:
     assert np.abs(np.asarray(turned, int) - wanted).mean() < 4
 
 
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda x: x),
+        (2, np.fliplr),
+        (3, lambda x: np.rot90(x, 2)),
+        (4, np.flipud),
+        (5, lambda x: x.swapaxes(0, 1)),
+        (6, np.rot90),
+        (7, lambda x: np.rot90(x, 2).swapaxes(0, 1)),
+        (8, lambda x: np.rot90(x, -1)),
+        (9, lambda x: x),
+    ],
+)
+def test_each_orientation_is_undone(orientation: int, stored: Callable[..., Any]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = np.asarray(_gradient())
+    data = _file(Image.fromarray(np.ascontiguousarray(stored(upright))), exif=exif)
+    decoded = decode_image(data, LIMIT)
+    assert (decoded.width, decoded.height) == (40, 30)
+    np.testing.assert_array_equal(np.asarray(decoded.image), upright)
+
+
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     data = _file(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -240,6 +268,33 @@ def test_an_image_that_announces_too_many_pixels_is_not_decoded() -> None:
     data = _file(Image.new("1", (400, 300)))
     with pytest.raises(ImageTooLarge, match="400 x 300 pixels are more than max_pixels=10000"):
         decode_image(data, LIMIT)
+
+
+@pytest.mark.filterwarnings("error")
+def test_pillows_own_limit_is_lifted_while_decoding_and_left_to_everyone_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Image.MAX_IMAGE_PIXELS  # importing the package has not changed it
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(images, "LARGE", 1000)
+    inside, leave = Event(), Event()
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        inside.set()
+        leave.wait(60)
+        yield
+
+    monkeypatch.setattr(images, "one_at_a_time", waiting())
+    small, large = _file(Image.new("L", (25, 25))), _file(Image.new("L", (50, 50)))
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(decode_image, large, LIMIT)
+        assert inside.wait(60)
+        assert decode_image(small, LIMIT).width == 25
+        assert Image.MAX_IMAGE_PIXELS is None  # the other thread is not done
+        leave.set()
+        assert other.result().width == 50
+    assert Image.MAX_IMAGE_PIXELS == 100
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 60, 200])

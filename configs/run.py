@@ -185,7 +185,7 @@ class InferenceSpec(ModelSpec, FleetSpec):
 
     EXECUTION_FIELDS: ClassVar[frozenset[str]] = FleetSpec.EXECUTION_FIELDS | {
         "accelerators_per_actor", "placement", "accelerator_type", "topology", "compilation_cache",
-        "max_error_fraction", "max_errors",
+        "max_error_fraction", "max_errors", "max_usd", "usd_per_chip_hour",
     }  # fmt: skip
 
     dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
@@ -212,6 +212,11 @@ class InferenceSpec(ModelSpec, FleetSpec):
     accelerators_per_actor: Accelerators = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`. An actor that finds other
     devices than these refuses to load."""
+    usd_per_chip_hour: PositiveFloat | None = None
+    """What a chip costs you; the list price of `configs/chips.yaml` if not given."""
+    max_usd: PositiveFloat | None = None
+    """The run stops where the chips of its finished shards have cost more than this, and goes on
+    from there with a higher limit."""
     placement: Placement | None = None
     """How models are laid onto TPUs: `chip` has an actor on every chip, `host` one on every host,
     alone even where its slice has more hosts. `accelerators_per_actor` follows from it. It needs

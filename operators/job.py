@@ -1,6 +1,7 @@
 """`JobOperator`: one of Paliflow's jobs as one task."""
 
 import asyncio
+import json
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,7 +20,7 @@ from airflow.sdk.exceptions import (
 )
 
 from paliflow.configs.base import Spec, SpecError, printable
-from paliflow.configs.summary import SPEC_VARIABLE, VERSION_VARIABLE
+from paliflow.configs.summary import LABELS_VARIABLE, SPEC_VARIABLE, VERSION_VARIABLE
 from paliflow.operators import gcp, process
 from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.fields import check_fields, refuse_unknown
@@ -238,7 +239,8 @@ class JobOperator(BaseOperator):
     def _runtime_env(self) -> dict[str, Any]:
         runtime_env = self.runtime_env or {}
         google = gcp.cluster_environment(self.gcp_conn_id)
-        own = {VERSION_VARIABLE: version("paliflow")}
+        labels = json.dumps({"dag": self.dag_id, "task": self.task_id})
+        own = {VERSION_VARIABLE: version("paliflow"), LABELS_VARIABLE: labels}
         return {**runtime_env, "env_vars": {**google, **runtime_env.get("env_vars", {}), **own}}
 
     def _trigger(self, submission_id: str) -> RayJobTrigger:

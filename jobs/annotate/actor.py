@@ -18,7 +18,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.folders import require_closed
 from paliflow.jobs.annotate.predictor import PendingBatch, Predictor
 from paliflow.jobs.annotate.tracks import link
-from paliflow.jobs.fleet.accelerators import require_accelerators, require_alone
+from paliflow.jobs.fleet.accelerators import local_chips, require_accelerators, require_alone
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 from paliflow.jobs.fleet.stages import StageClock
@@ -29,6 +29,7 @@ from paliflow.jobs.registry.checkpoints import loading, opened
 from paliflow.jobs.registry.locations import tokenizer_of
 from paliflow.jobs.runs.parts import commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
+from paliflow.jobs.runs.spending import require_price
 from paliflow.model import MaskDecoder, PaliGemma
 
 _BATCHES_AHEAD = 2
@@ -59,11 +60,13 @@ class Annotator:
                 can write to the compilation cache, the checkpoint is not what was registered, a
                 prompt is too long, or the devices are not those of `accelerators_per_actor`.
         """
-        self._started = time.monotonic()
+        self._started = self._charged = time.monotonic()
         spec, pinned = self._spec, self._plan.pinned(self._spec)
         share_cores(spec)
         require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
         require_alone("accelerators_per_actor", spec.actor_topology)
+        self._chips, self._kind = local_chips(), jax.local_devices()[0].device_kind
+        require_price(self._kind, spec)
         if spec.compilation_cache:
             with loading("compilation_cache", spec.compilation_cache):
                 if not spec.compilation_cache.startswith("gs://"):
@@ -123,11 +126,28 @@ class Annotator:
         rows = self._answer(items, shard, untouched)
         wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
         reasons = tuple(errors[0] for errors in wrong if errors)
-        counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
         flat = [row for own in rows for row in own]
+        held_s = self._charge()
+        counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
+        counts |= {"chip_seconds": f"{held_s:.3f}", "device": self._kind}
         with self._clock.stage("commit"):
             commit_part(self._run, shard, flat, self._spec, self._about | counts)
-        return ShardResult(len(items), reasons, self._clock.take(), tuple(self._asker.notes))
+        return ShardResult(
+            len(items),
+            reasons,
+            self._clock.take(),
+            tuple(self._asker.notes),
+            sum(row.get("token_count") or 0 for row in flat),
+            held_s,
+            self._kind,
+        )
+
+    def _charge(self) -> float:
+        """The chip-seconds since it was last asked, or since loading began."""
+        with self._tally:
+            now = time.monotonic()
+            held_s, self._charged = (now - self._charged) * self._chips, now
+        return held_s
 
     def probe(self, shard: int, place: int) -> None:
         """Does one input of a shard and forgets it, to see whether it kills."""

@@ -23,6 +23,7 @@ from paliflow.jobs.runs.compact import compact
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
+from paliflow.jobs.runs.spending import cost
 from paliflow.jobs.runs.totals import add_up
 from paliflow.jobs.sources.incremental import filter_unanswered
 from paliflow.jobs.sources.items import items
@@ -110,6 +111,9 @@ def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]
         "error_reasons": totals.error_reasons,
         "shards": plan.shards,
         "passed_over": plan.passed_over,
+        "tokens": totals.tokens,
+        "chip_seconds": totals.chip_seconds,
+        "usd": cost(totals.chip_seconds, spec),
         "checkpoint": pinned.checkpoint,
         "checkpoint_sha256": next(iter(totals.checkpoints), None) or digests(pinned)[0],
     }

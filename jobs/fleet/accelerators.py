@@ -34,11 +34,15 @@ def require_accelerators(field: str, wanted: Mapping[str, float]) -> None:
         devices = jax.local_devices()
     except RuntimeError as error:
         raise SpecError(_refusal(field, wanted, f"JAX finds none: {error}", kind)) from None
-    platform = devices[0].platform
-    # A chip may be two devices; both are at its coordinates.
-    found = len({tuple(getattr(each, "coords", None) or [each.id]) for each in devices})
+    platform, found = devices[0].platform, local_chips()
     if platform != kind.lower() or found != count:
         raise SpecError(_refusal(field, wanted, f"JAX finds {found} x {platform}", kind))
+
+
+def local_chips() -> int:
+    """How many chips this process computes on: one may be two devices, at the same coordinates."""
+    devices = jax.local_devices()
+    return len({tuple(getattr(each, "coords", None) or [each.id]) for each in devices})
 
 
 def require_alone(field: str, topology: str | None) -> None:

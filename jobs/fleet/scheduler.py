@@ -32,6 +32,12 @@ class ShardResult(NamedTuple):
     """Where the actor's time went since its last result."""
     notes: tuple[tuple[str, str], ...] = ()
     """What the actor wants to be known, each under a name: of actors alike, one is enough."""
+    tokens: int = 0
+    """Tokens generated."""
+    chip_seconds: float = 0.0
+    """How long the actor held its chips since its last result, times their number."""
+    device: str = ""
+    """JAX's name of the chips; empty where no device was used."""
 
 
 class Heartbeat(NamedTuple):
@@ -79,6 +85,8 @@ class FleetStatus(NamedTuple):
     """Seconds since there was an actor that had started."""
     preemptions: int = 0
     """Actors lost so far because their nodes were taken away."""
+    queued: int = 0
+    """Shards that no actor has."""
 
 
 @dataclass
@@ -311,5 +319,7 @@ class _Scheduler:
         if starting < len(self.workers):
             self._attended = now
         waiting_s = now - self._attended
-        status = FleetStatus(len(loaded), in_flight, starting, waiting_s, self._preemptions)
-        self._report(done, status)
+        fleet = FleetStatus(
+            len(loaded), in_flight, starting, waiting_s, self._preemptions, len(self._queue)
+        )
+        self._report(done, fleet)

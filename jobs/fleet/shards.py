@@ -20,12 +20,14 @@ from paliflow.jobs.fleet.cluster import (
     require_start,
     target_actor_count,
 )
+from paliflow.jobs.fleet.metrics import RunMetrics
 from paliflow.jobs.fleet.process import ShardProcess
 from paliflow.jobs.fleet.progress import Progress
 from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult, ShardWorker, drive
 from paliflow.jobs.runs.error_limits import ErrorLimits
-from paliflow.jobs.runs.parts import present_parts
+from paliflow.jobs.runs.parts import present_parts, read_parts
 from paliflow.jobs.runs.plan import Plan
+from paliflow.jobs.runs.spending import Spending
 
 _PATIENCE_S = 10.0
 """Starting takes some seconds; whoever waits for longer is told what for."""
@@ -64,6 +66,7 @@ def run_pending_shards(
 
     Raises:
         ErrorLimitError: too many inputs fail.
+        SpendingLimitError: the run has cost more than it may.
         ClusterError: the cluster is not there, or has no room now, or within `start_timeout`.
         RuntimeError: actors keep dying.
     """
@@ -78,7 +81,10 @@ def run_pending_shards(
         say(f"passed over in the input: {printable(passed_over_said(plan.passed_over))}")
     stages = StageSeconds()
     if missing:
-        limits = ErrorLimits(spec)
+        limits, spending = ErrorLimits(spec), Spending(spec)
+        if spec.max_usd is not None:
+            for part in read_parts(run, sorted(done)):
+                spending.add(part.inputs, part.device, part.chip_seconds)
         waiting = cache(partial(awaited, spec))
 
         def report(done: ShardResult, fleet: FleetStatus) -> None:
@@ -87,8 +93,10 @@ def run_pending_shards(
             if fleet.waiting_s > _PATIENCE_S:
                 done = done._replace(notes=(*done.notes, ("waiting", waiting())))
             progress.add(done, fleet)
+            metrics.add(done, fleet)
             require_start(spec, fleet.waiting_s)
             limits.add(done.inputs, len(done.failures), done.failures)
+            spending.add(done.inputs, done.device, done.chip_seconds)
 
         chips = spec.accelerators_per_actor.get("TPU", 0.0)
         worker = f"{actor.__module__}:{actor.__name__}"
@@ -100,6 +108,7 @@ def run_pending_shards(
         shown = Progress(plan.inputs, already, console, unit.split()[0])
         with connected(ray_address), shown as progress:
             require_room(spec)
+            metrics = RunMetrics(given.run_id)
             wanted = partial(target_actor_count, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout, draining_nodes)
         stages = progress.stages

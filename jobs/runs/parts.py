@@ -40,6 +40,12 @@ class Part(NamedTuple):
     """Rows whose answer ended at `max_new_tokens`."""
     checkpoint_sha256: str
     committed: datetime
+    tokens: int = 0
+    """Tokens generated for its rows."""
+    chip_seconds: float = 0.0
+    """How long its actor held chips for it, times their number."""
+    device: str = ""
+    """JAX's name of the chips; empty where no device was used."""
 
 
 def commit_part(
@@ -58,7 +64,7 @@ def commit_part(
         rows: by `columns`; those left out are null.
         spec: how to write.
         about: what else the file shall say of itself; keys get the prefix `paliflow.`. It needs
-            `inputs`, `failed` and `checkpoint_sha256`.
+            `inputs`, `failed` and `checkpoint_sha256`, and may have `chip_seconds` and `device`.
         columns: of the part, with what else it says of itself.
 
     Returns:
@@ -71,6 +77,7 @@ def commit_part(
         "errors": str(reasons.total()),
         "reasons": json.dumps(dict(reasons.most_common(REASONS))),
         "cut": str(sum(row.get("finished") is False for row in rows)),
+        "tokens": str(sum(row.get("token_count") or 0 for row in rows)),
         "committed": datetime.now(UTC).isoformat(),
     }
     named = {f"paliflow.{key}": text for key, text in metadata.items()}
@@ -107,6 +114,9 @@ def read_part(run: str, shard: int) -> Part:
             int(said.get(b"paliflow.cut", 0)),  # older versions did not count them
             said[b"paliflow.checkpoint_sha256"].decode(),
             datetime.fromisoformat(said[b"paliflow.committed"].decode()),
+            int(said.get(b"paliflow.tokens", 0)),
+            float(said.get(b"paliflow.chip_seconds", 0)),
+            said.get(b"paliflow.device", b"").decode(),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SpecError(f"{uri} is no part of a run, or broken: {error}") from None

@@ -21,6 +21,10 @@ class Totals(NamedTuple):
     """The most common errors and how many rows have them."""
     checkpoints: frozenset[str]
     """The digests of the weights that answered; one, unless the file was changed meanwhile."""
+    tokens: int
+    """Tokens generated."""
+    chip_seconds: dict[str, float]
+    """How long chips were held, by JAX's name of the device."""
 
 
 def add_up(run: str, plan: Plan, spec: ModelSpec) -> Totals:
@@ -35,7 +39,8 @@ def add_up(run: str, plan: Plan, spec: ModelSpec) -> Totals:
         ErrorLimitError: too many inputs have failed.
         RuntimeError: the parts do not hold what the plan lists.
     """
-    inputs = rows = errors = cut = 0
+    inputs = rows = errors = cut = tokens = 0
+    chip_seconds: dict[str, float] = {}
     reasons: Counter[str] = Counter()
     checkpoints = set()
     limits = ErrorLimits(spec)
@@ -44,6 +49,9 @@ def add_up(run: str, plan: Plan, spec: ModelSpec) -> Totals:
         rows += part.rows
         errors += part.errors
         cut += part.cut
+        tokens += part.tokens
+        if part.device:
+            chip_seconds[part.device] = chip_seconds.get(part.device, 0.0) + part.chip_seconds
         reasons.update(part.reasons)
         checkpoints.add(part.checkpoint_sha256)
         limits.add(part.inputs, part.failed, part.reasons)
@@ -54,4 +62,4 @@ def add_up(run: str, plan: Plan, spec: ModelSpec) -> Totals:
         )
     limits.check()
     common = dict(reasons.most_common(REASONS))
-    return Totals(rows, errors, cut, common, frozenset(checkpoints))
+    return Totals(rows, errors, cut, common, frozenset(checkpoints), tokens, chip_seconds)

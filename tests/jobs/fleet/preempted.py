@@ -1,12 +1,17 @@
 """An annotation run on two nodes, one of which is drained as a preemption is. A script.
 
-`python -m paliflow.tests.jobs.fleet.preempted FOLDER` annotates what is in FOLDER/images.
+`python -m paliflow.tests.jobs.fleet.preempted FOLDER` annotates what is in FOLDER/images, and
+prints what of its metrics Prometheus would find on the nodes, then its summary.
 """
 
+import json
 import os
+import re
 import sys
 import threading
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import ray
@@ -14,6 +19,7 @@ from ray._private import state
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
+from paliflow.configs.summary import LABELS_VARIABLE
 from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.fleet.cluster import draining_nodes
 from paliflow.tests.jobs.conftest import small_spec
@@ -35,9 +41,23 @@ def drain_one(location: Path) -> None:
     print("drained", node, draining_nodes(), flush=True)
 
 
+def scraped() -> list[str]:
+    """The lines of Paliflow's metrics on all nodes, once they are no more than a minute late."""
+    deadline, found = time.monotonic() + 60, set[str]()
+    while time.monotonic() < deadline and "ray_paliflow_preemptions_total" not in str(found):
+        time.sleep(1)
+        for node in ray.nodes():
+            url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            with suppress(OSError), urllib.request.urlopen(url, timeout=5) as response:
+                found.update(re.findall(r"^ray_paliflow_.*", response.read().decode(), re.M))
+    return sorted(found)
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     os.environ |= {"RAY_AUTH_MODE": "disabled", "JAX_PLATFORMS": "cpu"}
+    os.environ |= {"RAY_metrics_report_interval_ms": "1000"}
+    os.environ[LABELS_VARIABLE] = '{"dag": "weekly", "task": "annotate"}'
     cluster = Cluster()
     cluster.add_node(num_cpus=0)
     for _ in range(2):
@@ -47,6 +67,8 @@ if __name__ == "__main__":
     )
     ray.init(cluster.address, log_to_driver=False)
     threading.Thread(target=drain_one, args=(Path(spec.location),), daemon=True).start()
-    print(annotate(spec, Console(force_terminal=False)).model_dump_json())
+    summary = annotate(spec, Console(force_terminal=False))
+    print(json.dumps(scraped()))
+    print(summary.model_dump_json())
     ray.shutdown()
     cluster.shutdown()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from zipfile import ZipInfo
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context
@@ -27,7 +27,7 @@ from paliflow.operators.fields import check_fields, refuse_unknown
 from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import summary_or_raise
-from paliflow.operators.packages import with_uploads, zipped
+from paliflow.operators.packages import paliflow_package, with_uploads, zipped
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class JobOperator(BaseOperator):
         poll_interval: seconds between two looks at the Ray job.
         runtime_env: of the Ray job, as Ray defines it; what its `working_dir` and `py_modules` name
             on the worker is uploaded.
+        ship: `package` sends Paliflow itself with the job, as it is on this worker: for a cluster
+            whose image has what it depends on, and not it or another version of it.
         pass_env: names or patterns (`AWS_*`) of the worker's environment variables that a child
             process gets besides `process.INHERITED`. What Airflow's own variables hold (its
             database, its Fernet key, connections) stays with Airflow unless it is named here.
@@ -107,6 +109,7 @@ class JobOperator(BaseOperator):
         poll_interval: float = 10.0,
         runtime_env: dict[str, Any] | None = None,
         pass_env: Sequence[str] = (),
+        ship: Literal["package"] | None = None,
         **kwargs: Any,
     ) -> None:
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
@@ -114,6 +117,10 @@ class JobOperator(BaseOperator):
         check_fields(self.SPEC, {**self.MADE_LATER, **spec})
         if runtime_env and not ray_conn_id:
             raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
+        if ship not in (None, "package"):
+            raise ValueError(f"ship={ship!r}: 'package', or leave it out")
+        if ship and not ray_conn_id:
+            raise ValueError(f"ship={ship!r} needs a ray_conn_id: a child process has Paliflow")
         if pass_env and ray_conn_id:
             raise ValueError(
                 f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
@@ -128,6 +135,7 @@ class JobOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.runtime_env = runtime_env
         self.pass_env = tuple(pass_env)
+        self.ship = ship
         self._stop: Callable[[], None] | None = None
         self._alias = AssetAlias(f"{self.dag_id}.{self.task_id}")
         self._outlet = self._asset_outlet() or self._alias
@@ -260,6 +268,9 @@ class JobOperator(BaseOperator):
         given = spec.given().replace("$", r"\u0024")
         async with RayJobHook(trigger.ray_conn_id) as ray:
             runtime_env = await with_uploads(ray, runtime_env)
+            if self.ship:
+                package = await ray.upload(*paliflow_package())
+                runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), package]
             if len(given.encode()) <= VARIABLE_BYTES:
                 runtime_env["env_vars"][SPEC_VARIABLE] = given
             else:

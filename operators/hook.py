@@ -146,8 +146,8 @@ class RayJobHook(BaseHook):
         if len(content) > PACKAGE_BYTES:
             raise RayJobError(
                 f"the package {name} has {len(content) / 2**20:.0f} MiB, and Ray takes "
-                f"{PACKAGE_BYTES >> 20} MiB; leave data out by `excludes` or a .rayignore, or put it "
-                "in a bucket"
+                f"{PACKAGE_BYTES >> 20} MiB; leave data out by `excludes` or a .rayignore, or put "
+                "it in a bucket"
             )
         path = f"api/packages/gcs/{name}"
         try:

@@ -27,7 +27,7 @@ class ShardProcess:
         self._refusal: SpecError | None = None
         if chips:
             try:
-                os.environ.update(_environment(chips))
+                set_environment(chips)
             except SpecError as error:  # raised by `load`: an actor that cannot start says nothing
                 self._refusal = error
                 return
@@ -62,10 +62,19 @@ class ShardProcess:
         return self._worker
 
 
-def _environment(chips: float) -> dict[str, str]:
+def set_environment(chips: float) -> None:
+    """Sets what this process needs to compute alone on its TPU chips, before it imports JAX.
+
+    Args:
+        chips: that it holds of its Ray node.
+
+    Raises:
+        SpecError: nobody knows how to have such a part of a host.
+    """
     context = ray.get_runtime_context()
     here = context.get_node_id()
     there = next(
         (node["Resources"].get("TPU", 0.0) for node in ray.nodes() if node["NodeID"] == here), chips
     )
-    return tpu_environment(context.get_node_labels(), chips, max(there, chips), os.environ)
+    labels = context.get_node_labels()
+    os.environ.update(tpu_environment(labels, chips, max(there, chips), os.environ))

@@ -1,6 +1,7 @@
 """Ray nodes that look like hosts of TPU slices, and what an actor on each finds. A script.
 
-`python -m paliflow.tests.jobs.fleet.fake_slices` prints a JSON object for each case.
+`python -m paliflow.tests.jobs.fleet.fake_slices` prints what actors find in each case, as JSON,
+then what `paliflow doctor` says of the cluster.
 """
 
 import json
@@ -13,6 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from paliflow.configs import AnnotateSpec
+from paliflow.jobs.annotate.checkup import examine
 from paliflow.jobs.fleet.cluster import actor_options, target_actor_count
 from paliflow.jobs.fleet.process import ShardProcess
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
@@ -92,5 +94,6 @@ if __name__ == "__main__":
         {"accelerators_per_actor": {"TPU": 2}, "actors": 5},
     ]
     print(json.dumps([found(**case) for case in cases]))
+    print(json.dumps(examine(None, None)))
     ray.shutdown()
     cluster.shutdown()

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow  # a Ray cluster of its own
 
 
 @pytest.fixture(scope="module")
-def found() -> list[dict[str, Any]]:
+def printed() -> list[Any]:
     run = subprocess.run(
         [sys.executable, "-m", "paliflow.tests.jobs.fleet.fake_slices"],
         capture_output=True,
@@ -20,7 +20,13 @@ def found() -> list[dict[str, Any]]:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    cases: list[dict[str, Any]] = json.loads(run.stdout.splitlines()[-1])
+    return [json.loads(line) for line in run.stdout.splitlines()[-2:]]
+
+
+@pytest.fixture
+def found(printed: list[Any]) -> list[dict[str, Any]]:
+    """What the actors of each case report."""
+    cases: list[dict[str, Any]] = printed[0]
     return cases
 
 
@@ -57,3 +63,12 @@ def test_the_environment_is_set_before_jax_is_imported(found: list[dict[str, Any
 
 def test_an_actor_that_nobody_has_seen_work_refuses_to_load(found: list[dict[str, Any]]) -> None:
     assert "nobody has seen a process take 2 of the 4 chips" in found[4]["error"]
+
+
+def test_doctor_finds_that_actors_with_tpus_compute_on_the_cpu(printed: list[Any]) -> None:
+    nodes = [text for grade, text in printed[1] if grade == "ok"]
+    faults = [text for grade, text in printed[1] if grade == "fault"]
+    assert len(nodes) == 4
+    asked = sorted(text.partition("an actor with ")[2].partition(":")[0] for text in faults)
+    assert asked == ["TPU 1", "TPU 1", "TPU 1", "TPU 4", "TPU 4", "TPU 8"]
+    assert all("JAX finds 1 x cpu; install paliflow[tpu]" in text for text in faults)

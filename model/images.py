@@ -462,8 +462,11 @@ def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Squashes as `preprocess` does; uint8 [size, size, 3]."""
     if image.size == (size, size):
         return np.asarray(image)
-    # Sums of float32 that are a whole level stay just below it as often as not.
-    return (_resized(image, size) + 2**-10).astype(np.uint8)
+    pixels = np.empty((size, size, 3), np.uint8)
+    for channel, band in enumerate(_resized_bands(image, size)):
+        # Sums of float32 that are a whole level stay just below it as often as not.
+        pixels[..., channel] = np.asarray(band) + np.float32(2**-10)
+    return pixels
 
 
 def normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -474,17 +477,19 @@ def normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return values
 
 
-def _resized(image: Image.Image, size: int) -> NDArray[np.float32]:
-    """The squashed image [size, size, 3] unrounded, which Pillow does for single float bands.
+def _resized_bands(image: Image.Image, size: int) -> list[Image.Image]:
+    """The bands of the squashed image, unrounded, which Pillow does for single float bands.
 
-    Rows come first, a strip at a time: of a photograph, whole bands in float take twice as long.
+    Of a large image rows come first, a strip at a time: whole bands in float take twice as long.
     """
     width, height = image.size
     bilinear = Image.Resampling.BILINEAR
-    narrow = [Image.new("F", (size, height)) for _ in range(3)]
     rows = max(1, _STRIP // width)
+    if rows >= height:
+        return [band.convert("F").resize((size, size), bilinear) for band in image.split()]
+    narrow = [Image.new("F", (size, height)) for _ in range(3)]
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
         for target, band in zip(narrow, strip.split(), strict=True):
             target.paste(band.convert("F").resize((size, strip.height), bilinear), (0, top))
-    return np.stack([np.asarray(band.resize((size, size), bilinear)) for band in narrow], axis=-1)
+    return [band.resize((size, size), bilinear) for band in narrow]

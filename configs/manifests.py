@@ -65,7 +65,14 @@ def ray_cluster(name: str, spec: ClusterSpec, ray_version: str) -> dict[str, Any
     }
 
 
-def ray_job(name: str, spec: ClusterSpec, ray_version: str, job: str, run: Spec) -> dict[str, Any]:
+def ray_job(
+    name: str,
+    spec: ClusterSpec,
+    ray_version: str,
+    job: str,
+    run: Spec,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """A RayJob: a cluster that is there for one job.
 
     Args:
@@ -74,13 +81,14 @@ def ray_job(name: str, spec: ClusterSpec, ray_version: str, job: str, run: Spec)
         ray_version: of the image.
         job: `python -m paliflow.jobs JOB` runs it.
         run: the job's spec.
+        variables: of the job's environment, besides the spec's.
 
     Raises:
         SpecError: the name is too long for KubeRay.
     """
     _require_short(name, _JOB_NAME)
     # Ray replaces $NAME in environment variables; in JSON a dollar sign can hide from that.
-    variables = {SPEC_VARIABLE: run.given().replace("$", r"\u0024")}
+    given = {SPEC_VARIABLE: run.given().replace("$", r"\u0024")}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
@@ -88,7 +96,7 @@ def ray_job(name: str, spec: ClusterSpec, ray_version: str, job: str, run: Spec)
         "spec": {
             "jobId": name,
             "entrypoint": f"python -m paliflow.jobs {job}",
-            "runtimeEnvYAML": json.dumps({"env_vars": variables}),
+            "runtimeEnvYAML": json.dumps({"env_vars": {**(variables or {}), **given}}),
             "submissionMode": "HTTPMode",
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": _TTL_S,

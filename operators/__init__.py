@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from paliflow.operators.finetune import FineTuneOperator
     from paliflow.operators.hook import RayJobHook
     from paliflow.operators.promote import PromoteOperator
+    from paliflow.operators.rayjob import RayJobCluster
     from paliflow.operators.trigger import RayJobTrigger
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ExtractFramesOperator",
     "FineTuneOperator",
     "PromoteOperator",
+    "RayJobCluster",
     "RayJobHook",
     "RayJobTrigger",
 ]
@@ -28,6 +30,7 @@ _MODULES = {
     "ExtractFramesOperator": "paliflow.operators.extract_frames",
     "FineTuneOperator": "paliflow.operators.finetune",
     "PromoteOperator": "paliflow.operators.promote",
+    "RayJobCluster": "paliflow.operators.rayjob",
     "RayJobHook": "paliflow.operators.hook",
     "RayJobTrigger": "paliflow.operators.trigger",
 }

@@ -74,7 +74,7 @@ class RayJobHook(BaseHook):
                 headers["X-Ray-Authorization"] = f"Bearer {connection.password}"
                 headers.setdefault("Authorization", headers["X-Ray-Authorization"])
             if headers or url.userinfo:
-                _require_secrecy(url, extra.get("allow_insecure"))
+                require_secrecy(url, extra.get("allow_insecure"))
         except (ValueError, OSError) as error:
             raise RayJobError(f"connection {self.ray_conn_id!r}: {error}") from None
         self._client = httpx.AsyncClient(
@@ -217,7 +217,7 @@ def base_url(connection: Connection) -> httpx.URL:
     return httpx.URL(f"{connection.schema or 'http'}://{host}:{connection.port or 8265}")
 
 
-def _require_secrecy(url: httpx.URL, allow_insecure: object) -> None:
+def require_secrecy(url: httpx.URL, allow_insecure: object) -> None:
     """
     Raises:
         ValueError: anybody on the way could read what is sent there, and nobody has allowed it.

@@ -28,6 +28,8 @@ from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import summary_or_raise
 from paliflow.operators.packages import paliflow_package, with_uploads, zipped
+from paliflow.operators.rayjob import RayJobCluster, create_rayjob, delete_rayjob, rayjob_for
+from paliflow.operators.rayjob_trigger import RayClusterJobTrigger
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class JobOperator(BaseOperator):
     Args:
         ray_conn_id: a connection of type `ray`, whose cluster runs the job. Without one, the job
             is a child process and starts Ray on this machine.
+        cluster: instead of a connection, a `RayJobCluster` that is made for the task, runs its job
+            and ends with it.
         gcp_conn_id: a connection of type `google_cloud_platform`; its `key_path` or `keyfile_dict`
             and its `project` are the job's. On a cluster the `key_path` is there. Without one, the
             job has the Application Default Credentials of the machine it runs on.
@@ -110,18 +114,32 @@ class JobOperator(BaseOperator):
         runtime_env: dict[str, Any] | None = None,
         pass_env: Sequence[str] = (),
         ship: Literal["package"] | None = None,
+        cluster: RayJobCluster | None = None,
         **kwargs: Any,
     ) -> None:
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
         super().__init__(**{"multiple_outputs": True, **kwargs})
         check_fields(self.SPEC, {**self.MADE_LATER, **spec})
-        if runtime_env and not ray_conn_id:
+        if cluster and ray_conn_id:
+            raise ValueError(
+                f"cluster and ray_conn_id={ray_conn_id!r}: give one of them; the cluster is made "
+                "for the task"
+            )
+        if cluster and set(runtime_env or ()) - {"env_vars"}:
+            raise ValueError(
+                f"runtime_env={runtime_env!r}: with cluster it may have env_vars alone; code is in "
+                "the cluster's image"
+            )
+        if runtime_env and not ray_conn_id and not cluster:
             raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
         if ship not in (None, "package"):
             raise ValueError(f"ship={ship!r}: 'package', or leave it out")
         if ship and not ray_conn_id:
-            raise ValueError(f"ship={ship!r} needs a ray_conn_id: a child process has Paliflow")
-        if pass_env and ray_conn_id:
+            raise ValueError(
+                f"ship={ship!r} needs a ray_conn_id: a child process and a cluster's image have "
+                "Paliflow"
+            )
+        if pass_env and (ray_conn_id or cluster):
             raise ValueError(
                 f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
                 "runtime_env's env_vars"
@@ -136,6 +154,7 @@ class JobOperator(BaseOperator):
         self.runtime_env = runtime_env
         self.pass_env = tuple(pass_env)
         self.ship = ship
+        self.cluster = cluster
         self._stop: Callable[[], None] | None = None
         self._alias = AssetAlias(f"{self.dag_id}.{self.task_id}")
         self._outlet = self._asset_outlet() or self._alias
@@ -172,7 +191,7 @@ class JobOperator(BaseOperator):
             spec = self._render_spec(context)
         except SpecError as error:
             raise AirflowFailException(printable(str(error))) from None
-        if not self.ray_conn_id:
+        if not self.ray_conn_id and not self.cluster:
             with gcp.local_environment(self.gcp_conn_id) as environment:
                 child = process.start(self.JOB, spec, environment, self.pass_env)
                 self._stop = partial(process.terminate, child)
@@ -180,15 +199,25 @@ class JobOperator(BaseOperator):
 
         ti = context["ti"]
         runtime_env = self._runtime_env()
-        ray = RayJobHook(self.ray_conn_id)
         store = context["task_state_store"]
-        job = asyncio.run(job_for(ray, store.get(STATE), ti.max_tries))
+        left = store.get(STATE)
+        if self.cluster:
+            job = asyncio.run(rayjob_for(self.cluster, left, ti.max_tries))
+        else:
+            assert self.ray_conn_id
+            ray = RayJobHook(self.ray_conn_id)
+            job = asyncio.run(job_for(ray, left, ti.max_tries))
+            RayJobLink().push(ti, ray.page(job["submission_id"]))
         # Stored first: whatever happens to the submission, the next try knows its id.
         store.set(STATE, job)
-        RayJobLink().push(ti, ray.page(job["submission_id"]))
         trigger = self._trigger(job["submission_id"])
         self._stop = partial(_run_in_thread, trigger.on_kill)
-        asyncio.run(self._submit(trigger, spec, runtime_env, ti))
+        if self.cluster:
+            variables = runtime_env["env_vars"]
+            name = trigger.submission_id
+            asyncio.run(create_rayjob(self.cluster, name, self.JOB, spec, variables))
+        else:
+            asyncio.run(self._submit(trigger, spec, runtime_env, ti))
         self.log.info("Ray job %s does it", trigger.submission_id)
         if self.deferrable:
             ti.xcom_push(RELAYED, 0)
@@ -220,12 +249,23 @@ class JobOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """The summary of a job that ended, whose lines have been relayed already."""
+        if self.cluster:
+            self._delete_cluster(context["task_state_store"])
         summary = summary_or_raise(event)
         if asset_event := self._asset_event(summary):
             self._announce(context, *asset_event)
         for line in self._log_lines(summary):
             self.log.info("%s", printable(line))
         return summary
+
+    def _delete_cluster(self, store: Any) -> None:
+        assert self.cluster
+        if job := store.get(STATE):
+            try:
+                delete_rayjob(self.cluster, job["submission_id"])
+            except RayJobError as error:  # its deadlines end it
+                self.log.warning("RayJob %s may still be there: %s", job["submission_id"], error)
+            store.delete(STATE)
 
     def on_kill(self) -> None:
         """Ends the child process, or the Ray job if a worker is waiting for it."""
@@ -252,6 +292,12 @@ class JobOperator(BaseOperator):
         return {**runtime_env, "env_vars": {**google, **runtime_env.get("env_vars", {}), **own}}
 
     def _trigger(self, submission_id: str) -> RayJobTrigger:
+        if self.cluster:
+            return RayClusterJobTrigger(
+                cluster=self.cluster.model_dump(mode="json"),
+                submission_id=submission_id,
+                poll_interval=self.poll_interval,
+            )
         assert self.ray_conn_id
         return RayJobTrigger(
             ray_conn_id=self.ray_conn_id,

@@ -46,7 +46,7 @@ def generate_alone(images: Path, actors: int, ready: Any, rates: Any) -> None:
     os.environ["PJRT_NPROC"] = str(max(1, (os.cpu_count() or 1) // actors))  # as an actor's
     model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT)
     tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
-    asker = Predictor(model, tokenizer, None, spec(images, images, 1))
+    predictor = Predictor(model, tokenizer, None, spec(images, images, 1))
     size, limit = model.config.image_size, 10**6
     inputs = [
         read_input(Item(str(path)), size=size, max_pixels=limit, thumbnail=None, https_hosts=())
@@ -55,9 +55,9 @@ def generate_alone(images: Path, actors: int, ready: Any, rates: Any) -> None:
     batches = [inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH)]
 
     def generate(batch: list[Input]) -> None:
-        for chunk in asker.ask(batch, (0, 0)).chunks:
-            assert chunk.generation
-            chunk.generation.tokens.block_until_ready()
+        for device_batch in predictor.ask(batch, (0, 0)).device_batches:
+            assert device_batch.generation
+            device_batch.generation.tokens.block_until_ready()
 
     generate(batches[0])
     ready.wait()

@@ -7,9 +7,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from paliflow.configs.base import Spec, redacted
 from paliflow.configs.prompts import Prompt
 
-Metric = Literal[
+MetricName = Literal[
     "exact_match",
     "vqa_accuracy",
+    "simple_vqa_accuracy",
     "anls",
     "relaxed_match",
     "count_match",
@@ -18,6 +19,7 @@ Metric = Literal[
     "detection_f1",
     "mean_iou",
 ]
+"""The keys of `metrics.METRICS`, in its order; specs are read where NumPy is not."""
 
 SetName = Annotated[str, Field(pattern=r"^[^/]+$")]
 """Of held-out examples; its figures are `<name>/<metric>`."""
@@ -67,7 +69,7 @@ class ExampleSource(Spec):
 class EvaluationSet(ExampleSource):
     """Held-out examples and the metrics that judge the answers to them."""
 
-    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] | None = None
+    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] | None = None
     """Those of the task that the prefixes name, if not given: CIDEr of `caption`, VQA accuracy of
     `answer`, exact match and ANLS of `ocr`, F1 at IoU 0.5 of `detect`, mean IoU of `segment`."""
     max_examples: PositiveInt | None = None

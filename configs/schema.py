@@ -67,6 +67,25 @@ FRAMES = pa.schema(
 )
 """One row per frame that was extracted; see `docs/frames.md`."""
 
+SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
+"""What an example adds to a metric's figure, which is a ratio of sums."""
+
+PREDICTIONS = pa.schema(
+    [
+        ("set", pa.string()),
+        ("id", pa.string()),
+        ("image", pa.string()),
+        ("image_sha256", pa.string()),
+        ("prefix", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("text", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+"""One row per held-out example; a column of `SCORE` follows for each metric of the evaluation. See
+`docs/promotion.md`."""
+
 PLAN = pa.schema(
     [
         ("uri", pa.string()),
@@ -83,7 +102,7 @@ PLAN = pa.schema(
         ("roots", pa.list_(pa.string())),
     ]
 )
-"""The inputs of a run in order: see `jobs.plan.Item`."""
+"""The inputs of a run in order: see `jobs.runs.plan.Item`."""
 
 EXAMPLES = pa.schema(
     [

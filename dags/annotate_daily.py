@@ -26,4 +26,5 @@ with DAG(
         max_errors=1000,
         retries=2,
         # ray_conn_id="ray_default",  # on a cluster; without it, on this machine
+        deferrable=True,  # on a cluster: the task waits in the triggerer and holds no worker
     )

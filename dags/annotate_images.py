@@ -38,4 +38,5 @@ with DAG(
         # registry="gs://shop/models",
         max_error_fraction=0.2,  # 4 of the 36 bundled files are broken on purpose
         # ray_conn_id="ray_default",  # on a cluster; without it, on this machine
+        deferrable=True,  # on a cluster: the task waits in the triggerer and holds no worker
     )

@@ -32,4 +32,5 @@ with DAG(
         max_error_fraction=1.0,
         max_errors=1000,
         # ray_conn_id="ray_default",  # on a cluster; without it, on this machine
+        deferrable=True,  # on a cluster: the task waits in the triggerer and holds no worker
     )

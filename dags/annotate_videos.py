@@ -39,4 +39,5 @@ with DAG(
         video={"fps": dag.param("fps"), "track": 0.3},
         max_error_fraction=0.5,  # one of the four bundled films breaks off on purpose
         # ray_conn_id="ray_default",  # on a cluster; without it, on this machine
+        deferrable=True,  # on a cluster: the task waits in the triggerer and holds no worker
     )

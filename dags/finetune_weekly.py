@@ -46,7 +46,10 @@ with DAG(
             description="Of training's products; most CPUs are faster in float32",
         ),
     },
-    # default_args={"ray_conn_id": "ray_default"},  # on a cluster; without it, on this machine
+    default_args={
+        # "ray_conn_id": "ray_default",  # on a cluster; without it, on this machine
+        "deferrable": True,  # on a cluster: tasks wait in the triggerer and hold no worker
+    },
 ) as dag:
     first = PromoteOperator(
         task_id="first", registry=REGISTRY, name="reader", checkpoint=str(BUNDLED)

@@ -21,10 +21,17 @@ from paliflow.metrics.boxes import (
     mean_iou,
 )
 from paliflow.metrics.captions import bleu, cider, cider_per_item, rouge_l, rouge_l_per_item
+from paliflow.metrics.objects import Object
 from paliflow.metrics.ptb import tokenize
+from paliflow.metrics.registry import METRICS, Answers, Metric, Score, metrics_of_task
 
 __all__ = [
+    "METRICS",
+    "Answers",
     "DetectionScores",
+    "Metric",
+    "Object",
+    "Score",
     "anls",
     "bleu",
     "box_iou",
@@ -38,6 +45,7 @@ __all__ = [
     "exact_match",
     "mask_iou",
     "mean_iou",
+    "metrics_of_task",
     "paired_bootstrap_lower_bound",
     "ratio",
     "relaxed_match",

@@ -6,7 +6,7 @@ from typing import Any
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.summary import cut_said
 from paliflow.operators.fields import takes_fields_of
-from paliflow.operators.run import FILLED, RunOperator
+from paliflow.operators.run import RunOperator
 
 
 class AnnotateOperator(RunOperator):
@@ -20,7 +20,7 @@ class AnnotateOperator(RunOperator):
     SPEC = AnnotateSpec
     ANNOUNCED = ("rows", "errors", "tokens", "chip_seconds", "usd", "stages")
 
-    @takes_fields_of(AnnotateSpec, optional=FILLED)
+    @takes_fields_of(AnnotateSpec, optional=RunOperator.MADE_LATER)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 

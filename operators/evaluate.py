@@ -4,7 +4,7 @@ from typing import Any
 
 from paliflow.configs import EvaluateSpec
 from paliflow.operators.fields import takes_fields_of
-from paliflow.operators.run import FILLED, RunOperator
+from paliflow.operators.run import RunOperator
 
 
 class EvaluateOperator(RunOperator):
@@ -19,6 +19,6 @@ class EvaluateOperator(RunOperator):
     SPEC = EvaluateSpec
     ANNOUNCED = ("checkpoint", "figures")
 
-    @takes_fields_of(EvaluateSpec, optional=FILLED)
+    @takes_fields_of(EvaluateSpec, optional=RunOperator.MADE_LATER)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -5,7 +5,7 @@ from typing import Any
 
 from paliflow.configs import ExtractSpec
 from paliflow.operators.fields import takes_fields_of
-from paliflow.operators.run import FILLED, RunOperator
+from paliflow.operators.run import RunOperator
 
 
 class ExtractFramesOperator(RunOperator):
@@ -20,7 +20,7 @@ class ExtractFramesOperator(RunOperator):
     SPEC = ExtractSpec
     ANNOUNCED = ("frames", "errors")
 
-    @takes_fields_of(ExtractSpec, optional=FILLED)
+    @takes_fields_of(ExtractSpec, optional=RunOperator.MADE_LATER)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 

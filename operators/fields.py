@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -13,9 +13,7 @@ from paliflow.configs.base import Spec, SpecError, causes, explain
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
-def takes_fields_of(
-    spec: type[Spec], *, optional: frozenset[str] = frozenset()
-) -> Callable[[Init], Init]:
+def takes_fields_of(spec: type[Spec], *, optional: Collection[str] = ()) -> Callable[[Init], Init]:
     """Declares a spec's fields as keyword arguments of an `__init__` that ends in `**kwargs`.
 
     Airflow reads the signature to apply `default_args`, to check `.partial()` and `.expand()`

@@ -6,7 +6,7 @@ from typing import Any
 from paliflow.configs import FineTuneSpec
 from paliflow.operators.fields import takes_fields_of
 from paliflow.operators.outcome import shown
-from paliflow.operators.run import FILLED, RunOperator
+from paliflow.operators.run import RunOperator
 
 
 class FineTuneOperator(RunOperator):
@@ -20,7 +20,7 @@ class FineTuneOperator(RunOperator):
     SPEC = FineTuneSpec
     ANNOUNCED = ("model", "loss", "figures")
 
-    @takes_fields_of(FineTuneSpec, optional=FILLED)
+    @takes_fields_of(FineTuneSpec, optional=RunOperator.MADE_LATER)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 

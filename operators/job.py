@@ -4,14 +4,16 @@ import asyncio
 import json
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from zipfile import ZipInfo
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowTaskTimeout,
@@ -61,7 +63,8 @@ class JobOperator(BaseOperator):
         gcp_conn_id: a connection of type `google_cloud_platform`; its `key_path` or `keyfile_dict`
             and its `project` are the job's. On a cluster the `key_path` is there. Without one, the
             job has the Application Default Credentials of the machine it runs on.
-        deferrable: wait in the triggerer, not on a worker. Without a connection, no effect.
+        deferrable: wait in the triggerer, not on a worker; `[operators] default_deferrable` of
+            Airflow's configuration if not given. Without a connection, no effect.
         poll_interval: seconds between two looks at the Ray job.
         runtime_env: of the Ray job, as Ray defines it; what its `working_dir` and `py_modules` name
             on the worker is uploaded.
@@ -83,8 +86,9 @@ class JobOperator(BaseOperator):
     """Its name: `python -m paliflow.jobs JOB` runs it."""
     SPEC: ClassVar[type[Spec]]
     """What the job is given."""
-    MADE_LATER: ClassVar[dict[str, Any]] = {}
-    """Fields that the operator can fill as the task runs, and what passes for them until then."""
+    MADE_LATER: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Fields that may be left out, as the operator fills them when the task runs; and what passes
+    for each until then."""
 
     if TYPE_CHECKING:
         # The type that Airflow declares takes no field's name; what it returns does.
@@ -109,7 +113,7 @@ class JobOperator(BaseOperator):
         *,
         ray_conn_id: str | None = None,
         gcp_conn_id: str | None = None,
-        deferrable: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float = 10.0,
         runtime_env: dict[str, Any] | None = None,
         pass_env: Sequence[str] = (),

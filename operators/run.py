@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from airflow.sdk import Asset, Context
@@ -11,9 +12,6 @@ from paliflow.configs.run import RunSpec
 from paliflow.operators.fields import rendered_later
 from paliflow.operators.job import JobOperator, asset_uri
 from paliflow.operators.links import OutputLink, RayJobLink, browsable
-
-FILLED = frozenset({"run_id"})
-"""Fields of a run's spec that may be left out of an operator's arguments."""
 
 
 class RunOperator(JobOperator):
@@ -28,7 +26,7 @@ class RunOperator(JobOperator):
     operator_extra_links = (RayJobLink(), OutputLink())
 
     SPEC: ClassVar[type[RunSpec]]
-    MADE_LATER: ClassVar = {"run_id": "made-later"}
+    MADE_LATER = MappingProxyType({"run_id": "made-later"})
     ANNOUNCED: ClassVar[tuple[str, ...]]
     """What of the summary is in the asset event, besides `run_id`, `output` and `location`."""
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import Chip, Efficiency, catalogue
-from paliflow.jobs.annotate.predictor import PROMPT_BUCKET
+from paliflow.jobs.annotate.prompts import padded_length
 from paliflow.jobs.registry.locations import resolve, tokenizer_of
 from paliflow.jobs.runs.paths import with_absolute_paths
 from paliflow.jobs.sources.items import items
@@ -310,7 +310,7 @@ def _prompt_tokens(
     if prompts:
         longest = min(limit, max(map(tokens, prompts)))
         why = "tokenized" if tokenizer else "no tokenizer here, so counted in bytes: at most"
-    return -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET, why
+    return padded_length(longest), why
 
 
 def _remarks(load: Load, outlooks: Sequence[Outlook]) -> Iterator[str]:

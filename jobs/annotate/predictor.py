@@ -1,7 +1,7 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.errors import JaxRuntimeError
-from numpy.typing import NDArray
 
 from paliflow.configs import AnnotateSpec, Sampling
-from paliflow.configs.prompts import misspelt_task, task_of
+from paliflow.configs.prompts import task_of
+from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.rows import answer_row, error_row
 from paliflow.jobs.media.reading import Input
 from paliflow.model import (
+    Detection,
     Generation,
     Greedy,
     MaskDecoder,
@@ -30,67 +31,44 @@ from paliflow.model import (
 )
 from paliflow.model.batch_size import fitting_batch
 
-PROMPT_BUCKET = 8
-"""Prompts are padded to a multiple of this many tokens, so that runs share compiled programs."""
-
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
 """In XLA's errors: the first where a program is sent off, the second where its result is due."""
 
+_Row = dict[str, Any]
+_ImageTokens = jax.Array  # [N, tokens of an image or clip, D]
+
 
 @dataclass(frozen=True)
-class _Chunk:
-    """One device batch: whose image, which prompt, its tokens or why there are none."""
+class DeviceBatch:
+    """Up to `batch_size` prompts about images, and what the device makes of them."""
 
     inputs: list[int]
+    """Which input each prompt is about, by its place in `PendingBatch.inputs`."""
     prompts: list[str]
     tokens: list[list[int] | ValueError]
+    """Of each prompt, or why it is not asked."""
     generation: Generation | None
+    """A row for each prompt; None if none is asked."""
 
 
 @dataclass(frozen=True)
 class PendingBatch:
-    """A batch that the device is working on."""
+    """Inputs whose prompts are with the device."""
 
-    asker: "Predictor"
-    batch: Sequence[Input]
+    inputs: Sequence[Input]
     place: tuple[int, ...]
-    width: int
-    chunks: list[_Chunk]
+    """In the run; see `Predictor.ask`."""
+    batch_size: int
+    """Rows of each device batch."""
+    device_batches: list[DeviceBatch]
 
     def wait(self) -> None:
         """Waits until the device is done with it.
 
         Raises:
-            JaxRuntimeError: the device failed, as `rows` finds out again.
+            JaxRuntimeError: the device failed, as `Predictor.collect` finds out again.
         """
-        jax.block_until_ready([chunk.generation for chunk in self.chunks])
-
-    def rows(self) -> list[list[dict[str, Any]]]:
-        """Waits for the answers: the rows of each input of the batch, in its prompts' order.
-
-        Where the device's memory ran out, asks again with half as many rows at a time.
-        """
-        try:
-            return self._rows()
-        except JaxRuntimeError as error:
-            self.asker.shrink(self.width, error)
-            return self.asker.ask(self.batch, self.place).rows()
-
-    def _rows(self) -> list[list[dict[str, Any]]]:
-        rows: list[list[dict[str, Any]]] = [[] for _ in self.batch]
-        for chunk in self.chunks:
-            answers = chunk.generation and [np.asarray(each) for each in chunk.generation]
-            asked = zip(chunk.inputs, chunk.prompts, chunk.tokens, strict=True)
-            for place, (number, prompt, tokens) in enumerate(asked):
-                source = self.batch[number]
-                if isinstance(tokens, ValueError) and not source.error:
-                    row = error_row(source, prompt, f"prompt: {tokens}")
-                elif answers is None or source.pixels is None:
-                    row = error_row(source, prompt, source.error or "not asked")
-                else:
-                    row = self.asker.row(source, prompt, answers, place)
-                rows[number].append(row)
-        return rows
+        jax.block_until_ready([batch.generation for batch in self.device_batches])
 
 
 class Predictor:
@@ -109,124 +87,101 @@ class Predictor:
         """
         self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
         self._spec, self._sampler = spec, _sampler(spec.sampling)
-        # Asked in every batch, tokenized once.
-        self._known = {prompt: self._encode(prompt) for prompt in spec.prompts}
-        self._length = max(map(self._padded, self._known.values()), default=0)
-        # Where a manifest has the prompts, the longest that it may ask.
-        self.width, self.memory = fitting_batch(model, spec, self._length or spec.max_prompt_tokens)
-        self.notes: list[tuple[str, str]] = []
+        self._prompts = PromptEncoder(tokenizer, spec.prompts, spec.max_prompt_tokens)
+        self.batch_size, self.memory = fitting_batch(model, spec, self._prompts.length)
+        self._notes: list[tuple[str, str]] = []
 
-    def ask(self, batch: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """What became known of the device since, as `ShardResult.notes`."""
+        return tuple(self._notes)
+
+    def ask(self, inputs: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
         """Dispatches every prompt of every input; the vision tower sees each image once.
 
         Prompts and images are paired up and cut into device batches, so that inputs may have
         different numbers of prompts.
 
         Args:
-            batch: inputs; `width` of them fill the device.
-            place: of the batch in the run; it and the spec's seed decide what is sampled.
+            inputs: `batch_size` of them fill the device.
+            place: of these inputs in the run; it and the spec's seed decide what is sampled.
         """
         while True:
-            width = self.width
+            batch_size = self.batch_size
             try:
-                return self._ask(batch, place, width)
+                return self._ask(inputs, place, batch_size)
             except JaxRuntimeError as error:
-                self.shrink(width, error)
+                self._shrink(batch_size, error)
 
-    def shrink(self, width: int, error: JaxRuntimeError) -> None:
-        """Halves the device batch, if its memory ran out with this one and nobody did so since.
+    def collect(self, pending: PendingBatch) -> list[list[_Row]]:
+        """Waits for the answers: the rows of each input, in its prompts' order.
+
+        Where the device's memory ran out, asks again with half as many rows at a time.
+        """
+        while True:
+            try:
+                return self._rows(pending)
+            except JaxRuntimeError as error:
+                self._shrink(pending.batch_size, error)
+                pending = self.ask(pending.inputs, pending.place)
+
+    def _shrink(self, batch_size: int, error: JaxRuntimeError) -> None:
+        """Halves the batch size, if memory ran out with this one and nobody did so since.
 
         Raises:
             JaxRuntimeError: the error given, if it is another, or the batch is one row.
         """
-        if not _OUT_OF_MEMORY.search(str(error)) or width == 1:
+        if not _OUT_OF_MEMORY.search(str(error)) or batch_size == 1:
             raise error
-        if width == self.width:
-            self.width = width // 2
-            said = f"the device's memory ran out with {width} rows at a time; now {self.width}"
-            self.notes.append((f"batch {self.width}", said))
+        if batch_size == self.batch_size:
+            self.batch_size = batch_size // 2
+            said = f"the device's memory ran out with {batch_size} rows at a time"
+            self._notes.append((f"batch {self.batch_size}", f"{said}; now {self.batch_size}"))
 
-    def _ask(self, batch: Sequence[Input], place: tuple[int, ...], width: int) -> PendingBatch:
-        size = self._model.config.image_size
-        video = self._spec.video
+    def _ask(
+        self, inputs: Sequence[Input], place: tuple[int, ...], batch_size: int
+    ) -> PendingBatch:
+        image_tokens = self._encode_images(inputs, batch_size)
+        pairs = list(_pairs([source.item.prompts or self._spec.prompts for source in inputs]))
+        batches = []
+        for start in range(0, len(pairs), batch_size):
+            numbers, prompts = map(list, zip(*pairs[start : start + batch_size], strict=True))
+            tokens = [self._prompts.encode(prompt) for prompt in prompts]
+            seed = _seed(self._spec.seed, *place, start)
+            generation = None
+            if image_tokens is not None and not all(isinstance(t, ValueError) for t in tokens):
+                images = _images_of_rows(image_tokens, numbers, batch_size)
+                generation = self._generate(images, tokens, seed)
+            batches.append(DeviceBatch(numbers, prompts, tokens, generation))
+        return PendingBatch(inputs, place, batch_size, batches)
+
+    def _encode_images(self, inputs: Sequence[Input], batch_size: int) -> _ImageTokens | None:
+        """Encodes the inputs' pixels, `batch_size` at a time; None if there are none at all."""
+        if all(source.pixels is None for source in inputs):
+            return None
+        size, video = self._model.config.image_size, self._spec.video
         frames = (video.clip.frames,) if video and video.clip else ()
-        pieces = -(-len(batch) // width)
-        images = np.zeros((pieces * width, *frames, size, size, 3), np.float32)
-        for image, source in zip(images, batch, strict=False):
+        pieces = -(-len(inputs) // batch_size)
+        images = np.zeros((pieces * batch_size, *frames, size, size, 3), np.float32)
+        for image, source in zip(images, inputs, strict=False):
             if source.pixels is not None:
                 image[:] = source.pixels
-        readable = any(source.pixels is not None for source in batch)
-        image_tokens = None
-        if readable:
-            encoded = [self._model.encode_images(piece) for piece in np.split(images, pieces)]
-            image_tokens = encoded[0] if pieces == 1 else jnp.concatenate(encoded)
-        prompts = [source.item.prompts or self._spec.prompts for source in batch]
-        pairs = [
-            (number, own[turn])
-            for turn in range(max(map(len, prompts), default=0))
-            for number, own in enumerate(prompts)
-            if turn < len(own)
-        ]
-        chunks = []
-        for start in range(0, len(pairs), width):
-            inputs, texts = map(list, zip(*pairs[start : start + width], strict=True))
-            tokens = [self._try_encode(text) for text in texts]
-            seed = _seed(self._spec.seed, *place, start)
-            generation = self._generate(image_tokens, inputs, tokens, seed, width)
-            chunks.append(_Chunk(inputs, texts, tokens, generation))
-        return PendingBatch(self, batch, place, width, chunks)
-
-    def row(
-        self, source: Input, prompt: str, answers: Sequence[NDArray[Any]], place: int
-    ) -> dict[str, Any]:
-        """The row of one answer.
-
-        Args:
-            source: what was read.
-            prompt: what was asked about it.
-            answers: the fields of a device batch's `Generation`.
-            place: the answer's row there.
-        """
-        tokens, logprobs, length, finished = (each[place].tolist() for each in answers)
-        ids = tokens[: length - finished]  # without the end token
-        text = self._tokenizer.decode(ids)
-        detections = None
-        if task_of(prompt) in ("detect", "segment"):
-            assert source.width is not None
-            assert source.height is not None
-            found = parse_detections(text, source.width, source.height, self._mask_decoder)
-            offsets = self._tokenizer.offsets(ids)
-            detections = score_detections(found, offsets, logprobs[: len(ids)])
-        return answer_row(
-            *(source, prompt, text, detections),
-            logprob=sum(logprobs),
-            token_count=length,
-            finished=finished,
-        )
+        encoded = [self._model.encode_images(piece) for piece in np.split(images, pieces)]
+        return encoded[0] if pieces == 1 else jnp.concatenate(encoded)
 
     def _generate(
-        self,
-        image_tokens: Any,
-        inputs: list[int],
-        tokens: list[list[int] | ValueError],
-        seed: int,
-        width: int,
-    ) -> Generation | None:
-        asked = [ids for ids in tokens if not isinstance(ids, ValueError)]
-        if image_tokens is None or not asked:
-            return None
-        length = max(self._length, *map(self._padded, asked))
-        ids = np.full((width, length), self._tokenizer.pad_id, np.int32)
-        mask = np.zeros((width, length), bool)
-        mask[:, 0] = True  # a row without a prompt attends to something, too
-        for row, known in enumerate(tokens):
-            if not isinstance(known, ValueError):
-                ids[row, : len(known)] = known
-                mask[row, : len(known)] = True
-        if inputs != list(range(len(image_tokens))):
-            image_tokens = image_tokens[np.array(inputs + [0] * (width - len(inputs)))]
+        self, image_tokens: _ImageTokens, prompts: list[list[int] | ValueError], seed: int
+    ) -> Generation:
+        """Dispatches a device batch, a row for each image.
+
+        Args:
+            image_tokens: of each row.
+            prompts: the tokens of the first rows' prompts; of errors and of rows without a prompt
+                the answers are not looked at.
+            seed: of what is sampled.
+        """
         return self._model.generate_from_tokens(
-            *(image_tokens, ids, mask),
+            *(image_tokens, *self._prompts.pad(prompts, len(image_tokens))),
             max_new_tokens=self._spec.max_new_tokens,
             sampler=self._sampler,
             seed=seed,
@@ -234,21 +189,59 @@ class Predictor:
             int8_cache=self._spec.int8_cache,
         )
 
-    def _encode(self, prompt: str) -> list[int]:
-        if not prompt:
-            raise ValueError("the row gives none")
-        if said := misspelt_task(prompt):
-            raise ValueError(said)
-        return self._tokenizer.encode_prompt(prompt, self._spec.max_prompt_tokens)
+    def _rows(self, pending: PendingBatch) -> list[list[_Row]]:
+        rows: list[list[_Row]] = [[] for _ in pending.inputs]
+        for batch in pending.device_batches:
+            answers = batch.generation and [np.asarray(each) for each in batch.generation]
+            asked = zip(batch.inputs, batch.prompts, batch.tokens, strict=True)
+            for place, (number, prompt, tokens) in enumerate(asked):
+                source = pending.inputs[number]
+                if isinstance(tokens, ValueError) and not source.error:
+                    row = error_row(source, prompt, f"prompt: {tokens}")
+                elif answers is None or source.pixels is None:
+                    row = error_row(source, prompt, source.error or "not asked")
+                else:
+                    row = self._row(source, prompt, [each[place].tolist() for each in answers])
+                rows[number].append(row)
+        return rows
 
-    def _try_encode(self, prompt: str) -> list[int] | ValueError:
-        try:
-            return self._known.get(prompt) or self._encode(prompt)
-        except ValueError as error:
-            return error
+    def _row(self, source: Input, prompt: str, answer: Sequence[Any]) -> _Row:
+        """The row of one answer: a row of each field of `Generation`."""
+        tokens, logprobs, length, finished = answer
+        ids = tokens[: length - finished]  # without the end token
+        text = self._tokenizer.decode(ids)
+        detections = None
+        if task_of(prompt) in ("detect", "segment"):
+            detections = self._detections(source, text, ids, logprobs[: len(ids)])
+        return answer_row(
+            *(source, prompt, text, detections),
+            logprob=sum(logprobs),
+            token_count=length,
+            finished=finished,
+        )
 
-    def _padded(self, tokens: list[int]) -> int:
-        return -(-len(tokens) // PROMPT_BUCKET) * PROMPT_BUCKET
+    def _detections(
+        self, source: Input, text: str, ids: list[int], logprobs: list[float]
+    ) -> list[Detection]:
+        assert source.width is not None
+        assert source.height is not None
+        found = parse_detections(text, source.width, source.height, self._mask_decoder)
+        return score_detections(found, self._tokenizer.offsets(ids), logprobs)
+
+
+def _pairs(prompts: Sequence[Sequence[str]]) -> Iterator[tuple[int, str]]:
+    """Every input's number with each of its prompts: the first prompts of all, the second, ..."""
+    for turn in range(max(map(len, prompts), default=0)):
+        for number, own in enumerate(prompts):
+            if turn < len(own):
+                yield number, own[turn]
+
+
+def _images_of_rows(images: _ImageTokens, numbers: list[int], rows: int) -> _ImageTokens:
+    """The image that each row of a device batch is about; the first where a row has no prompt."""
+    if numbers == list(range(len(images))):
+        return images
+    return images[np.array(numbers + [0] * (rows - len(numbers)))]
 
 
 def _sampler(sampling: Sampling) -> Sampler:

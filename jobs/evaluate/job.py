@@ -19,12 +19,12 @@ from rich.text import Text
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
 from paliflow.configs.base import SpecError, printable
-from paliflow.configs.examples import Metric
 from paliflow.configs.log_lines import say
 from paliflow.configs.run import InferenceSpec
+from paliflow.configs.schema import PREDICTIONS, SCORE
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
-from paliflow.jobs.evaluate.scoring import Score, metrics_of, score
+from paliflow.jobs.evaluate.scoring import metrics_of, score
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
@@ -33,26 +33,14 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.outputs import row_files
 from paliflow.jobs.runs.plan import Item, read_plan
+from paliflow.metrics import Score
 from paliflow.model import MaskDecoder
 
-PREDICTIONS = "predictions.parquet"
-FIGURES = "figures.json"
+PREDICTIONS_FILE = "predictions.parquet"
+FIGURES_FILE = "figures.json"
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
 _ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height"]
-_SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
-_PREDICTION = [
-    ("set", pa.string()),
-    ("id", pa.string()),
-    ("image", pa.string()),
-    ("image_sha256", pa.string()),
-    ("prefix", pa.string()),
-    ("references", pa.list_(pa.string())),
-    ("text", pa.string()),
-    ("status", pa.string()),
-    ("error", pa.string()),
-]
-
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
 _Row = dict[str, Any]
 
@@ -61,7 +49,7 @@ class _Asked(NamedTuple):
     """An evaluation whose answers are there."""
 
     plan: ExamplePlan
-    metrics: dict[str, tuple[Metric, ...]]
+    metrics: dict[str, tuple[str, ...]]
     """How each set is scored."""
     digest: str
     """Of all that was asked and is right."""
@@ -120,7 +108,7 @@ def _figures(spec: EvaluateSpec, asked: _Asked) -> Mapping[str, Any]:
     }
 
 
-def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[Metric, ...]]:
+def _metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, ...]]:
     """How each set is scored.
 
     Raises:
@@ -184,7 +172,7 @@ def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
 def _write_scores(
     spec: EvaluateSpec,
     plan: ExamplePlan,
-    metrics: Mapping[str, tuple[Metric, ...]],
+    metrics: Mapping[str, tuple[str, ...]],
     answers: RunSummary,
 ) -> tuple[dict[str, float], Counter[str]]:
     """Joins answers to what is right and writes them with their scores.
@@ -194,7 +182,7 @@ def _write_scores(
     """
     decoder = MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
     columns = dict.fromkeys(metric for own in metrics.values() for metric in own)
-    schema = pa.schema(_PREDICTION + [(metric, _SCORE) for metric in columns])
+    schema = pa.schema([*PREDICTIONS, *(pa.field(metric, SCORE) for metric in columns)])
     figures, misfits = {}, Counter[str]()
     answered = _answers(answers)
     with tempfile.TemporaryFile() as file:
@@ -225,9 +213,9 @@ def _write_scores(
                     figures[f"{name}/{metric}"] = of_each.figure
                     _add(rows, metric, of_each)
                 out.write_table(pa.Table.from_pylist(rows, schema), row_group_size=_BLOCK)
-        storage.overwrite(f"{spec.location}/{PREDICTIONS}", file)
+        storage.overwrite(f"{spec.location}/{PREDICTIONS_FILE}", file)
     content = io.BytesIO(json.dumps(figures, indent=2).encode())
-    storage.overwrite(f"{spec.location}/{FIGURES}", content)
+    storage.overwrite(f"{spec.location}/{FIGURES_FILE}", content)
     return figures, misfits
 
 
@@ -283,7 +271,7 @@ def _of(answer: _Row, question: str, location: str) -> _Row:
     return {"image_sha256": answer["source_sha256"], **columns}
 
 
-def _add(rows: list[_Row], metric: Metric, of_each: Score) -> None:
+def _add(rows: list[_Row], metric: str, of_each: Score) -> None:
     parts = zip(of_each.numerators.tolist(), of_each.denominators.tolist(), strict=True)
     for row, (numerator, denominator) in zip(rows, parts, strict=True):
         row[metric] = {"numerator": numerator, "denominator": denominator}

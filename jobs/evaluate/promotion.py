@@ -10,11 +10,10 @@ from paliflow import storage
 from paliflow.configs import Comparison, PromoteSpec, PromoteSummary
 from paliflow.configs.base import SpecError, printable
 from paliflow.jobs.evaluate.results import Evaluation, parts_of, read_evaluation, require_alike
-from paliflow.jobs.evaluate.scoring import Score
 from paliflow.jobs.registry import aliases as registry
 from paliflow.jobs.registry.aliases import Model, Version, Weights, with_alias, with_version
 from paliflow.jobs.registry.checkpoints import weights_of
-from paliflow.metrics import paired_bootstrap_lower_bound
+from paliflow.metrics import Score, paired_bootstrap_lower_bound
 
 _ROUNDING = 1e-9
 """Of sums in another order; no gain, and no loss, of anything."""

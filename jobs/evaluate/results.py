@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from paliflow import storage
 from paliflow.configs import EvaluateSummary
 from paliflow.configs.base import SpecError
-from paliflow.jobs.evaluate.job import PREDICTIONS
-from paliflow.jobs.evaluate.scoring import Score
+from paliflow.jobs.evaluate.job import PREDICTIONS_FILE
 from paliflow.jobs.runs.outputs import read_summary
+from paliflow.metrics import Score
 
 
 class Evaluation(NamedTuple):
@@ -73,7 +73,7 @@ def parts_of(evaluation: Evaluation, figures: Iterable[str]) -> dict[str, Score]
                 f"{', '.join(evaluation.summary.figures)}"
             )
     metrics = sorted({metric for _, _, metric in names.values()})
-    with storage.open_binary(posixpath.join(evaluation.location, PREDICTIONS)) as file:
+    with storage.open_binary(posixpath.join(evaluation.location, PREDICTIONS_FILE)) as file:
         table = pq.read_table(file, columns=["set", *metrics])
     parts = {
         figure: _score(table.filter(pc.field("set") == name)[metric])
@@ -90,6 +90,6 @@ def _score(column: pa.ChunkedArray) -> Score:
 
 
 def _images(evaluation: Evaluation) -> Iterator[str | None]:
-    with storage.open_binary(posixpath.join(evaluation.location, PREDICTIONS)) as file:
+    with storage.open_binary(posixpath.join(evaluation.location, PREDICTIONS_FILE)) as file:
         for batch in pq.ParquetFile(file).iter_batches(columns=["image_sha256"]):
             yield from batch.column(0).to_pylist()

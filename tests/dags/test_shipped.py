@@ -32,6 +32,11 @@ def test_every_shipped_dag_is_imported_without_a_deprecation_warning() -> None:
     assert {Path(dag.fileloc).stem for dag in bag.dags.values()} == modules
 
 
+def test_a_shipped_task_on_a_cluster_holds_no_worker() -> None:
+    tasks = [task for dag in shipped().dags.values() for task in dag.tasks]
+    assert [task.task_id for task in tasks if not vars(task)["deferrable"]] == []
+
+
 CHOSEN = {
     "annotate_images": {"input", "prompts"},
     "annotate_videos": {"input", "prompts", "fps"},

@@ -29,6 +29,7 @@ if "WEEKLY_FOLDER" in os.environ:
         params={"labels": "right"},
         default_args={
             "ray_conn_id": "cluster",
+            "deferrable": True,
             "poll_interval": 1,
             "registry": str(registry),
             "runtime_env": {"env_vars": compiled},

@@ -1,6 +1,7 @@
 """What a DAG author gets wrong is said when the DAG is parsed."""
 
 import inspect
+import runpy
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from paliflow.operators import (
     ExtractFramesOperator,
     FineTuneOperator,
     PromoteOperator,
+    job,
 )
 from paliflow.operators.job import asset_uri
 from paliflow.operators.links import browsable
@@ -100,6 +102,18 @@ def test_what_is_wrong_beside_a_template_is_found_nevertheless() -> None:
     assert "params" not in str(refused.value)
     del sources[0]["min_scor"]
     FineTuneOperator(task_id="task", train=sources, output="/out", best="{{ params.best }}")
+
+
+def test_tasks_are_deferrable_where_airflows_configuration_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not AnnotateOperator(task_id="annotate", **GOOD).deferrable
+    assert AnnotateOperator(task_id="annotate", **GOOD, deferrable=True).deferrable
+    for configured in (True, False):
+        monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", str(configured))
+        operator = runpy.run_path(job.__file__)["JobOperator"]  # Airflow's default at import
+        default = inspect.signature(operator.__init__).parameters["deferrable"].default
+        assert default is configured
 
 
 def test_missing_fields_are_named() -> None:

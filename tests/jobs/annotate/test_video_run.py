@@ -82,14 +82,14 @@ class MortalAnnotator(Mortal, Annotator):
 
     def load(self) -> tuple[tuple[str, str], ...]:
         notes = super().load()
-        asking = self._asker.ask
+        ask_predictor = self._predictor.ask
 
-        def ask(batch: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
+        def ask(inputs: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
             if place[0] == 0:
                 self.die_once("amid")
-            return asking(batch, place)
+            return ask_predictor(inputs, place)
 
-        self._asker.ask = ask  # type: ignore[method-assign]
+        self._predictor.ask = ask  # type: ignore[method-assign]
         return notes
 
 

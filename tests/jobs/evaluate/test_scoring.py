@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from paliflow import metrics
 from paliflow.configs.base import SpecError
-from paliflow.configs.examples import Metric
+from paliflow.configs.examples import MetricName
+from paliflow.configs.prompts import task_of
 from paliflow.jobs.evaluate.scoring import metrics_of, score
 from paliflow.model import MaskDecoder
 
@@ -16,8 +18,15 @@ HALF = "<loc0000><loc0000><loc0512><loc1023>"
 WHOLE = "<loc0000><loc0000><loc1023><loc1023>"
 
 
+def test_specs_know_the_metrics_of_the_registry() -> None:
+    assert get_args(MetricName) == tuple(metrics.METRICS)
+    assert all(name == metric.name for name, metric in metrics.METRICS.items())
+    tasks = set[str]().union(*(metric.tasks for metric in metrics.METRICS.values()))
+    assert tasks == {task_of(task) for task in tasks} - {"custom"}
+
+
 def figure(
-    metric: Metric,
+    metric: str,
     answers: Sequence[Sequence[str]],
     texts: Sequence[str | None],
     prefix: str = "answer en what?",
@@ -38,11 +47,12 @@ def figure(
         ("count_match", ["two"], "2", 1),
         ("vqa_accuracy", ["Two."], "2", 1),
         ("vqa_accuracy", ["3", "three"], "Three", 1),
+        ("simple_vqa_accuracy", ["yes"] * 2 + ["Yes"] * 8, "yes", 2 / 3),
         ("vqa_accuracy", ["yes"] * 2 + ["no"] * 8, "yes", 0.6),
     ],
 )
 def test_an_answer_is_scored_as_its_benchmark_does(
-    metric: Metric, right: list[str], text: str, expected: float
+    metric: str, right: list[str], text: str, expected: float
 ) -> None:
     assert figure(metric, [right], [text]) == pytest.approx(expected)
 
@@ -98,8 +108,7 @@ def test_where_nothing_is_to_be_found_what_is_given_is_a_false_positive() -> Non
     assert figure("detection_f1", right, [f"{HALF} cat", f"{HALF} cat"]) == pytest.approx(2 / 3)
     assert figure("mean_iou", right, [f"{HALF} cat", ""], "segment cat") == 1
     assert figure("mean_iou", right, [f"{HALF} cat", f"{HALF} cat"], "segment cat") == 0.5
-    texts: list[Metric] = ["exact_match", "anls", "relaxed_match", "count_match", "vqa_accuracy"]
-    for metric in texts:
+    for metric in ("exact_match", "anls", "relaxed_match", "count_match", "vqa_accuracy"):
         assert figure(metric, [[""]], [""]) == 1
         assert figure(metric, [[""]], ["cat"]) == 0
     assert figure("cider", [["a cat"], [""]], ["a cat", ""]) >= 0
@@ -107,7 +116,7 @@ def test_where_nothing_is_to_be_found_what_is_given_is_a_false_positive() -> Non
 
 
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "cider", "detection_f1", "mean_iou"])
-def test_what_failed_scores_nothing_and_counts(metric: Metric) -> None:
+def test_what_failed_scores_nothing_and_counts(metric: str) -> None:
     right = [[f"{HALF} a cat"], [f"{WHOLE} two dogs"]]
     whole = figure(metric, right, [right[0][0], right[1][0]])
     assert figure(metric, right, [right[0][0], None]) < whole
@@ -124,9 +133,7 @@ def test_what_failed_scores_nothing_and_counts(metric: Metric) -> None:
         (["segment cat"], ("mean_iou",)),
     ],
 )
-def test_a_sets_task_says_how_it_is_scored(
-    prefixes: list[str], expected: tuple[Metric, ...]
-) -> None:
+def test_a_sets_task_says_how_it_is_scored(prefixes: list[str], expected: tuple[str, ...]) -> None:
     assert metrics_of("held_out", None, prefixes) == expected
     assert metrics_of("held_out", ("rouge_l", "rouge_l"), prefixes) == ("rouge_l",)
 

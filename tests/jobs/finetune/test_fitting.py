@@ -29,9 +29,9 @@ def asked(batch_size):
         input="-", output="-", run_id="x", prompts=("ocr", "detect digit"),
         batch_size=batch_size, max_new_tokens=512,  # a large cache, of which little is filled
     )
-    asker = Predictor(model, tokenizer, None, spec)
-    rows = asker.ask(inputs * (batch_size // 16), (0, 0)).rows()
-    return [[row["text"] for row in own] for own in rows], asker
+    predictor = Predictor(model, tokenizer, None, spec)
+    rows = predictor.collect(predictor.ask(inputs * (batch_size // 16), (0, 0)))
+    return [[row["text"] for row in own] for own in rows], predictor
 
 model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype="float32")
 tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
@@ -40,10 +40,10 @@ inputs = [Input(Item(str(n)), "", 224, 224, pixels) for n, pixels in enumerate(s
 want, _ = asked(16)
 room = psutil.Process().memory_info().vms + 900 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
-found, asker = asked(2048)
-assert 16 <= asker.width < 2048, asker.width
+found, predictor = asked(2048)
+assert 16 <= predictor.batch_size < 2048, predictor.batch_size
 assert found == want * 128
-(name, said), *_ = asker.notes
+(name, said), *_ = predictor.notes
 assert name == "batch 1024"
 assert said == "the device's memory ran out with 2048 rows at a time; now 1024"
 """

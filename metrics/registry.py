@@ -1,0 +1,187 @@
+"""The metrics that an evaluation may choose, by name: one line of `METRICS` each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paliflow.metrics.answers import (
+    anls,
+    count_match,
+    exact_match,
+    relaxed_match,
+    simple_vqa_accuracy,
+    vqa_accuracy,
+    vqa_normalize,
+)
+from paliflow.metrics.bootstrap import ratio
+from paliflow.metrics.captions import cider_per_item, rouge_l_per_item
+from paliflow.metrics.objects import Object, detection_parts, overlap_parts
+
+_PEOPLE = 4
+"""As many have to agree for a VQA accuracy of 1."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to a set of examples: sequences of one length N, and not empty."""
+
+    prompts: Sequence[str]
+    """What was asked."""
+    references: Sequence[Sequence[str]]
+    """What is right, at least one text of each example."""
+    texts: Sequence[str]
+    """What was answered."""
+    boxes: Callable[[str], Sequence[Object]]
+    """Finds the objects in a text, without masks."""
+    objects: Callable[[str, str], Sequence[Object]]
+    """Finds the objects in an answer to a prompt, with masks where the prompt asks for them."""
+
+
+class Score(NamedTuple):
+    """The parts of a figure, one an example; the figure is a ratio of their sums."""
+
+    numerators: NDArray[np.float64]  # [N]
+    denominators: NDArray[np.float64]  # [N]
+
+    @property
+    def figure(self) -> float:
+        """sum(numerators) / sum(denominators); 1 of nothing sought and nothing found."""
+        return float(ratio(self.numerators.sum(), self.denominators.sum()))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A way to score the answers to a set of examples."""
+
+    name: str
+    """As specs choose it; the figure is called `<set>/<name>`."""
+    tasks: frozenset[str]
+    """The tasks whose sets it scores where the spec chooses no metrics."""
+    score: Callable[[Answers], Score]
+
+
+def _mean(values: Sequence[float]) -> Score:
+    """The score whose figure is the mean of values, one an example."""
+    return Score(np.array(values, np.float64), np.ones(len(values)))
+
+
+def _sums(parts: Sequence[tuple[float, float]]) -> Score:
+    """The score of numerators and denominators, a pair an example."""
+    numerators, denominators = np.array(parts, np.float64).T
+    return Score(numerators, denominators)
+
+
+def of_people(compare: Callable[[str, Sequence[str]], float]) -> Callable[[Answers], Score]:
+    """A metric's `score`: the mean of comparisons of each answer with all its references."""
+
+    def score(answers: Answers) -> Score:
+        pairs = zip(answers.texts, answers.references, strict=True)
+        return _mean([compare(text, references) for text, references in pairs])
+
+    return score
+
+
+def best_of(
+    compare: Callable[[str, str], float], *, lower: bool = True
+) -> Callable[[Answers], Score]:
+    """A metric's `score`: the mean of the best comparison of each answer with a reference.
+
+    Surrounding space never counts.
+
+    Args:
+        compare: takes a reference and the answer.
+        lower: whether the two are compared in lower case.
+    """
+
+    def plain(text: str) -> str:
+        return text.strip().lower() if lower else text.strip()
+
+    return of_people(lambda text, right: max(float(compare(plain(r), plain(text))) for r in right))
+
+
+def of_captions(
+    per_item: Callable[[Mapping[int, Sequence[str]], Mapping[int, str]], Mapping[int, float]],
+) -> Callable[[Answers], Score]:
+    """A metric's `score`: the mean of the scores of captions, which need the whole set."""
+
+    def score(answers: Answers) -> Score:
+        of_each = per_item(dict(enumerate(answers.references)), dict(enumerate(answers.texts)))
+        return _mean(list(of_each.values()))
+
+    return score
+
+
+def _vqa_accuracy(text: str, right: Sequence[str]) -> float:
+    if len(right) >= _PEOPLE:
+        return vqa_accuracy(text, right)
+    return float(vqa_normalize(text) in map(vqa_normalize, right))
+
+
+def _simple_vqa_accuracy(text: str, right: Sequence[str]) -> float:
+    return simple_vqa_accuracy(text.strip(), [each.strip() for each in right])
+
+
+def _detection_f1(answers: Answers) -> Score:
+    pairs = zip(answers.references, answers.texts, strict=True)
+    return _sums(
+        [
+            detection_parts([answers.boxes(each) for each in right], answers.boxes(text))
+            for right, text in pairs
+        ]
+    )
+
+
+def _mean_iou(answers: Answers) -> Score:
+    triples = zip(answers.prompts, answers.references, answers.texts, strict=True)
+    return _sums(
+        [
+            overlap_parts(
+                [answers.objects(prompt, each) if each.strip() else None for each in right],
+                answers.objects(prompt, text),
+            )
+            for prompt, right, text in triples
+        ]
+    )
+
+
+def _metric(name: str, score: Callable[[Answers], Score], *tasks: str) -> Metric:
+    return Metric(name, frozenset(tasks), score)
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _metric("exact_match", best_of(exact_match, lower=False), "ocr"),
+        _metric("vqa_accuracy", of_people(_vqa_accuracy), "answer"),
+        _metric("simple_vqa_accuracy", of_people(_simple_vqa_accuracy)),
+        _metric("anls", best_of(anls), "ocr"),
+        _metric("relaxed_match", best_of(relaxed_match)),
+        _metric("count_match", best_of(count_match)),
+        _metric("cider", of_captions(cider_per_item), "caption"),
+        _metric("rouge_l", of_captions(rouge_l_per_item)),
+        _metric("detection_f1", _detection_f1, "detect"),
+        _metric("mean_iou", _mean_iou, "segment"),
+    )
+}
+"""By name; specs know the same names (`configs.examples.MetricName`), which a test compares.
+
+- `exact_match`, `anls`, `relaxed_match`, `count_match`: the best of the right answers. Surrounding
+  space never counts; case does for `exact_match` alone.
+- `vqa_accuracy`: the official rule, four answers or more being several people's. Of fewer, which
+  that rule never scores 1: whether one is the same in the official normal form.
+- `simple_vqa_accuracy`: a third for each person who said this, in this case; at most 1.
+- `cider`, `rouge_l`: per caption; CIDEr weighs words by how common they are in the set's right
+  answers, errors included, so that two models are weighed alike.
+- `detection_f1`: twice the objects matched, over those wanted and those given; label and IoU of at
+  least 0.5. Of several right answers the best.
+- `mean_iou`: over the objects wanted, see `overlap_parts`. Masks are compared where the prompt asks
+  for them, the right answer has a mask and there is a decoder; else boxes.
+"""
+
+
+def metrics_of_task(task: str) -> tuple[str, ...]:
+    """Returns the names of the metrics that score a task where nobody chooses others."""
+    return tuple(metric.name for metric in METRICS.values() if task in metric.tasks)

@@ -80,7 +80,9 @@ def test_paliflow_itself_is_imported_from_the_package_that_is_shipped(ray: str) 
         async with RayJobHook(ray) as hook:
             package = await hook.upload(*paliflow_package())
             runtime_env = {"py_modules": [package]}
-            await hook.submit(job, f'python -c "{code}"', runtime_env=runtime_env, metadata={})
+            # Python looks first into the folder that it is started in: here, the repository.
+            command = f'cd / && python -c "{code}"'
+            await hook.submit(job, command, runtime_env=runtime_env, metadata={})
 
     job = f"test-{uuid.uuid4()}"
     asyncio.run(submit())

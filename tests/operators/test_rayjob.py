@@ -41,7 +41,9 @@ def fake() -> Iterator[FakeKubernetes]:
 def operator(**fields: Any) -> AnnotateOperator:
     defaults = {"input": "gs://in", "output": "gs://out", "prompts": ["ocr"], "run_id": "r"}
     return AnnotateOperator(
-        **{"task_id": "annotate", "cluster": CLUSTER, "poll_interval": 0.01} | defaults | fields
+        **{"task_id": "annotate", "cluster": CLUSTER, "poll_interval": 0.01, "deferrable": True}
+        | defaults
+        | fields
     )
 
 

@@ -28,7 +28,7 @@ from paliflow.jobs.annotate.predictor import Predictor
 from paliflow.jobs.media.reading import Input, read_input
 from paliflow.jobs.runs.parts import read_parts
 from paliflow.jobs.runs.plan import Item
-from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
+from paliflow.model import BUNDLED_CHECKPOINT, Generation, PaliGemma, Tokenizer
 
 BATCH, TOKENS, SHARD = 16, 32, 64
 _SECONDS = 20.0
@@ -56,8 +56,8 @@ def generate_alone(images: Path, actors: int, ready: Any, rates: Any) -> None:
 
     def generate(batch: list[Input]) -> None:
         for device_batch in predictor.ask(batch, (0, 0)).device_batches:
-            assert device_batch.generation
-            device_batch.generation.tokens.block_until_ready()
+            assert isinstance(device_batch.answers, Generation)
+            device_batch.answers.tokens.block_until_ready()
 
     generate(batches[0])
     ready.wait()

@@ -6,6 +6,7 @@ from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.extract import ExtractSpec
 from paliflow.configs.finetune import Duration, FineTuneSpec, Lora
 from paliflow.configs.promote import PromoteSpec
+from paliflow.configs.prompts import PromptSpec
 from paliflow.configs.summary import (
     Comparison,
     EvaluateSummary,
@@ -32,6 +33,7 @@ __all__ = [
     "Lora",
     "PromoteSpec",
     "PromoteSummary",
+    "PromptSpec",
     "RunSummary",
     "Sampling",
     "VideoSpec",

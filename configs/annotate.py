@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.base import Spec, redacted
-from paliflow.configs.prompts import Prompt
+from paliflow.configs.prompts import AnyPrompt, PromptSpec, text_of
 from paliflow.configs.run import InferenceSpec, InputsSpec
 
 
@@ -76,9 +76,10 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
 
     kind: Literal["annotate"] = "annotate"
     """What the run is."""
-    prompts: tuple[Prompt, ...] = ()
+    prompts: tuple[AnyPrompt, ...] = ()
     """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
-    manifest's rows, `{name}` stands for a column: `answer en {question}`."""
+    manifest's rows, `{name}` stands for a column: `answer en {question}`. An object fixes the
+    answers: `{ask: answer en which shelf?, choices: [top, middle, none]}`."""
     sampling: Sampling = Sampling()
     """How tokens are chosen."""
     prompt_column: str | None = None
@@ -100,13 +101,29 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
 
     @field_validator("prompts")
     @classmethod
-    def _distinct_prompts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
+    def _distinct_prompts(cls, value: tuple[AnyPrompt, ...]) -> tuple[AnyPrompt, ...]:
+        if len(set(map(text_of, value))) < len(value):
             raise ValueError("the same prompt twice would double its rows")
         return value
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the prompts ask."""
+        return tuple(map(text_of, self.prompts))
 
     @model_validator(mode="after")
     def _asks_something(self) -> "AnnotateSpec":
         if not self.prompts and not self.prompt_column:
             raise ValueError("give prompts, or the prompt_column of a manifest")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_the_choices(self) -> "AnnotateSpec":
+        own = any(
+            isinstance(prompt, PromptSpec) and prompt.choices_column for prompt in self.prompts
+        )
+        if self.only_new and own:
+            raise ValueError(
+                "only_new cannot tell whether a row's choices_column has changed; leave out one"
+            )
         return self

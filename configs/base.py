@@ -130,7 +130,8 @@ def causes(error: ValidationError) -> list[Any]:
 
 def explain(spec: type[BaseModel], detail: Any) -> str:
     """One of pydantic's errors in a line: the field's path, its value and what is wrong with it."""
-    path = detail["loc"]
+    # Without the tags of unions, such as "(text)", which stand where the spec has nothing.
+    path = tuple(step for step in detail["loc"] if not str(step).startswith("("))
     field = ".".join(map(str, path))
     if detail["type"] == "extra_forbidden":
         known = _model_at(spec, path[:-1]).model_fields

@@ -1,11 +1,22 @@
-"""Prompts: the task that a first word names, and what is no part of what is asked."""
+"""Prompts: the task that a first word names, what is no part of what is asked, fixed choices."""
 
 import logging
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from paliflow.configs.base import Spec
 
 _TASKS = {"cap": "caption", "describe": "caption"} | {
     task: task for task in ("caption", "answer", "ocr", "detect", "segment", "question")
@@ -55,3 +66,81 @@ def _prompt(value: str) -> str:
 
 Prompt = Annotated[str, Field(min_length=1), AfterValidator(_prompt)]
 """What a model is asked."""
+
+MOST_CHOICES = 10_000
+"""Of a prompt."""
+_RANGE = re.compile(r"(\d{1,5})\.\.(\d{1,5})")
+
+
+def expanded(choices: Iterable[str]) -> tuple[str, ...]:
+    """A list of choices as it is meant: of the one choice `yes/no` both, of `0..20` all numbers.
+
+    Raises:
+        ValueError: there are fewer than two, too many, one is empty or one is there twice.
+    """
+    found = tuple(choices)
+    if len(found) == 1:
+        if found[0] == "yes/no":
+            found = ("yes", "no")
+        elif matched := _RANGE.fullmatch(found[0]):
+            found = tuple(map(str, range(int(matched[1]), int(matched[2]) + 1)))
+    if not 2 <= len(found) <= MOST_CHOICES:
+        raise ValueError(
+            f"it has {len(found)} choices; give 2 to {MOST_CHOICES}, or `yes/no`, or a range such "
+            "as `0..20`"
+        )
+    for choice in found:
+        if choice != choice.strip() or not choice:
+            raise ValueError(f"the choice {choice!r} is empty, or has white space around it")
+    if len(set(found)) < len(found):
+        twice = next(choice for choice in found if found.count(choice) > 1)
+        raise ValueError(f"the choice {twice!r} is there twice")
+    return found
+
+
+class PromptSpec(Spec):
+    """A prompt whose answer is one of a list: see docs/choices.md."""
+
+    ask: Prompt
+    """What the model is asked, as in a prompt of text alone."""
+    choices: tuple[str, ...] = ()
+    """The answers that it may give. `yes/no` stands for these two, `0..20` for the numbers."""
+    choices_column: str | None = None
+    """Instead of `choices`, the manifest's column with each row's own: a list, or text that is a
+    list in JSON, `yes/no` or a range."""
+    choices_file: Annotated[str, Field(min_length=1)] | None = None
+    """Instead of `choices`, a text file with one a line, local or `gs://`. It is read when the run
+    is started, and the spec that the run keeps has its lines."""
+    top_choices: PositiveInt | None = None
+    """The output's `choices` keeps the likeliest of them only; all if not given."""
+    name: str | None = None
+    """Goes to the output's `name`, to tell answers apart."""
+
+    @field_validator("choices")
+    @classmethod
+    def _are_choices(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return expanded(value) if value else value
+
+    @model_validator(mode="after")
+    def _has_choices(self) -> "PromptSpec":
+        given = (self.choices, self.choices_column, self.choices_file)
+        if sum(map(bool, given)) != 1:
+            raise ValueError(
+                f"ask={self.ask!r}: give one of choices, choices_column and choices_file"
+            )
+        return self
+
+
+def _kind(value: object) -> str:
+    return "(object)" if isinstance(value, dict | PromptSpec) else "(text)"
+
+
+AnyPrompt = Annotated[
+    Annotated[Prompt, Tag("(text)")] | Annotated[PromptSpec, Tag("(object)")], Discriminator(_kind)
+]
+"""A prompt as text alone, or with what its answer may be."""
+
+
+def text_of(prompt: str | PromptSpec) -> str:
+    """What the model is asked."""
+    return prompt if isinstance(prompt, str) else prompt.ask

@@ -15,6 +15,7 @@ DETECTION = pa.struct(
         ("track_id", pa.int32()),
     ]
 )
+CHOICE = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 CLIP_FRAME = pa.struct([("frame_index", pa.int64()), ("timestamp_s", pa.float64())])
 SCHEMA_VERSION = "1"
 ANNOTATIONS = pa.schema(
@@ -41,6 +42,9 @@ ANNOTATIONS = pa.schema(
         ("clip_frames", pa.list_(CLIP_FRAME)),
         ("frame_distance", pa.float32()),
         ("note", pa.string()),
+        ("name", pa.string()),
+        ("choices", pa.list_(CHOICE)),
+        ("choices_mass", pa.float32()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )
@@ -94,6 +98,8 @@ PLAN = pa.schema(
         ("size", pa.int64()),
         ("version", pa.string()),
         ("prompts", pa.list_(pa.string())),
+        ("asks", pa.list_(pa.int32())),
+        ("choices", pa.list_(pa.string())),
         ("id", pa.string()),
         ("metadata", pa.string()),
         ("first", pa.int64()),

@@ -138,3 +138,30 @@ class Network(nn.Module):
         x = self.llm.embedder.encode(token[:, None], self._dtype())
         x, cache = self.llm(x, position[:, None], visible[:, None, :], cache, index)
         return self.llm.embedder.logits(x)[:, 0], cache
+
+    def extend(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        visible: jax.Array,
+        cache: Caches,
+        index: int,
+    ) -> jax.Array:
+        """Reads several more tokens of each row side by side, which need not follow each other.
+
+        Args:
+            tokens, positions: int32 [B, T].
+            visible: bool [B, T, S], the slots of the cache that each sees, its own included.
+            cache: of S slots.
+            index: the slot that the first token takes; the others follow.
+
+        Returns:
+            Hidden states [B, T, D], for `score`.
+        """
+        x = self.llm.embedder.encode(tokens, self._dtype())
+        x, _ = self.llm(x, positions, visible, cache, index)
+        return x
+
+    def score(self, x: jax.Array) -> jax.Array:
+        """Hidden states [B, T, D] to float32 [B, T, V], logits of what comes next."""
+        return self.llm.embedder.logits(x)

@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike, DTypeLike
 
 from paliflow.model.checkpoint import read_checkpoint
+from paliflow.model.choices import ChoiceScores, ChoiceTable, score_choices
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.files import local_copy
 from paliflow.model.generate import Generation, generate
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Greedy, Sampler
-from paliflow.model.sharding import device_rows, local_mesh, split_rows
+from paliflow.model.sharding import device_rows, local_mesh, replicated, split_rows
 from paliflow.model.slices import sliced, slices
 from paliflow.model.weights import infer_config, load_params
 from paliflow.model.xla import ANY, Backend, backend_of_mesh
@@ -157,6 +158,35 @@ class PaliGemma:
             slices=self.slices(rows, image_tokens.shape[1] + length),
         )
         return generation
+
+    def score_choices(
+        self,
+        image_tokens: jax.Array,
+        prompt: ArrayLike,
+        prompt_mask: ArrayLike,
+        table: ChoiceTable,
+        which: ArrayLike | None = None,
+    ) -> ChoiceScores:
+        """Says how likely each choice is as the whole answer, the prompt being read once for all.
+
+        Args:
+            image_tokens: [B, N, D], from `encode_images`.
+            prompt: int32 [B, T], padded on the right.
+            prompt_mask: bool [B, T]; True where `prompt` holds a token.
+            table: lists of choices, from `choices.tabulate`.
+            which: int32 [B], the list of each row; the first if not given.
+        """
+        prompt = np.asarray(prompt, np.int32)
+        rows, length = prompt.shape
+        chosen = np.zeros(rows, np.int32) if which is None else np.asarray(which, np.int32)
+        scores: ChoiceScores = score_choices(
+            self.network,
+            self.params,
+            *self._place(image_tokens, prompt, np.asarray(prompt_mask, bool), chosen),
+            jax.device_put(table, replicated(self.mesh)),
+            slices=self.slices(rows, image_tokens.shape[1] + length + table.nodes),
+        )
+        return scores
 
 
 @partial(jax.jit, static_argnames=("network", "slices"))

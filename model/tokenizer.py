@@ -49,6 +49,7 @@ class Tokenizer:
         self.bos_id = self._special("<bos>", processor.bos_id())
         self.eos_id = self._special("<eos>", processor.eos_id())
         self.pad_id = self._special("<pad>", processor.pad_id())
+        self.unk_id = int(processor.unk_id())
         self.newline_ids = tuple(self.encode("\n"))
         if not self.newline_ids or processor.unk_id() in self.newline_ids:
             raise ValueError("the tokenizer cannot write '\\n', which ends every prompt")

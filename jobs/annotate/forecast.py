@@ -113,15 +113,15 @@ def load(
             "makes is known when the videos are read; say how many with --images"
         )
     name, config, tokenizer = _model(spec, model)
-    prompts: list[str] | None = list(spec.prompts)
+    prompts: list[str] | None = list(spec.texts)
     if inputs is not None:
         rows = inputs * (len(spec.prompts) + bool(spec.prompt_column))
-        if spec.prompt_column or any("{" in prompt for prompt in spec.prompts):
+        if spec.prompt_column or any("{" in prompt for prompt in spec.texts):
             prompts = None  # the manifest's columns say what is asked
     else:
         found = items(spec)
         sample = list(islice(found, _SAMPLE))
-        prompts = [prompt for item in sample for prompt in item.prompts or spec.prompts]
+        prompts = [prompt for item in sample for prompt in item.prompts or spec.texts]
         inputs = rows = 0
         for group in (sample, found):
             for item in group:

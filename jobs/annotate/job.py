@@ -27,6 +27,7 @@ from paliflow.jobs.runs.spending import cost
 from paliflow.jobs.runs.totals import add_up
 from paliflow.jobs.sources.incremental import filter_unanswered
 from paliflow.jobs.sources.items import items
+from paliflow.jobs.sources.labels import with_labels
 
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
 Digests = Callable[[Resolved], tuple[str, ...]]
@@ -62,6 +63,7 @@ def annotate(
         RuntimeError: the parts do not add up to the plan, or actors keep dying.
     """
     clock = time.monotonic()
+    spec = with_labels(spec)
 
     def work(spec: AnnotateSpec) -> _Done:
         @cache

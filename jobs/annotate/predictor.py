@@ -1,7 +1,7 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.errors import JaxRuntimeError
 
-from paliflow.configs import AnnotateSpec, Sampling
+from paliflow.configs import AnnotateSpec, PromptSpec, Sampling
 from paliflow.configs.prompts import task_of
+from paliflow.jobs.annotate.choosing import Chooser, PendingChoices, chosen_row
 from paliflow.jobs.annotate.prompts import PromptEncoder
+from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.annotate.rows import answer_row, error_row
 from paliflow.jobs.media.reading import Input
 from paliflow.model import (
@@ -40,15 +42,16 @@ _ImageTokens = jax.Array  # [N, tokens of an image or clip, D]
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """Up to `batch_size` prompts about images, and what the device makes of them."""
+    """Up to `batch_size` questions about images, and what the device makes of them."""
 
-    inputs: list[int]
-    """Which input each prompt is about, by its place in `PendingBatch.inputs`."""
-    prompts: list[str]
+    places: list[tuple[int, int]]
+    """Which input each question is about, by its place in `PendingBatch.inputs`; and which of that
+    input's questions it is."""
+    questions: list[Question]
     tokens: list[list[int] | ValueError]
     """Of each prompt, or why it is not asked."""
-    generation: Generation | None
-    """A row for each prompt; None if none is asked."""
+    answers: Generation | PendingChoices | None
+    """A row for each question; None if none is asked."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class PendingBatch:
         Raises:
             JaxRuntimeError: the device failed, as `Predictor.collect` finds out again.
         """
-        jax.block_until_ready([batch.generation for batch in self.device_batches])
+        jax.block_until_ready([batch.answers for batch in self.device_batches])
 
 
 class Predictor:
@@ -83,11 +86,16 @@ class Predictor:
     ) -> None:
         """
         Raises:
-            ValueError: one of the spec's prompts is too long, or the device too small for a row.
+            ValueError: one of the spec's prompts is too long, the tokenizer cannot write a choice,
+                or the device is too small for a row.
         """
         self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
         self._spec, self._sampler = spec, _sampler(spec.sampling)
-        self._prompts = PromptEncoder(tokenizer, spec.prompts, spec.max_prompt_tokens)
+        self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
+        self._chooser = Chooser(model, tokenizer)
+        for prompt in spec.prompts:
+            if isinstance(prompt, PromptSpec) and prompt.choices:
+                self._chooser.tokens(prompt.choices)
         self.batch_size, self.memory = fitting_batch(model, spec, self._prompts.length)
         self._notes: list[tuple[str, str]] = []
 
@@ -142,18 +150,36 @@ class Predictor:
         self, inputs: Sequence[Input], place: tuple[int, ...], batch_size: int
     ) -> PendingBatch:
         image_tokens = self._encode_images(inputs, batch_size)
-        pairs = list(_pairs([source.item.prompts or self._spec.prompts for source in inputs]))
+        pairs = list(_pairs([questions(source.item, self._spec) for source in inputs]))
         batches = []
-        for start in range(0, len(pairs), batch_size):
-            numbers, prompts = map(list, zip(*pairs[start : start + batch_size], strict=True))
-            tokens = [self._prompts.encode(prompt) for prompt in prompts]
-            seed = _seed(self._spec.seed, *place, start)
-            generation = None
-            if image_tokens is not None and not all(isinstance(t, ValueError) for t in tokens):
-                images = _images_of_rows(image_tokens, numbers, batch_size)
-                generation = self._generate(images, tokens, seed)
-            batches.append(DeviceBatch(numbers, prompts, tokens, generation))
+        # Answers in words, then those that are one of some choices: each with a program of its own.
+        for fixed in (False, True):
+            alike = [pair for pair in pairs if (pair[1].choices is not None) == fixed]
+            for start in range(0, len(alike), batch_size):
+                places, asked = map(list, zip(*alike[start : start + batch_size], strict=True))
+                tokens = [self._encode(question) for question in asked]
+                seed = _seed(self._spec.seed, *place, start)
+                answers: Generation | PendingChoices | None = None
+                if image_tokens is not None and not all(isinstance(t, ValueError) for t in tokens):
+                    numbers = [number for number, _ in places]
+                    images = _images_of_rows(image_tokens, numbers, batch_size)
+                    if fixed:
+                        answers = self._choose(images, asked, tokens)
+                    else:
+                        answers = self._generate(images, tokens, seed)
+                batches.append(DeviceBatch(places, asked, tokens, answers))
         return PendingBatch(inputs, place, batch_size, batches)
+
+    def _encode(self, question: Question) -> list[int] | ValueError:
+        """The tokens of a question's prompt, or why it cannot be asked."""
+        if question.error:
+            return ValueError(question.error)
+        if question.choices:
+            try:
+                self._chooser.tokens(question.choices)
+            except ValueError as error:
+                return error
+        return self._prompts.encode(question.prompt)
 
     def _encode_images(self, inputs: Sequence[Input], batch_size: int) -> _ImageTokens | None:
         """Encodes the inputs' pixels, `batch_size` at a time; None if there are none at all."""
@@ -189,24 +215,57 @@ class Predictor:
             int8_cache=self._spec.int8_cache,
         )
 
+    def _choose(
+        self,
+        image_tokens: _ImageTokens,
+        asked: list[Question],
+        prompts: list[list[int] | ValueError],
+    ) -> PendingChoices:
+        """As `_generate`, of questions with choices; at least one prompt is no error."""
+        lists = [
+            question.choices or () if isinstance(tokens, list) else ()
+            for question, tokens in zip(asked, prompts, strict=True)
+        ]
+        some = next(filter(None, lists))  # stands where a question is not asked
+        ids, mask = self._prompts.pad(prompts, len(image_tokens))
+        return self._chooser.ask(image_tokens, ids, mask, [own or some for own in lists])
+
     def _rows(self, pending: PendingBatch) -> list[list[_Row]]:
-        rows: list[list[_Row]] = [[] for _ in pending.inputs]
+        found: dict[tuple[int, int], _Row] = {}
         for batch in pending.device_batches:
-            answers = batch.generation and [np.asarray(each) for each in batch.generation]
-            asked = zip(batch.inputs, batch.prompts, batch.tokens, strict=True)
-            for place, (number, prompt, tokens) in enumerate(asked):
-                source = pending.inputs[number]
+            row_of = self._collected(batch)
+            asked = zip(batch.places, batch.questions, batch.tokens, strict=True)
+            for row, (place, question, tokens) in enumerate(asked):
+                source = pending.inputs[place[0]]
                 if isinstance(tokens, ValueError) and not source.error:
-                    row = error_row(source, prompt, f"prompt: {tokens}")
-                elif answers is None or source.pixels is None:
-                    row = error_row(source, prompt, source.error or "not asked")
+                    error = f"prompt: {tokens}"
+                elif row_of is None or source.pixels is None:
+                    error = source.error or "not asked"
                 else:
-                    row = self._row(source, prompt, [each[place].tolist() for each in answers])
-                rows[number].append(row)
+                    found[place] = row_of(source, question, row)
+                    continue
+                found[place] = error_row(source, question.prompt, error, question.name)
+        rows: list[list[_Row]] = [[] for _ in pending.inputs]
+        for place in sorted(found):
+            rows[place[0]].append(found[place])
         return rows
 
-    def _row(self, source: Input, prompt: str, answer: Sequence[Any]) -> _Row:
+    def _collected(self, batch: DeviceBatch) -> Callable[[Input, Question, int], _Row] | None:
+        """Waits for a device batch; what makes the output's rows of its rows."""
+        answers = batch.answers
+        if answers is None:
+            return None
+        if isinstance(answers, PendingChoices):
+            chosen = answers.chosen([question.top_choices for question in batch.questions])
+            return lambda source, question, row: chosen_row(source, question, chosen[row])
+        fields = [np.asarray(field) for field in answers]
+        return lambda source, question, row: self._row(
+            source, question, [field[row].tolist() for field in fields]
+        )
+
+    def _row(self, source: Input, question: Question, answer: Sequence[Any]) -> _Row:
         """The row of one answer: a row of each field of `Generation`."""
+        prompt = question.prompt
         tokens, logprobs, length, finished = answer
         ids = tokens[: length - finished]  # without the end token
         text = self._tokenizer.decode(ids)
@@ -218,6 +277,7 @@ class Predictor:
             logprob=sum(logprobs),
             token_count=length,
             finished=finished,
+            name=question.name,
         )
 
     def _detections(
@@ -229,12 +289,12 @@ class Predictor:
         return score_detections(found, self._tokenizer.offsets(ids), logprobs)
 
 
-def _pairs(prompts: Sequence[Sequence[str]]) -> Iterator[tuple[int, str]]:
-    """Every input's number with each of its prompts: the first prompts of all, the second, ..."""
-    for turn in range(max(map(len, prompts), default=0)):
-        for number, own in enumerate(prompts):
+def _pairs(asked: Sequence[Sequence[Question]]) -> Iterator[tuple[tuple[int, int], Question]]:
+    """Every input's number, and its question's: the first questions of all, the second, ..."""
+    for turn in range(max(map(len, asked), default=0)):
+        for number, own in enumerate(asked):
             if turn < len(own):
-                yield number, own[turn]
+                yield (number, turn), own[turn]
 
 
 def _images_of_rows(images: _ImageTokens, numbers: list[int], rows: int) -> _ImageTokens:

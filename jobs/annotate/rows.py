@@ -9,9 +9,9 @@ from paliflow.jobs.media.reading import Input
 from paliflow.model import Detection
 
 
-def error_row(source: Input, prompt: str, error: str) -> dict[str, Any]:
+def error_row(source: Input, prompt: str, error: str, name: str | None = None) -> dict[str, Any]:
     """The row of a prompt that could not be asked."""
-    return {**_question(source, prompt), "status": "error", "error": brief(error)}
+    return {**_question(source, prompt, name), "status": "error", "error": brief(error)}
 
 
 def answer_row(
@@ -23,20 +23,25 @@ def answer_row(
     logprob: float,
     token_count: int,
     finished: bool,
+    name: str | None = None,
+    choices: list[dict[str, Any]] | None = None,
+    choices_mass: float | None = None,
 ) -> dict[str, Any]:
-    """The row of an answer; `detections` is None where none were asked for."""
+    """The row of an answer; `detections` and `choices` are None where none were asked for."""
     return {
-        **_question(source, prompt),
+        **_question(source, prompt, name),
         "text": text,
         "detections": detections and [asdict(detection) for detection in detections],
         "logprob": logprob,
         "token_count": token_count,
         "finished": finished,
+        "choices": choices,
+        "choices_mass": choices_mass,
         "status": "ok",
     }
 
 
-def _question(source: Input, prompt: str) -> dict[str, Any]:
+def _question(source: Input, prompt: str, name: str | None) -> dict[str, Any]:
     return {
         "source_uri": source.item.uri,
         "source_sha256": source.sha256,
@@ -45,6 +50,7 @@ def _question(source: Input, prompt: str) -> dict[str, Any]:
         "height": source.height,
         "task": task_of(prompt),
         "prompt": prompt,
+        "name": name,
         "metadata": source.item.metadata,
         "id": source.item.id,
         "image_thumbnail": source.thumbnail,

@@ -102,6 +102,8 @@ def annotate_spec(
             if _is_nested(name):
                 for assignment in value:
                     set_field(data, assignment, _flag(name), within=name)
+            elif name == "prompts":
+                data[name] = [_prompt(text) for text in value]
             elif name in Sampling.model_fields:
                 set_value(data, ("sampling", name), value, f"{_flag(name)} {value!r}")
             else:
@@ -109,6 +111,15 @@ def annotate_spec(
         return make_spec(AnnotateSpec, data, overrides or ())
     except SpecError as error:
         raise SpecError(f"{file}: {error}" if file else str(error)) from None
+
+
+def _prompt(text: str) -> Any:
+    """A prompt, or one with choices in YAML, which no other begins like."""
+    if not text.startswith("{ask:"):
+        return text
+    holder: dict[str, Any] = {}
+    set_field(holder, f"prompt={text}", "--prompt")
+    return holder["prompt"]
 
 
 def _is_nested(name: str) -> bool:

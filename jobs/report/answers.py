@@ -15,6 +15,7 @@ COLORS = (
     *("#ff7ac6", "#14c4c4", "#b4d339", "#ff8a3d", "#8fa3bf"),
 )
 IMAGE_PIXELS = 448
+SHOWN_CHOICES = 4
 
 
 def answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
@@ -22,6 +23,9 @@ def answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
     mean = (row["logprob"] or 0.0) / max(row["token_count"] or 1, 1)
     found = [_box(row, detection, colors) for detection in row["detections"] or ()]
     scores = [box["score"] for box in found]
+    choices = row.get("choices") or []
+    if choices:
+        scores = [choices[0]["probability"]]
     return {
         "task": row["task"],
         "prompt": row["prompt"],
@@ -30,6 +34,9 @@ def answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
         "status": row["status"],
         "cut": row["finished"] is False,
         "boxes": found,
+        "choices": choices[:SHOWN_CHOICES],
+        "more_choices": len(choices[SHOWN_CHOICES:]),
+        "mass": row.get("choices_mass"),
         "asked_boxes": row["task"] in ("detect", "segment"),
         "labels": Counter((box["name"], box["color"]) for box in found),
         "score": max(scores, default=float(np.exp(mean))) if row["status"] == "ok" else 0.0,

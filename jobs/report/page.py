@@ -45,7 +45,7 @@ _TIMEOUT_S = 20.0
 _COLUMNS = [
     *("source_uri", "source_sha256", "id", "frame_index", "timestamp_s", "width", "height", "task"),
     *("prompt", "text", "detections", "logprob", "token_count", "finished", "status", "error"),
-    "clip_frames",
+    *("clip_frames", "choices", "choices_mass"),
 ]
 
 

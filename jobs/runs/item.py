@@ -16,6 +16,11 @@ class Item(NamedTuple):
     """What its storage said of its state when the plan was made; see `storage.Entry`."""
     prompts: tuple[str, ...] | None = None
     """None stands for the spec's prompts."""
+    asks: tuple[int, ...] | None = None
+    """Which of the spec's prompts each of `prompts` comes from; a number past them is that of
+    `prompt_column`. None where the spec's prompts are text, or are known by it."""
+    choices: tuple[str | None, ...] | None = None
+    """What `choices_column` says for each of `prompts`, as text; None where none has one."""
     id: str | None = None
     metadata: str | None = None
     """JSON object."""

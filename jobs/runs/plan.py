@@ -132,7 +132,7 @@ def to_table(items: Sequence[Item]) -> pa.Table:
 def to_items(table: pa.Table | pa.RecordBatch) -> list[Item]:
     """The inverse of `to_table`."""
     columns = table.to_pydict()
-    for name in ("prompts", "frames", "roots"):
+    for name in ("prompts", "asks", "choices", "frames", "roots"):
         if name in columns:
             columns[name] = [own if own is None else tuple(own) for own in columns[name]]
     rows = zip(*columns.values(), strict=True)  # older plans lack columns

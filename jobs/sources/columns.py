@@ -12,7 +12,7 @@ from uuid import UUID
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError, brief
-from paliflow.configs.prompts import say_stripped, stripped
+from paliflow.configs.prompts import PromptSpec, say_stripped, stripped, text_of
 from paliflow.jobs.runs.plan import Item
 
 Record = Mapping[str, Any]
@@ -29,9 +29,11 @@ def named_columns(spec: AnnotateSpec) -> dict[str, str]:
     """
     named = {}
     for prompt in spec.prompts:
-        for _, column in _template(prompt):
+        for _, column in _template(text_of(prompt)):
             if column is not None:
-                named[column] = f"prompts={prompt!r}"
+                named[column] = f"prompts={text_of(prompt)!r}"
+        if column := _choices_column(prompt):
+            named[column] = f"choices_column={column!r}"
     for field in ("prompt_column", "id_column"):
         if column := getattr(spec, field):
             named[column] = f"{field}={column!r}"
@@ -80,23 +82,43 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     Raises:
         ValueError: as in `text`.
     """
-    asked = [_filled(_template(prompt), record) for prompt in spec.prompts]
+    asked = [_filled(_template(prompt), record) for prompt in spec.texts]
     if spec.prompt_column:
         asked.append(text(record, spec.prompt_column))
     bare = [stripped(prompt) for prompt in asked]
     if bare != asked and any(bare):
         say_stripped("prompts of rows")
-    prompts = tuple(dict.fromkeys(filter(None, bare))) or ("",)
+    places: dict[str, int] = {}
+    for place, prompt in enumerate(bare):
+        if prompt:
+            places.setdefault(prompt, place)
+    prompts: tuple[str, ...] | None = tuple(places) or ("",)
+    asks: tuple[int, ...] | None = None
+    choices: tuple[str | None, ...] | None = None
+    if any(not isinstance(prompt, str) for prompt in spec.prompts):
+        asks = tuple(places.values()) or None
+        columns = [*map(_choices_column, spec.prompts), None]
+        own = [columns[place] for place in places.values()]
+        if any(own):
+            choices = tuple(column and text(record, column) for column in own)
+    elif prompts == spec.texts:
+        prompts = None
     id_column = spec.id_column or (spec.video and spec.video.group_column)
     carried = {column: _value(record, column) for column in spec.metadata_columns}
     metadata = json.dumps(carried, ensure_ascii=False) if carried else None
     if metadata and len(metadata) > len(carried) * CELL:
         raise ValueError(f"metadata_columns hold {len(metadata)} characters; each may hold {CELL}")
     return item._replace(
-        prompts=None if prompts == spec.prompts else prompts,
+        prompts=prompts,
+        asks=asks,
+        choices=choices,
         id=text(record, id_column) or None if id_column else item.id,
         metadata=metadata,
     )
+
+
+def _choices_column(prompt: str | PromptSpec) -> str | None:
+    return None if isinstance(prompt, str) else prompt.choices_column
 
 
 @cache

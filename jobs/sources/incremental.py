@@ -2,12 +2,12 @@
 
 import hashlib
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -74,18 +74,20 @@ def filter_unanswered(
     A prompt about an item is answered if a finished run with the same checkpoint has a row of
     that prompt and URI with status `ok`, and the content is the same: by its version, or where
     that is unknown or another, by the digest of what is read now. An item that has only some of
-    its prompts answered keeps the others.
+    its prompts answered keeps the others. Runs whose prompts have other choices answer none.
 
     Args:
         items: streamed to a temporary file.
         spec: says where the output is, what is asked, and of which hosts.
         checkpoint_sha256: digests of the weights that would answer now, as `digests_of`.
     """
-    asked_of = spec.model_dump(mode="json")["video"]
+    now = spec.model_dump(mode="json")
     earlier = [
         run
         for run in finished_runs(spec.output)
-        if run.checkpoint_sha256 in checkpoint_sha256 and run.spec.get("video") == asked_of
+        if run.checkpoint_sha256 in checkpoint_sha256
+        and run.spec.get("video") == now["video"]
+        and _with_choices(run.spec) == _with_choices(now)
     ]
     if not earlier:
         yield from items
@@ -106,12 +108,17 @@ def filter_unanswered(
         history = pa.RecordBatchReader.from_batches(_HISTORY, _history(earlier, pool))
         database.execute("SET enable_progress_bar = false")
         database.register("history", history)
-        values = {"items": str(candidates), "prompts": list(spec.prompts)}
+        values = {"items": str(candidates), "prompts": list(spec.texts)}
         database.execute(_JOIN_VIDEOS if spec.video else _JOIN, values)
         answers = _answers(database.sql(_SORT).to_arrow_reader(_BLOCK))
         pairs = _paired(_read(candidates), answers)
         while some := list(islice(pairs, _BLOCK)):
             yield from _unanswered(some, spec, pool)
+
+
+def _with_choices(spec: Mapping[str, Any]) -> list[Any]:
+    """A spec's prompts that are more than text, in an order of their own."""
+    return sorted((p for p in spec.get("prompts", ()) if not isinstance(p, str)), key=repr)
 
 
 def _unanswered(
@@ -127,11 +134,14 @@ def _unanswered(
     for n, digest in zip(unread, read, strict=True):
         digests[n] = digest
     for (item, answers), digest in zip(pairs, digests, strict=True):
-        asked = spec.prompts if item.prompts is None else item.prompts
+        asked = spec.texts if item.prompts is None else item.prompts
         answered = {answer.prompt for answer in answers if answer.sha256 == digest}
-        left = tuple(prompt for prompt in asked if prompt not in answered)
-        if left:
-            yield item if left == asked else item._replace(prompts=left)
+        left = [place for place, prompt in enumerate(asked) if prompt not in answered]
+        if len(left) == len(asked):
+            yield item
+        elif left:
+            asks = item.asks and tuple(item.asks[place] for place in left)
+            yield item._replace(prompts=tuple(asked[place] for place in left), asks=asks)
 
 
 def _digest_by_version(item: Item, answers: Iterable[_Answer]) -> str | None:

@@ -17,6 +17,16 @@ GOOD: dict[str, Any] = {"input": "in", "output": "out", "prompts": ["ocr"], "run
         ({"checkpoint": "https://host/model.npz"}, "checkpoint='https://host/model.npz': "),
         ({"prompts": []}, "give prompts, or the prompt_column of a manifest"),
         ({"prompts": ["ocr", "ocr"]}, "the same prompt twice"),
+        ({"prompts": ["ocr", {"ask": "ocr", "choices": "0..9"}]}, "the same prompt twice"),
+        ({"prompts": [{"ask": "ocr"}]}, r"prompts\.0=.*give one of choices, choices_column and"),
+        ({"prompts": [{"ask": "ocr", "choices": "a"}]}, r"prompts\.0\.choices=.*it has 1 choices"),
+        ({"prompts": [{"ask": "ocr", "choises": "a"}]}, r"prompts\.0\.choises: .* choices\?"),
+        ({"prompts": [{"ask": "Ocr", "choices": "0..9"}]}, r"prompts\.0\.ask='Ocr': .*spelt 'ocr'"),
+        ({"prompts": [{"ask": "ocr", "choices": ["a", "b "]}]}, "white space around it"),
+        (
+            {"prompts": [{"ask": "ocr", "choices_column": "c"}], "only_new": True},
+            "only_new cannot tell whether a row's choices_column has changed",
+        ),
         (
             {"batchsize": 4},
             r"batchsize: unknown field, did you mean batch_size\? It has accel.*, batch_size",
@@ -39,6 +49,18 @@ def test_an_input_with_credentials_is_refused_without_repeating_them(uri: str) -
     with pytest.raises(SpecError, match=r"input='https://host/a.csv.*would be written") as caught:
         AnnotateSpec.parse(GOOD | {"input": uri})
     assert "hunter2" not in str(caught.value)
+
+
+def test_choices_are_a_list_or_what_stands_for_one() -> None:
+    lists = (["yes", "no"], "yes/no", '["yes", "no"]', "0..3", [0, 1, 2, 3])
+    specs = [
+        AnnotateSpec.parse(GOOD | {"prompts": ["ocr", {"ask": "is it?", "choices": choices}]})
+        for choices in lists
+    ]
+    found = [prompt.choices for spec in specs for prompt in spec.prompts[1:]]  # type: ignore[union-attr]
+    assert found == [("yes", "no")] * 3 + [("0", "1", "2", "3")] * 2
+    assert AnnotateSpec.parse(specs[0].model_dump_json()) == specs[0] == specs[1]
+    assert specs[0].texts == ("ocr", "is it?")
 
 
 def test_prompts_may_come_from_the_rows_alone() -> None:

@@ -51,7 +51,7 @@ def commit_parts(
         for item in inputs:
             source = read(item, thumbnail=spec.thumbnail)
             failed += source.error is not None
-            for prompt in spec.prompts:
+            for prompt in spec.texts:
                 if source.error is not None:
                     rows.append(error_row(source, prompt, source.error))
                     continue

@@ -154,6 +154,7 @@ def test_operations_are_those_that_xla_counts() -> None:
 CHIP = Chip.parse(
     {
         "name": "slow",
+        "kinds": ["slow"],
         "hbm": 1,
         "peak": {"bfloat16": 10, "int8": 20, "float32": 1},
         "bandwidth": 100,

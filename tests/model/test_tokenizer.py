@@ -18,7 +18,7 @@ from paliflow.model.weights import infer_config
 TOKENIZER = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
 
 
-def _plain_model(**options: Any) -> bytes:
+def plain_model(**options: Any) -> bytes:
     """A tokenizer without <loc> and <seg>, laid out as Gemma's: pad, eos, bos, unk."""
     corpus = ["caption en", "answer en how many cats are there?", "a cat ; a dog", "\n"] * 30
     model = io.BytesIO()
@@ -48,7 +48,7 @@ _OPTIONS: dict[str, Any] = {
 
 
 def test_missing_pieces_are_appended_after_the_vocabulary_loc_before_seg() -> None:
-    plain = _plain_model()
+    plain = plain_model()
     size = sentencepiece.SentencePieceProcessor(model_proto=plain).vocab_size()
     tokenizer = Tokenizer(plain)
     assert tokenizer.vocab_size == size + 1024 + 128
@@ -57,23 +57,23 @@ def test_missing_pieces_are_appended_after_the_vocabulary_loc_before_seg() -> No
 
 
 def test_a_model_that_has_the_pieces_is_left_as_it_is() -> None:
-    baked = add_extra_pieces(_plain_model())
+    baked = add_extra_pieces(plain_model())
     assert add_extra_pieces(baked) == baked
 
 
 def test_special_ids_are_read_from_the_model() -> None:
-    odd = _plain_model(pad_id=3, eos_id=2, bos_id=1, unk_id=0)
+    odd = plain_model(pad_id=3, eos_id=2, bos_id=1, unk_id=0)
     tokenizer = Tokenizer(odd)
     assert (tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id) == (3, 2, 1)
 
 
 def test_a_tokenizer_that_cannot_write_newlines_is_refused() -> None:
-    model = _plain_model(user_defined_symbols=["<x>"], byte_fallback=False, vocab_size=60)
+    model = plain_model(user_defined_symbols=["<x>"], byte_fallback=False, vocab_size=60)
     with pytest.raises(ValueError, match="ends every prompt"):
         Tokenizer(model)
 
 
-@pytest.mark.parametrize("tokenizer", [TOKENIZER, Tokenizer(_plain_model())])
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, Tokenizer(plain_model())])
 def test_a_prompt_is_bos_text_and_a_newline_of_its_own(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode_prompt("caption en", 16)
     assert ids == [tokenizer.bos_id, *tokenizer.encode("caption en"), *tokenizer.newline_ids]
@@ -142,7 +142,7 @@ def test_the_bundled_tokenizer_fits_the_bundled_weights() -> None:
 
 
 def test_a_tokenizer_of_other_pieces_does_not_fit_weights() -> None:
-    tokenizer = Tokenizer(_plain_model())
+    tokenizer = Tokenizer(plain_model())
     size = tokenizer.vocab_size
     tokenizer.require_fit(_text(size))
     for trained in (size - 40, size + 40):
@@ -152,14 +152,14 @@ def test_a_tokenizer_of_other_pieces_does_not_fit_weights() -> None:
 
 
 def test_a_tokenizer_whose_locations_lie_elsewhere_does_not_fit_weights() -> None:
-    early = Tokenizer(_plain_model(user_defined_symbols=["\n", *LOC_PIECES[:2]], vocab_size=332))
+    early = Tokenizer(plain_model(user_defined_symbols=["\n", *LOC_PIECES[:2]], vocab_size=332))
     with pytest.raises(ValueError, match="another tokenizer: <loc0000> is 5, not"):
         early.require_fit(_text(early.vocab_size))
 
 
 @pytest.mark.parametrize("name", ["bos", "eos", "pad"])
 def test_a_tokenizer_of_other_special_ids_does_not_fit_weights(name: str) -> None:
-    odd = Tokenizer(_plain_model(pad_id=3, eos_id=2, bos_id=1, unk_id=0))
+    odd = Tokenizer(plain_model(pad_id=3, eos_id=2, bos_id=1, unk_id=0))
     odd.require_fit(_text(odd.vocab_size, pad_id=3, eos_id=2, bos_id=1))
     with pytest.raises(ValueError, match=f"<{name}> is [123], not [012]"):
         odd.require_fit(_text(odd.vocab_size))

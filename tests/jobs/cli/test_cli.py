@@ -148,6 +148,11 @@ def test_a_file_options_and_set_say_the_same_fields(tmp_path: Path) -> None:
     words = {"prompts": ["answer en a: [1]"], "top_k": "3", "video": ["segment_s="]}
     changed = annotate_spec(str(path), words, ["video.fps=5", 'metadata_columns=["a"]'])
     assert changed.prompts == ("answer en a: [1]",)  # an option's text is no YAML
+    fixed = {"prompts": ["ocr", "{ask: 'which?', choices: [yes, no], name: n}"]}
+    prompts = ["ocr", {"ask": "which?", "choices": ["yes", "no"], "name": "n"}]
+    assert annotate_spec(str(path), fixed, []).model_dump(
+        include={"prompts"}, exclude_defaults=True, mode="json"
+    ) == {"prompts": prompts}
     assert changed.video == VideoSpec(fps=5, segment_s=None)
     assert changed.sampling == Sampling(temperature=0.5, top_k=3)
     assert changed.metadata_columns == ("a",)

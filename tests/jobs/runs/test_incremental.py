@@ -53,6 +53,7 @@ def write_run(
     names: Sequence[str] = (),
     finished: bool = True,
     schema: pa.Schema = ANNOTATIONS,
+    **fields: Any,
 ) -> None:
     run = f"{output}/run_id={run_id}"
     for number, part in enumerate(parts):
@@ -62,7 +63,9 @@ def write_run(
         storage.commit_if_absent(f"{run}/{name}", file)
     if finished:
         write_manifest(
-            made_up(run, shards=len(parts), files=tuple(names), checkpoint_sha256=checkpoint)
+            made_up(
+                run, shards=len(parts), files=tuple(names), checkpoint_sha256=checkpoint, **fields
+            )
         )
 
 
@@ -89,6 +92,20 @@ def test_several_runs_count_together(output: str) -> None:
     write_run(output, [[row("a", "caption en")]], run_id="1")
     write_run(output, [[row("a", "ocr")]], run_id="2")
     assert left(output, [Item("a", version="1")]) == []
+
+
+def test_an_answer_from_other_choices_does_not_count(output: str) -> None:
+    fixed: dict[str, Any] = {"ask": "ocr", "choices": ["1", "2"]}
+    spec = spec_of(output, prompts=["caption en", fixed]).model_dump(mode="json")
+    write_run(output, [rows("a")], spec=spec)
+    items = [Item("a", version="1"), Item("b", version="1")]
+    assert left(output, items, prompts=["caption en", fixed]) == items[1:]
+    assert left(output, items) == items
+    assert left(output, items, prompts=["caption en", fixed | {"choices": ["1", "3"]}]) == items
+    # What is left of a manifest's row keeps where it came from.
+    asked = Item("a", version="1", prompts=("question", "ocr", "caption en"), asks=(2, 1, 0))
+    (item,) = left(output, [asked], prompts=["caption en", fixed])
+    assert (item.prompts, item.asks) == (("question",), (2,))
 
 
 @pytest.mark.parametrize(

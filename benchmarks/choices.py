@@ -1,0 +1,119 @@
+"""Fixed choices: how fast they are beside plain generation, and that they are exact.
+
+    python -m paliflow.benchmarks.choices --scenes 256
+
+Every way asks the same question about the same scenes of handwritten digits, with the bundled
+checkpoint, images in memory, after one batch that compiles. The second table compares the
+probabilities in float32 with teacher forcing each choice by itself.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from paliflow.benchmarks.digits.scenes import answer, compose
+from paliflow.configs.prompts import expanded
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
+from paliflow.model.choices import columns_of, encode_choices, tabulate
+from paliflow.model.examples import encode_examples
+
+BATCH = 16
+QUESTION = "answer en how many digits are there?"
+LISTS = ("0..2", "0..19", "0..199")
+
+
+def batches(count: int, size: int) -> tuple[list[NDArray[np.float32]], list[str]]:
+    """Scenes of digits that training never saw, and how many digits each has."""
+    rng = np.random.default_rng(0)
+    drawn = [compose(rng, "test", scale=4) for _ in range(count)]
+    pixels = [preprocess(scene.image, size) for scene in drawn]
+    whole = range(0, count - count % BATCH, BATCH)
+    images = [np.stack(pixels[start : start + BATCH]) for start in whole]
+    return images, [answer(scene, QUESTION) for scene in drawn]
+
+
+def timed(ask: Callable[[NDArray[np.float32]], Any], images: list[NDArray[np.float32]]) -> float:
+    """Images a second, the first batch left out."""
+    jax.block_until_ready(ask(images[0]))
+    start = time.perf_counter()
+    for batch in images[1:]:
+        jax.block_until_ready(ask(batch))
+    return (len(images) - 1) * BATCH / (time.perf_counter() - start)
+
+
+def main(scenes: int = 256, dtype: str = "bfloat16") -> None:
+    """Prints both tables."""
+    tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
+    model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype=dtype)
+    images, counts = batches(scenes, model.config.image_size)
+    ids = tokenizer.encode_prompt(QUESTION, 64)
+    prompt = np.tile(np.array(ids, np.int32), (BATCH, 1))
+    mask = np.ones_like(prompt, bool)
+    table = Table("way", "images a second", "right")
+
+    def generated(batch: NDArray[np.float32]) -> Any:
+        return model.generate(batch, prompt, mask, max_new_tokens=8)
+
+    texts = [
+        tokenizer.decode(row[: length - 1])
+        for batch in images
+        for row, length in zip(*map(np.asarray, generated(batch)[:3:2]), strict=True)
+    ]
+    right = np.mean([text == count for text, count in zip(texts, counts, strict=False)])
+    table.add_row("generate", f"{timed(generated, images):.1f}", f"{right:.1%}")
+    for written in LISTS:
+        choices = expanded([written])
+        tokens = encode_choices(tokenizer, choices)
+        tries = tabulate([tokens], tokenizer.eos_id)
+        columns = columns_of(tokens, tries)
+
+        def scored(batch: NDArray[np.float32], tries: Any = tries) -> Any:
+            return model.score_choices(model.encode_images(batch), prompt, mask, tries).logprob
+
+        best = np.concatenate([np.asarray(scored(batch))[:, columns].argmax(1) for batch in images])
+        right = np.mean(
+            [choices[place] == count for place, count in zip(best, counts, strict=False)]
+        )
+        rate = timed(scored, images)
+        table.add_row(f"{len(choices)} choices", f"{rate:.1f}", f"{right:.1%}")
+    Console().print(table)
+    exact(tokenizer, images, LISTS[1])
+
+
+def exact(tokenizer: Tokenizer, images: list[NDArray[np.float32]], written: str) -> None:
+    """Prints how far choices are from teacher forcing at most, in float32."""
+    model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype="float32")
+    choices = expanded([written])
+    tokens = encode_choices(tokenizer, choices)
+    table = tabulate([tokens], tokenizer.eos_id)
+    columns = columns_of(tokens, table)
+    prompt = np.tile(np.array(tokenizer.encode_prompt(QUESTION, 64), np.int32), (BATCH, 1))
+    furthest = 0.0
+    for batch in images:
+        scores = model.score_choices(
+            model.encode_images(batch), prompt, np.ones_like(prompt, bool), table
+        )
+        for choice, column in zip(choices, columns, strict=True):
+            pairs = [(QUESTION, choice)] * BATCH
+            texts = encode_examples(tokenizer, pairs, prompt.shape[1] + 4)
+            logits = model.logits(batch, texts.text, texts.mask_ar)
+            logprobs = np.asarray(jax.nn.log_softmax(logits))[:, :-1]
+            own = np.take_along_axis(logprobs, texts.text[:, 1:, None], 2)[..., 0]
+            alone = (own * texts.mask_loss[:, 1:]).sum(1)
+            difference = np.abs(alone - np.asarray(scores.logprob)[:, column]).max()
+            furthest = max(furthest, float(difference))
+    Console().print(
+        f"{len(images) * BATCH} scenes, {len(choices)} choices, float32: at most {furthest:.1e} "
+        "from teacher forcing, in log-probability"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -20,7 +20,6 @@ from paliflow.jobs.fleet.process import ShardProcess
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 
 HOSTS = [
-    ("slice-a", 1, "4x4", "v5litepod-16", 4),
     ("slice-a", 3, "4x4", "v5litepod-16", 4),
     ("alone", 0, "2x4", "v5litepod-8", 8),
 ]
@@ -54,7 +53,7 @@ def start(cluster: Cluster) -> None:
         names = ",".join(f"{name}-{host}" for host in range(4 if chips == 4 else 1))
         gke |= {"TPU_ACCELERATOR_TYPE": kind, "TPU_WORKER_HOSTNAMES": names}
         os.environ |= gke
-        cluster.add_node(num_cpus=8, resources={"TPU": chips})
+        cluster.add_node(num_cpus=1, resources={"TPU": chips})  # Ray starts a worker for each
     for variable in gke:
         del os.environ[variable]
 
@@ -62,7 +61,8 @@ def start(cluster: Cluster) -> None:
 def found(**fields: Any) -> dict[str, Any]:
     """What the actors of such a spec report, and how many there are room for."""
     spec = AnnotateSpec.parse(
-        {"input": "in", "output": "out", "run_id": "r", "prompts": ["ocr"], **fields}
+        {"input": "in", "output": "out", "run_id": "r", "prompts": ["ocr"], "cpus_per_actor": 0.1}
+        | fields
     )
     worker = f"{__spec__.name}:{Reporter.__name__}"
     remote: Any = ray.remote(ShardProcess).options(**actor_options(spec))
@@ -91,7 +91,7 @@ if __name__ == "__main__":
         {**chip, "topology": "4x4"},
         {**host, "topology": "2x4"},
         {"accelerators_per_actor": {"TPU": 2}, "accelerator_type": "v5e", "topology": "2x4"},
-        {"accelerators_per_actor": {"TPU": 2}, "actors": 5},
+        {"accelerators_per_actor": {"TPU": 2}, "actors": 6},  # two of them on the larger slice
     ]
     print(json.dumps([found(**case) for case in cases]))
     print(json.dumps(examine(None, None)))

@@ -158,7 +158,8 @@ def test_actors_are_placed_on_nodes_of_the_slice_that_the_spec_names(
     chips = make_spec(input="-", placement="chip", accelerator_type="v5e", topology="4x4")
     assert target_actor_count(chips) == 4
     monkeypatch.setattr(ray, "nodes", lambda: other)
-    with pytest.raises(ClusterError, match=r"labelled ray.io/accelerator-type=TPU-V5LITEPOD, ray"):
+    where = "labelled ray.io/accelerator-type=TPU-V5LITEPOD, labelled ray.io/tpu-topology=4x4;"
+    with pytest.raises(ClusterError, match=where):
         require_room(spec)
 
 

@@ -16,7 +16,7 @@ def printed() -> list[Any]:
         [sys.executable, "-m", "paliflow.tests.jobs.fleet.fake_slices"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert run.returncode == 0, run.stderr
@@ -33,15 +33,12 @@ def found(printed: list[Any]) -> list[dict[str, Any]]:
 def test_actors_on_hosts_of_a_larger_slice_are_told_that_they_are_alone(
     found: list[dict[str, Any]],
 ) -> None:
-    hosts, chips = found[0]["reports"], found[1]["reports"]
-    assert sorted(each["ray.io/tpu-worker-id"] for each in hosts) == ["1", "3"]
-    for each in hosts:
-        assert each["TPU_VISIBLE_CHIPS"] == "0,1,2,3"
-        assert each["TPU_CHIPS_PER_PROCESS_BOUNDS"] == "2,2,1"
-    assert len(chips) == 8
-    places = {(each["ray.io/tpu-worker-id"], each["TPU_VISIBLE_CHIPS"]) for each in chips}
-    assert places == {(host, str(chip)) for host in "13" for chip in range(4)}
-    for each in [*hosts, *chips]:
+    (host,), chips = found[0]["reports"], found[1]["reports"]
+    assert host["TPU_VISIBLE_CHIPS"] == "0,1,2,3"
+    assert host["TPU_CHIPS_PER_PROCESS_BOUNDS"] == "2,2,1"
+    assert sorted(each["TPU_VISIBLE_CHIPS"] for each in chips) == ["0", "1", "2", "3"]
+    for each in [host, *chips]:
+        assert each["ray.io/tpu-worker-id"] == "3"
         assert each["TPU_PROCESS_BOUNDS"] == each["TPU_HOST_BOUNDS"] == "1,1,1"
         assert each["TPU_WORKER_ID"] == "0"
         assert each["TPU_WORKER_HOSTNAMES"] == "localhost"
@@ -68,7 +65,7 @@ def test_an_actor_that_nobody_has_seen_work_refuses_to_load(found: list[dict[str
 def test_doctor_finds_that_actors_with_tpus_compute_on_the_cpu(printed: list[Any]) -> None:
     nodes = [text for grade, text in printed[1] if grade == "ok"]
     faults = [text for grade, text in printed[1] if grade == "fault"]
-    assert len(nodes) == 4
+    assert len(nodes) == 3
     asked = sorted(text.partition("an actor with ")[2].partition(":")[0] for text in faults)
-    assert asked == ["TPU 1", "TPU 1", "TPU 1", "TPU 4", "TPU 4", "TPU 8"]
+    assert asked == ["TPU 1", "TPU 1", "TPU 4", "TPU 8"]
     assert all("JAX finds 1 x cpu; install paliflow[tpu]" in text for text in faults)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_va
 from paliflow.configs.base import Spec, redacted
 from paliflow.configs.placement import Placement, check_placement, slice_of, with_accelerators
 from paliflow.configs.resources import Accelerators
-from paliflow.configs.tpus import Slice
+from paliflow.configs.tpus import TOPOLOGY_LABEL, TYPE_LABEL, Slice
 from paliflow.configs.video import VideoSpec
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -62,6 +62,9 @@ Stored = Annotated[str, Field(min_length=1), AfterValidator(_local_or_gs)]
 """A local path or a `gs://` URI."""
 Checkpoint = Annotated[str, Field(min_length=1), AfterValidator(_checkpoint)]
 """As `Stored`, or `registry://name@alias`."""
+
+
+Decode = Literal["exact", "fast"]
 
 
 Root = Annotated[str, Field(min_length=1), AfterValidator(_root)]
@@ -138,6 +141,16 @@ class FleetSpec(RunSpec):
     """Cores of one actor. Without accelerators XLA uses these, or an actor's share of the cluster's
     if that is more."""
 
+    @property
+    def actor_resources(self) -> dict[str, float]:
+        """What Ray is asked for one actor: `CPU`, and its accelerators if it has any."""
+        return {"CPU": self.cpus_per_actor}
+
+    @property
+    def actor_labels(self) -> dict[str, str]:
+        """What the nodes of actors have to be labelled with in Ray."""
+        return {}
+
     @model_validator(mode="before")
     @classmethod
     def _videos_are_many_inputs(cls, data: Any) -> Any:
@@ -149,6 +162,11 @@ class FleetSpec(RunSpec):
 class ModelSpec(InputsSpec):
     """A run that starts from a checkpoint."""
 
+    decode: Decode = "fast"
+    """How images are read. `fast` decodes large JPEGs to fewer pixels, twice the model's side at
+    least, and averages blocks of pixels before it resizes: for photographs a third of the time.
+    `exact` resizes all pixels at once, as big_vision does. What differs is in docs/performance.md;
+    a model is best asked as it was trained."""
     checkpoint: Checkpoint | None = None
     """A big_vision .npz, a Hugging Face or an Orbax folder, local or `gs://`, or
     `registry://name@alias`; the bundled handwriting reader if not given."""
@@ -226,6 +244,17 @@ class InferenceSpec(ModelSpec, FleetSpec):
     on such slices alone."""
     topology: str | None = None
     """Of the TPU slices, in chips, e.g. `2x4`."""
+
+    @property
+    def actor_resources(self) -> dict[str, float]:
+        """What Ray is asked for one actor."""
+        return super().actor_resources | self.accelerators_per_actor
+
+    @property
+    def actor_labels(self) -> dict[str, str]:
+        """What the nodes of actors have to be labelled with, if the spec names a slice."""
+        slice_ = self.slice
+        return {TYPE_LABEL: slice_.tpu.ray, TOPOLOGY_LABEL: slice_.topology} if slice_ else {}
 
     @property
     def slice(self) -> Slice | None:

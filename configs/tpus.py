@@ -7,6 +7,9 @@ from pydantic import PositiveInt
 
 from paliflow.configs.base import Spec, SpecError
 
+TOPOLOGY_LABEL = "ray.io/tpu-topology"
+TYPE_LABEL = "ray.io/accelerator-type"
+"""Ray's labels of a node, with the slice's topology and the TPUs' generation."""
 _USUAL_HOST = 4
 """Chips of each host of a slice that has several hosts."""
 

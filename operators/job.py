@@ -124,6 +124,7 @@ class JobOperator(BaseOperator):
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
         super().__init__(**{"multiple_outputs": True, **kwargs})
         check_fields(self.SPEC, {**self.MADE_LATER, **spec})
+        _check_environment(ray_conn_id or cluster, runtime_env, pass_env)
         if cluster and ray_conn_id:
             raise ValueError(
                 f"cluster and ray_conn_id={ray_conn_id!r}: give one of them; the cluster is made "
@@ -134,8 +135,6 @@ class JobOperator(BaseOperator):
                 f"runtime_env={runtime_env!r}: with cluster it may have env_vars alone; code is in "
                 "the cluster's image"
             )
-        if runtime_env and not ray_conn_id and not cluster:
-            raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
         if ship not in (None, "package"):
             raise ValueError(f"ship={ship!r}: 'package', or leave it out")
         if ship and not ray_conn_id:
@@ -143,13 +142,6 @@ class JobOperator(BaseOperator):
                 f"ship={ship!r} needs a ray_conn_id: a child process and a cluster's image have "
                 "Paliflow"
             )
-        if pass_env and (ray_conn_id or cluster):
-            raise ValueError(
-                f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
-                "runtime_env's env_vars"
-            )
-        if isinstance(pass_env, str):
-            raise ValueError(f"pass_env={pass_env!r}: give a list of names or patterns")
         self.spec = spec
         self.ray_conn_id = ray_conn_id
         self.gcp_conn_id = gcp_conn_id
@@ -334,6 +326,24 @@ class JobOperator(BaseOperator):
                 runtime_env=runtime_env,
                 metadata={name: str(getattr(ti, name)) for name in names},
             )
+
+
+def _check_environment(
+    where: str | RayJobCluster | None, runtime_env: dict[str, Any] | None, pass_env: Sequence[str]
+) -> None:
+    """
+    Raises:
+        ValueError: an argument is of the other place where a job runs, or no list.
+    """
+    if runtime_env and not where:
+        raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
+    if pass_env and where:
+        raise ValueError(
+            f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
+            "runtime_env's env_vars"
+        )
+    if isinstance(pass_env, str):
+        raise ValueError(f"pass_env={pass_env!r}: give a list of names or patterns")
 
 
 def asset_uri(location: str) -> str:

@@ -16,6 +16,7 @@ from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.fleet.shards import FleetResult, run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
+from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.checkpoints import digests_of
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.report.page import REPORT, write_report
@@ -68,12 +69,14 @@ def annotate(
     def work(spec: AnnotateSpec) -> _Done:
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
-            return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
+            return digests_of(resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
 
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
-        fleet = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
+        if warning := decode_warning(spec, plan.pinned(spec).checkpoint):
+            say(printable(warning), "warning")
+        fleet = run_pending_shards(Annotator, spec, run, plan, console, ray_address)
         if said := fleet.stages.host_bound():
             say(said, "warning")
         return _Done(plan, fleet, digests)

@@ -39,7 +39,7 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
         run = spec.location
         plan = read_plan(run) or _plan(run, spec)
         check_same_spec(plan.spec, spec)
-        run_pending_shards(Extractor, spec, run, plan, spec.reading, console, ray_address)
+        run_pending_shards(Extractor, spec, run, plan, console, ray_address)
         return plan
 
     return run_once(spec, ExtractSummary, work, _figures, _PACKAGES, FRAMES)
@@ -51,7 +51,7 @@ def _figures(spec: ExtractSpec, plan: Plan) -> Mapping[str, Any]:
         ErrorLimitError: too many inputs have failed.
         RuntimeError: the parts do not belong together.
     """
-    totals = add_up(spec.location, plan, spec.reading)
+    totals = add_up(spec.location, plan, spec)
     return {
         "inputs": plan.inputs,
         "frames": totals.rows - totals.errors,
@@ -63,7 +63,6 @@ def _figures(spec: ExtractSpec, plan: Plan) -> Mapping[str, Any]:
 
 
 def _plan(run: str, spec: ExtractSpec) -> Plan:
-    reading = spec.reading
     passed_over: Counter[str] = Counter()
-    found = pieces(items(reading, passed_over), reading)
+    found = pieces(items(spec, passed_over), spec)
     return write_plan(run, found, spec.model_dump(mode="json"), passed_over=passed_over)

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import ray
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec
+from paliflow.configs import AnnotateSpec, ExtractSpec
 from paliflow.configs.base import printable
 from paliflow.configs.log_lines import say
-from paliflow.configs.run import RunSpec
+from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import StageSeconds, passed_over_said
 from paliflow.jobs.fleet.cluster import (
     actor_options,
@@ -46,10 +46,9 @@ class FleetResult(NamedTuple):
 
 def run_pending_shards(
     actor: type[ShardWorker],
-    given: RunSpec,
+    spec: AnnotateSpec | ExtractSpec,
     run: str,
     plan: Plan,
-    spec: AnnotateSpec,
     console: Console,
     ray_address: str | None,
 ) -> FleetResult:
@@ -57,10 +56,9 @@ def run_pending_shards(
 
     Args:
         actor: a class of workers at the top of a module, whose arguments are the next three.
-        given: the run's spec.
+        spec: the run's.
         run: the run's folder.
         plan: the run's plan.
-        spec: what inputs there are, how many may fail, and what an actor needs.
         console: where progress goes.
         ray_address: as in `connected`.
 
@@ -81,8 +79,9 @@ def run_pending_shards(
         say(f"passed over in the input: {printable(passed_over_said(plan.passed_over))}")
     stages = StageSeconds()
     if missing:
-        limits, spending = ErrorLimits(spec), Spending(spec)
-        if spec.max_usd is not None:
+        limits = ErrorLimits(spec)
+        spending = Spending(spec) if isinstance(spec, InferenceSpec) else None
+        if spending and spending.limited:
             for part in read_parts(run, sorted(done)):
                 spending.add(part.inputs, part.device, part.chip_seconds)
         waiting = cache(partial(awaited, spec))
@@ -96,19 +95,19 @@ def run_pending_shards(
             metrics.add(done, fleet)
             require_start(spec, fleet.waiting_s)
             limits.add(done.inputs, len(done.failures), done.failures)
-            spending.add(done.inputs, done.device, done.chip_seconds)
+            if spending:
+                spending.add(done.inputs, done.device, done.chip_seconds)
 
-        chips = spec.accelerators_per_actor.get("TPU", 0.0)
+        chips = spec.actor_resources.get("TPU", 0.0)
         worker = f"{actor.__module__}:{actor.__name__}"
         # Ray shows an actor under its class's name.
         remote: Any = ray.remote(type(actor.__name__, (ShardProcess,), {}))
-        start = partial(
-            remote.options(**actor_options(spec)).remote, worker, chips, given, run, plan
-        )
+        options = actor_options(spec.actor_resources, spec.actor_labels)
+        start = partial(remote.options(**options).remote, worker, chips, spec, run, plan)
         shown = Progress(plan.inputs, already, console, unit.split()[0])
         with connected(ray_address), shown as progress:
             require_room(spec)
-            metrics = RunMetrics(given.run_id)
+            metrics = RunMetrics(spec.run_id)
             wanted = partial(target_actor_count, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout, draining_nodes)
         stages = progress.stages

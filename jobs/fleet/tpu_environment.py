@@ -11,10 +11,8 @@ from math import prod
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.placement import unsupported_share
-from paliflow.configs.tpus import host_topology, sides
+from paliflow.configs.tpus import TOPOLOGY_LABEL, host_topology, sides
 
-TOPOLOGY_LABEL = "ray.io/tpu-topology"
-TYPE_LABEL = "ray.io/accelerator-type"
 _PORT = 8471
 """libtpu's, of a process's address."""
 

@@ -53,6 +53,11 @@ class Spending:
         self._spec = spec
         self._usd, self._inputs = 0.0, 0
 
+    @property
+    def limited(self) -> bool:
+        """Whether the run may cost no more than so much."""
+        return self._spec.max_usd is not None
+
     def add(self, inputs: int, device: str, chip_seconds: float) -> None:
         """Adds a shard.
 

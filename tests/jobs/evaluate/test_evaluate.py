@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from paliflow.model import (
     format_detections,
     local_copy,
 )
+from paliflow.tests.waiting import until
 
 COUNT = "answer en how many digits are there?"
 SCENES = 12
@@ -239,9 +239,7 @@ def test_a_killed_evaluation_is_resumed_to_the_same_predictions(
     )
     answers = Path(spec.location, "_answers", "run_id=test")
     with subprocess.Popen([sys.executable, "-c", code, spec.model_dump_json(), cluster]) as driver:
-        while not (answers / "part-00000.parquet").exists():
-            assert driver.poll() is None
-            time.sleep(0.01)
+        until((answers / "part-00000.parquet").exists, 300, running=driver, every_s=0.01)
         driver.kill()
     assert not Path(spec.location, "_manifest.json").exists()
     assert evaluate(spec).figures == finished.figures

@@ -65,7 +65,8 @@ def found(**fields: Any) -> dict[str, Any]:
         | fields
     )
     worker = f"{__spec__.name}:{Reporter.__name__}"
-    remote: Any = ray.remote(ShardProcess).options(**actor_options(spec))
+    options = actor_options(spec.actor_resources, spec.actor_labels)
+    remote: Any = ray.remote(ShardProcess).options(**options)
     actors = [
         remote.remote(worker, spec.accelerators_per_actor["TPU"])
         for _ in range(target_actor_count(spec))

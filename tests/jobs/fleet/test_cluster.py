@@ -153,7 +153,8 @@ def test_actors_are_placed_on_nodes_of_the_slice_that_the_spec_names(
     spec = make_spec(input="-", placement="host", accelerator_type="v5e", topology="4x4")
     other = [node("TPU-V6E", "4x4"), node("TPU-V5LITEPOD", "2x2")]
     monkeypatch.setattr(ray, "nodes", lambda: [*other, node("TPU-V5LITEPOD", "4x4")])
-    assert actor_options(spec)["label_selector"] == ray.nodes()[2]["Labels"]
+    options = actor_options(spec.actor_resources, spec.actor_labels)
+    assert options["label_selector"] == ray.nodes()[2]["Labels"]
     assert target_actor_count(spec) == 1
     chips = make_spec(input="-", placement="chip", accelerator_type="v5e", topology="4x4")
     assert target_actor_count(chips) == 4

@@ -13,11 +13,9 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import printable
 from paliflow.configs.log_lines import say
 from paliflow.configs.schema import ANNOTATIONS
-from paliflow.jobs.annotate.actor import Annotator
-from paliflow.jobs.fleet.shards import FleetResult, run_pending_shards
+from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.registry.cards import decode_warning
-from paliflow.jobs.registry.checkpoints import digests_of
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.report.page import REPORT, write_report
 from paliflow.jobs.runs.compact import compact
@@ -39,7 +37,12 @@ class _Done(NamedTuple):
     """A run whose parts are all there."""
 
     plan: Plan
-    fleet: FleetResult
+    already: int
+    """Inputs that an earlier job has done."""
+    stages: StageSeconds
+    """Where this job's actors spent their time."""
+    preemptions: int
+    """Actors that this job lost because their nodes were taken away."""
     digests: Digests
 
 
@@ -69,6 +72,8 @@ def annotate(
     def work(spec: AnnotateSpec) -> _Done:
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
+            from paliflow.jobs.registry.checkpoints import digests_of
+
             return digests_of(resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
 
         run = spec.location
@@ -76,17 +81,21 @@ def annotate(
         check_same_spec(plan.spec, spec)
         if warning := decode_warning(spec, plan.pinned(spec).checkpoint):
             say(printable(warning), "warning")
+        # JAX and Ray take seconds to import: what is finished, or wrong with the input, is said
+        # without them.
+        from paliflow.jobs.annotate.actor import Annotator
+        from paliflow.jobs.fleet.shards import run_pending_shards
+
         fleet = run_pending_shards(Annotator, spec, run, plan, console, ray_address)
         if said := fleet.stages.host_bound():
             say(said, "warning")
-        return _Done(plan, fleet, digests)
+        return _Done(plan, *fleet, digests)
 
     def sum_up(spec: AnnotateSpec, done: _Done) -> Mapping[str, Any]:
         of_job = {
-            "images_per_second": (done.plan.inputs - done.fleet.already)
-            / (time.monotonic() - clock),
-            "stages": done.fleet.stages,
-            "preemptions": done.fleet.preemptions,
+            "images_per_second": (done.plan.inputs - done.already) / (time.monotonic() - clock),
+            "stages": done.stages,
+            "preemptions": done.preemptions,
         }
         return _figures(done.plan, spec, done.digests) | of_job
 

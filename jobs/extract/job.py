@@ -8,8 +8,6 @@ from rich.console import Console
 
 from paliflow.configs import ExtractSpec, ExtractSummary
 from paliflow.configs.schema import FRAMES
-from paliflow.jobs.extract.actor import Extractor
-from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
@@ -39,6 +37,10 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
         run = spec.location
         plan = read_plan(run) or _plan(run, spec)
         check_same_spec(plan.spec, spec)
+        # Ray takes a while to import: what is finished, or wrong with the input, is said without.
+        from paliflow.jobs.extract.actor import Extractor
+        from paliflow.jobs.fleet.shards import run_pending_shards
+
         run_pending_shards(Extractor, spec, run, plan, console, ray_address)
         return plan
 

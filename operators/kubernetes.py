@@ -15,6 +15,7 @@ from paliflow.operators.hook import TIMEOUT_S, RayJobError, RayJobHook, require_
 _MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds the token and the authorities of its service account."""
 _GKE_API = "https://container.googleapis.com/v1"
+_CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 _API = "apis/ray.io/v1/namespaces"
 _HINTS = {
     401: "the token is not accepted: it may have expired",
@@ -185,11 +186,12 @@ def _gke_access(cluster: str) -> tuple[str, str, ssl.SSLContext]:
     """
     import google.auth
     from google.auth.exceptions import GoogleAuthError
-    from google.auth.transport.requests import Request
+    from google.auth.transport import requests
 
+    transport: Any = requests  # untyped, as is what it makes
     try:
-        credentials, _ = google.auth.default(["https://www.googleapis.com/auth/cloud-platform"])
-        credentials.refresh(Request())
+        credentials: Any = google.auth.default([_CLOUD_PLATFORM])[0]
+        credentials.refresh(transport.Request())
         response = httpx.get(
             f"{_GKE_API}/{cluster}",
             headers={"Authorization": f"Bearer {credentials.token}"},

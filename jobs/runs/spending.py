@@ -23,7 +23,7 @@ def price_of(device: str, spec: InferenceSpec) -> float | None:
     if spec.usd_per_chip_hour is not None:
         return spec.usd_per_chip_hour
     chip = catalogue().of_device(device)
-    return chip and chip.price
+    return chip.price if chip else None
 
 
 def require_price(device: str, spec: InferenceSpec) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
 from paliflow.configs.log_lines import say
 from paliflow.jobs.cli.cluster_commands import cluster
-from paliflow.jobs.cli.commands import annotate, evaluate, extract, finetune, plan, promote
+from paliflow.jobs.cli.commands import annotate, evaluate, extract, filter, finetune, plan, promote
 from paliflow.jobs.cli.doctor import doctor
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
@@ -51,7 +51,7 @@ def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
 
 
-for _command in (annotate, plan, extract, finetune, evaluate, promote, doctor):
+for _command in (annotate, plan, extract, filter, finetune, evaluate, promote, doctor):
     app.command()(_command)
 app.add_typer(registry, name="registry")
 app.add_typer(cluster, name="cluster")

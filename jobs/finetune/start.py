@@ -83,7 +83,7 @@ def _look(spec: FineTuneSpec, resolved: Resolved, tokenizer: str) -> tuple[Start
             f"decayed={spec.decayed!r} matches is trained",
             "warning",
         )
-    if warning := decode_warning(spec, resolved.checkpoint):
+    if warning := decode_warning(spec.decode, resolved.checkpoint):
         say(printable(warning), "warning")
     start = Start(
         spec=spec.model_dump(mode="json"),

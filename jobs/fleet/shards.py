@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import ray
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec, ExtractSpec
+from paliflow.configs import AnnotateSpec, ExtractSpec, FilterSpec
 from paliflow.configs.base import printable
 from paliflow.configs.log_lines import say
 from paliflow.configs.run import InferenceSpec
@@ -46,7 +46,7 @@ class FleetResult(NamedTuple):
 
 def run_pending_shards(
     actor: type[ShardWorker],
-    spec: AnnotateSpec | ExtractSpec,
+    spec: AnnotateSpec | ExtractSpec | FilterSpec,
     run: str,
     plan: Plan,
     console: Console,

@@ -39,6 +39,9 @@ class Part(NamedTuple):
     """Rows whose answer ended at `max_new_tokens`."""
     checkpoint_sha256: str
     committed: datetime
+    flagged: dict[str, int]
+    """How many rows filters have flagged or not scored, by `<filter>/<label>/<action>`; and under
+    `filtered` and `unscored`, how many rows have that status."""
     tokens: int = 0
     """Tokens generated for its rows."""
     chip_seconds: float = 0.0
@@ -79,6 +82,7 @@ def commit_part(
         "errors": str(reasons.total()),
         "reasons": json.dumps(dict(reasons.most_common(REASONS))),
         "cut": str(sum(row.get("finished") is False for row in rows)),
+        "flagged": json.dumps(_flagged(rows)),
         "tokens": str(sum(row.get("token_count") or 0 for row in rows)),
         "committed": datetime.now(UTC).isoformat(),
     }
@@ -93,6 +97,18 @@ def commit_part(
         compression_level=compression_level,
     )
     return storage.commit_if_absent(part_uri(run, shard), file)
+
+
+def _flagged(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """See `Part.flagged`."""
+    flagged = Counter(
+        f"{verdict['filter']}/{verdict['label']}/{verdict['action']}"
+        for row in rows
+        for verdict in row.get("safety") or ()
+        if verdict["action"] != "pass"
+    )
+    flagged.update(row["status"] for row in rows if row["status"] in ("filtered", "unscored"))
+    return dict(flagged)
 
 
 def read_part(run: str, shard: int) -> Part:
@@ -116,6 +132,7 @@ def read_part(run: str, shard: int) -> Part:
             int(said.get(b"paliflow.cut", 0)),  # older versions did not count them
             said[b"paliflow.checkpoint_sha256"].decode(),
             datetime.fromisoformat(said[b"paliflow.committed"].decode()),
+            json.loads(said.get(b"paliflow.flagged", b"{}")),
             int(said.get(b"paliflow.tokens", 0)),
             float(said.get(b"paliflow.chip_seconds", 0)),
             said.get(b"paliflow.device", b"").decode(),

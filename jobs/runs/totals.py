@@ -21,6 +21,8 @@ class Totals(NamedTuple):
     """The most common errors and how many rows have them."""
     checkpoints: frozenset[str]
     """The digests of the weights that answered; one, unless the file was changed meanwhile."""
+    flagged: Counter[str]
+    """As `Part.flagged`."""
     tokens: int
     """Tokens generated."""
     chip_seconds: dict[str, float]
@@ -42,6 +44,7 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
     inputs = rows = errors = cut = tokens = 0
     chip_seconds: dict[str, float] = {}
     reasons: Counter[str] = Counter()
+    flagged: Counter[str] = Counter()
     checkpoints = set()
     limits = ErrorLimits(spec)
     for part in read_parts(run, range(plan.shards)):
@@ -53,6 +56,7 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         if part.device:
             chip_seconds[part.device] = chip_seconds.get(part.device, 0.0) + part.chip_seconds
         reasons.update(part.reasons)
+        flagged.update(part.flagged)
         checkpoints.add(part.checkpoint_sha256)
         limits.add(part.inputs, part.failed, part.reasons)
     if inputs != plan.inputs or plan.rows not in (None, rows):
@@ -62,4 +66,4 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         )
     limits.check()
     common = dict(reasons.most_common(REASONS))
-    return Totals(rows, errors, cut, common, frozenset(checkpoints), tokens, chip_seconds)
+    return Totals(rows, errors, cut, common, frozenset(checkpoints), flagged, tokens, chip_seconds)

@@ -71,10 +71,7 @@ def set_environment(chips: float) -> None:
     Raises:
         SpecError: nobody knows how to have such a part of a host.
     """
-    context = ray.get_runtime_context()
-    here = context.get_node_id()
-    there = next(
-        (node["Resources"].get("TPU", 0.0) for node in ray.nodes() if node["NodeID"] == here), chips
-    )
-    labels = context.get_node_labels()
-    os.environ.update(tpu_environment(labels, chips, max(there, chips), os.environ))
+    here = ray.get_runtime_context().get_node_id()
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
+    there = max(chips, node["Resources"].get("TPU", 0.0))
+    os.environ.update(tpu_environment(node["Labels"], chips, there, os.environ))

@@ -87,13 +87,6 @@ def test_what_a_job_prints_cannot_command_who_reads_the_log() -> None:
 
 def test_what_a_job_prints_takes_little_room_in_logs_and_xcoms() -> None:
     long = "x" * 10**6
-
-    class Log:
-        lines: tuple[object, ...] = ()
-
-        def info(self, message: str, /, *args: object) -> None:
-            self.lines += args
-
     relay([long], log := Log())
     assert len(str(log.lines[0])) < LINE_CHARACTERS + 50
     failed = outcome("FAILED", long, 1, [long] * 100)

@@ -20,9 +20,10 @@ def load(inputs: int, **fields: Any) -> Load:
 
 
 def finished(**fields: Any) -> RunSummary:
-    return made_up(
+    run: RunSummary = made_up(
         "out/run_id=before", spec=AnnotateSpec.parse(FIELDS).model_dump(mode="json"), **fields
     )
+    return run
 
 
 def test_a_run_takes_the_chip_seconds_an_input_of_the_run_it_is_like() -> None:

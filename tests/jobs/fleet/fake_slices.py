@@ -31,7 +31,8 @@ class Reporter:
 
     def load(self) -> tuple[tuple[str, str], ...]:
         found = {name: value for name, value in os.environ.items() if name.startswith("TPU_")}
-        labels = ray.get_runtime_context().get_node_labels()
+        here = ray.get_runtime_context().get_node_id()
+        (labels,) = (node["Labels"] for node in ray.nodes() if node["NodeID"] == here)
         return (*found.items(), ("jax", str("jax" in sys.modules)), *labels.items())
 
     def heartbeat(self) -> Heartbeat:

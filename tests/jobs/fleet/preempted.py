@@ -13,6 +13,7 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import state
@@ -35,7 +36,8 @@ def drain_one(location: Path) -> None:
     alive = [each for each in state.actors().values() if each["State"] == "ALIVE"]
     node = alive[0]["Address"]["NodeID"]
     deadline_ms = int((time.time() + 15) * 1000)
-    client = ray._private.worker.global_worker.gcs_client
+    worker: Any = ray._private.worker.global_worker
+    client = worker.gcs_client
     accepted, why = client.drain_node(node, _PREEMPTION, "a test", deadline_ms)
     assert accepted, why
     print("drained", node, draining_nodes(), flush=True)

@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
+from paliflow.configs.log_lines import say
 from paliflow.jobs.cli.benchmark_commands import benchmarks
+from paliflow.jobs.cli.cluster_commands import cluster
 from paliflow.jobs.cli.commands import annotate, extract, filter, finetune, plan, promote
+from paliflow.jobs.cli.doctor import doctor
 from paliflow.jobs.cli.evaluation_commands import evaluate, scoreboard
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
@@ -37,7 +40,7 @@ def user_errors() -> Iterator[None]:
         yield
     except (SpecError, ClusterError) as error:
         said = printable(brief(" ".join(str(error).split()), _MESSAGE))
-        print(f"paliflow: {said}", file=sys.stderr, flush=True)
+        say(said, "error", sys.stderr)
         sys.exit(2 if isinstance(error, SpecError) else 1)
     except Exception:
         lines = traceback.format_exc().rstrip("\n").split("\n")
@@ -51,11 +54,12 @@ def _paliflow() -> None:
 
 
 for _command in (
-    annotate, plan, extract, filter, finetune, evaluate, scoreboard, promote,
+    annotate, plan, extract, filter, finetune, evaluate, scoreboard, promote, doctor,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(registry, name="registry")
 app.add_typer(benchmarks, name="benchmarks")
+app.add_typer(cluster, name="cluster")
 
 Output = Annotated[
     str, typer.Argument(help="The folder or gs:// prefix that runs were written to, or one run's.")

@@ -19,6 +19,7 @@ from rich.text import Text
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary, Sampling
 from paliflow.configs.base import SpecError, printable
+from paliflow.configs.log_lines import say
 from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
@@ -76,7 +77,7 @@ def evaluate(
         plan = write_examples(run, spec.sets, spec)
         check_same_spec(plan.spec, spec)
         for line in plan.dropped():
-            print(printable(line), flush=True)
+            say(printable(line), "warning")
         metrics = set_metrics(spec, plan)
         questions, digest = _write_questions(run, plan)
         asked = partial(_questions, run, plan)

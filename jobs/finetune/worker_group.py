@@ -59,7 +59,7 @@ def train(job: Job) -> Outcome:
             ),
         )
         try:
-            outcome = Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
+            outcome = Outcome.unpacked(trainer.fit().return_value)  # type: ignore[attr-defined]
         except ControllerError as error:
             if isinstance(error.controller_failure, SpecError):
                 raise error.controller_failure from None

@@ -139,6 +139,11 @@ class FleetSpec(RunSpec):
     """Cores of one actor. Without accelerators XLA uses these, or an actor's share of the cluster's
     if that is more."""
 
+    @property
+    def actor_resources(self) -> dict[str, float]:
+        """What Ray is asked for one actor: `CPU`, and its accelerators if it has any."""
+        return {"CPU": self.cpus_per_actor}
+
     @model_validator(mode="before")
     @classmethod
     def _videos_are_many_inputs(cls, data: Any) -> Any:
@@ -217,3 +222,8 @@ class InferenceSpec(ModelSpec, FleetSpec):
     accelerators_per_actor: Accelerators = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`. An actor that finds other
     devices than these refuses to load."""
+
+    @property
+    def actor_resources(self) -> dict[str, float]:
+        """What Ray is asked for one actor."""
+        return super().actor_resources | self.accelerators_per_actor

@@ -71,6 +71,54 @@ FRAMES = pa.schema(
 )
 """One row per frame that was extracted; see `docs/frames.md`."""
 
+SAFETY = pa.list_(
+    pa.struct(
+        [
+            ("filter", pa.string()),
+            ("version", pa.string()),
+            ("field", pa.string()),
+            ("label", pa.string()),
+            ("score", pa.float32()),
+            ("action", pa.string()),
+            ("reason", pa.string()),
+        ]
+    )
+)
+"""What filters said of a row: see `jobs.safety.checking.Verdict`."""
+
+FILTERED = pa.schema(
+    [
+        ("image", pa.string()),
+        ("id", pa.string()),
+        ("metadata", pa.string()),
+        ("texts", pa.list_(pa.struct([("column", pa.string()), ("text", pa.string())]))),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("source_sha256", pa.string()),
+        ("source_version", pa.string()),
+        ("pixels_sha256", pa.binary(32)),
+        ("image_hash", pa.binary(32)),
+        ("safety", SAFETY),
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ],
+    metadata={"paliflow.schema_version": SCHEMA_VERSION},
+)
+"""One row per input of a run of filters; see `docs/responsible_use.md`."""
+
+AUDIT = pa.schema(
+    [
+        ("image", pa.string()),
+        ("id", pa.string()),
+        ("source_sha256", pa.string()),
+        ("kept", pa.bool_()),
+        *SAFETY.value_type,
+    ],
+    metadata={"paliflow.schema_version": SCHEMA_VERSION},
+)
+"""`_safety.parquet`: one row for each verdict that removed, changed or flagged something, or that
+could not be given."""
+
 SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
 """What an example adds to a metric's figure, which is a ratio of sums."""
 

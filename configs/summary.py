@@ -169,6 +169,45 @@ class ExtractSummary(Summary):
     """The run's parts are `part-00000.parquet` to the last shard's."""
 
 
+class FilterSummary(Summary):
+    """A finished run of filters."""
+
+    kind: Literal["filter"] = "filter"
+    inputs: int
+    kept: int
+    """Rows of `kept.parquet`."""
+    removed: int
+    """Inputs that filters removed."""
+    changed: int
+    """Inputs that are kept with texts redacted."""
+    unscored: int
+    """Inputs that a filter could not score; kept or removed as the spec says."""
+    errors: int
+    """Inputs that could not be read."""
+    error_reasons: dict[str, int] = Field(default_factory=dict)
+    """The most common errors and how many inputs have them."""
+    flagged: dict[str, int] = Field(default_factory=dict)
+    """How many images and texts each filter flagged, or could not score, by
+    `<filter>/<label>/<action>`."""
+    versions_of_filters: dict[str, str] = Field(default_factory=dict)
+    """Each filter's version."""
+    manifest: str
+    """`kept.parquet`: what remains."""
+    passed_over: dict[str, int] = Field(default_factory=dict)
+    """Files in the input's folders and tars that are no inputs, by suffix; `hidden` are those that
+    a system left there."""
+    shards: int
+    """The run's parts are `part-00000.parquet` to the last shard's."""
+
+    def said(self) -> str:
+        """The line that sums the run up."""
+        unscored = f", {self.unscored} not scored" if self.unscored else ""
+        return (
+            f"{self.kept} of {self.inputs} kept, {self.removed} removed, {self.changed} redacted"
+            f"{unscored}, {self.errors} errors, in {self.seconds:.1f} s: {printable(self.manifest)}"
+        )
+
+
 class FineTuneSummary(ModelSummary):
     """A finished fine-tuning run."""
 

@@ -96,10 +96,10 @@ def _figures(spec: FineTuneSpec, done: tuple[Job, Outcome]) -> Mapping[str, Any]
     figures = looks.get(outcome.best_step, {})
     versions = {name: version(name) for name in _PACKAGES}
     with local_copy(start.tokenizer) as path, path.open("rb") as file:
-        storage.overwrite(f"{model_folder(spec)}/tokenizer.model", file)
+        storage.overwrite(f"{model_folder(run)}/tokenizer.model", file)
     card = model_card(job, outcome, looks.get(0, {}), figures, versions)
-    storage.overwrite(f"{model_folder(spec)}/{CARD}", io.BytesIO(card.encode()))
-    digest = digest_of(Resolved(model_uri(spec), None), f"{model_folder(spec)}/tokenizer.model")
+    storage.overwrite(f"{model_folder(run)}/{CARD}", io.BytesIO(card.encode()))
+    digest = digest_of(Resolved(model_uri(spec), None), f"{model_folder(run)}/tokenizer.model")
     return {
         "checkpoint": start.checkpoint,
         "checkpoint_sha256": start.checkpoint_sha256,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from paliflow.configs.run import InputsSpec, ModelSpec
+from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.decoder_pool import Clock, DecoderPool, decoder_pool
 from paliflow.jobs.media.decoding import ImageTask, Task, VideoTask
 from paliflow.jobs.media.pixels import unreadable
@@ -55,9 +56,9 @@ def task_reader(task: Task, spec: InputsSpec, cores: int | None = None) -> Read:
     return partial(_read, task=task, spec=spec, pool=pool)
 
 
-def max_concurrent_reads(spec: InputsSpec, cores: int | None = None) -> int:
+def max_concurrent_reads(video: VideoSpec | None, cores: int | None = None) -> int:
     """Items that one process reads at the same time, on so many cores."""
-    if spec.video:
+    if video:
         return max(2, (cores or os.cpu_count() or 1) // _CORES_A_VIDEO)
     return _IMAGES_AT_ONCE
 

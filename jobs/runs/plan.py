@@ -1,6 +1,5 @@
 """The plan: a run's inputs, written once before work starts; a shard means the same for ever."""
 
-import io
 import tempfile
 import uuid
 from collections import Counter
@@ -18,7 +17,7 @@ from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import PLAN
 from paliflow.jobs.registry.locations import Resolved, checkpoint_of
 from paliflow.jobs.runs.item import Item as Item
-from paliflow.jobs.runs.records import read_spec
+from paliflow.jobs.runs.records import commit_spec, find_spec
 
 _SHARDS_A_FILE = 256
 """Whoever reads a shard reads its file's footer, which grows with the file's row groups."""
@@ -27,14 +26,15 @@ _SHARDS_A_FILE = 256
 class Plan(Spec):
     """`_plan/plan.json`: what a run is, written when its inputs are all listed."""
 
-    kind: Literal["annotate", "extract"]
+    kind: Literal["annotate", "extract", "filter"]
     spec: dict[str, Any]
-    """The `AnnotateSpec` or `ExtractSpec` as JSON."""
+    """The `AnnotateSpec`, `ExtractSpec` or `FilterSpec` as JSON."""
     folder: str
     """The folder of the plan's Parquet files, in `_plan/`."""
     inputs: int
     rows: int | None
-    """Inputs times the prompts of each; None of videos, whose frames are counted when read."""
+    """Inputs times the prompts of each; None of videos, whose frames are counted when read, and
+    where there are no prompts."""
     shards: int
     passed_over: dict[str, int] = Field(default_factory=dict)
     """Files of the input's folders and tars that are no inputs, by suffix."""
@@ -67,7 +67,7 @@ def write_plan(
     Args:
         run: the run's folder.
         items: streamed; one shard of them is in memory at a time.
-        spec: the `AnnotateSpec` or `ExtractSpec` as JSON.
+        spec: the `AnnotateSpec`, `ExtractSpec` or `FilterSpec` as JSON.
         resolved: the weights that it stands for; its `checkpoint` if not given.
         passed_over: what the items are without, counted while they are streamed.
     """
@@ -92,26 +92,22 @@ def write_plan(
         spec=spec,
         folder=folder,
         inputs=inputs,
-        rows=None if spec.get("video") else rows,
+        rows=None if spec.get("video") or "prompts" not in spec else rows,
         shards=shards,
         passed_over=dict(Counter(passed_over or {}).most_common()),
         checkpoint=resolved and resolved.checkpoint,
         checkpoint_sha256=resolved and resolved.sha256,
     )
-    content = io.BytesIO(plan.model_dump_json(indent=2).encode())
-    if storage.commit_if_absent(plan_uri(run), content):
-        return plan
-    for number in range(0, shards, _SHARDS_A_FILE):
-        storage.delete(_file_uri(run, folder, number))
-    return read_spec(plan_uri(run), Plan)
+    settled = commit_spec(plan_uri(run), plan)
+    if settled is not plan:
+        for number in range(0, shards, _SHARDS_A_FILE):
+            storage.delete(_file_uri(run, folder, number))
+    return settled
 
 
 def read_plan(run: str) -> Plan | None:
     """A run's plan, None while there is none."""
-    try:
-        return read_spec(plan_uri(run), Plan)
-    except FileNotFoundError:
-        return None
+    return find_spec(plan_uri(run), Plan)
 
 
 def read_shard(run: str, plan: Plan, shard: int) -> list[Item]:

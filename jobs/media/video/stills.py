@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paliflow.configs.base import SpecError
-from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.pixels import Files, decode, unreadable
 from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.picture import SMALL
@@ -29,7 +28,7 @@ _SHORTEST_MS, _INSTEAD_MS = 10, 100
 """A frame of an animation that lasts less is shown for so long instead, as FFmpeg does."""
 
 
-def group_frames(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
+def group_frames(images: Iterable[Item], *, by_id: bool) -> Iterator[Item]:
     """Items that are each the frames of one video: neighbours with the same id, or in one folder.
 
     A folder's are in the order of the numbers in their names, a group's in that of their rows.
@@ -37,10 +36,9 @@ def group_frames(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
     Raises:
         SpecError: a group's rows do not follow each other.
     """
-    grouped = video.group_column is not None
     seen: set[str] = set()
     for (key, _), group in groupby(
-        images, lambda item: (item.id if grouped else posixpath.dirname(item.uri), item.roots)
+        images, lambda item: (item.id if by_id else posixpath.dirname(item.uri), item.roots)
     ):
         frames = list(group)
         if key in seen:
@@ -50,7 +48,7 @@ def group_frames(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
             )
         seen.add(key or "")
         uris = [item.uri for item in frames if item.uri]
-        if not grouped:
+        if not by_id:
             uris.sort(key=_by_number)
         yield frames[0]._replace(uri=posixpath.dirname(uris[0]) if uris else "", frames=tuple(uris))
 

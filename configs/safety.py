@@ -1,6 +1,6 @@
 """Filters: what is looked for in images and texts, and what becomes of where it is found."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     BeforeValidator,
@@ -13,6 +13,22 @@ from pydantic import (
 )
 
 from paliflow.configs.base import Spec
+
+
+class Verdict(NamedTuple):
+    """An entry of the column `safety`."""
+
+    filter: str
+    version: str
+    field: str
+    """What was looked at: `image`, or the column of a text."""
+    label: str
+    score: float | None
+    """None where the filter could not say."""
+    action: str
+    """`pass`, `label`, `redact` or `drop`; `unscored` where there is no score."""
+    reason: str | None
+
 
 PersonalDataKind = Literal["email", "phone", "card", "iban", "ip", "national_id"]
 LooksAt = Literal["images", "texts", "a run"]

@@ -18,6 +18,21 @@ DETECTION = pa.struct(
 CHOICE = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 CLIP_FRAME = pa.struct([("frame_index", pa.int64()), ("timestamp_s", pa.float64())])
 SCHEMA_VERSION = "1"
+SAFETY = pa.list_(
+    pa.struct(
+        [
+            ("filter", pa.string()),
+            ("version", pa.string()),
+            ("field", pa.string()),
+            ("label", pa.string()),
+            ("score", pa.float32()),
+            ("action", pa.string()),
+            ("reason", pa.string()),
+        ]
+    )
+)
+"""What filters said of a row: see `configs.safety.Verdict`."""
+
 ANNOTATIONS = pa.schema(
     [
         ("source_uri", pa.string()),
@@ -45,6 +60,7 @@ ANNOTATIONS = pa.schema(
         ("name", pa.string()),
         ("choices", pa.list_(CHOICE)),
         ("choices_mass", pa.float32()),
+        ("safety", SAFETY),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )
@@ -71,21 +87,6 @@ FRAMES = pa.schema(
 )
 """One row per frame that was extracted; see `docs/frames.md`."""
 
-SAFETY = pa.list_(
-    pa.struct(
-        [
-            ("filter", pa.string()),
-            ("version", pa.string()),
-            ("field", pa.string()),
-            ("label", pa.string()),
-            ("score", pa.float32()),
-            ("action", pa.string()),
-            ("reason", pa.string()),
-        ]
-    )
-)
-"""What filters said of a row: see `jobs.safety.checking.Verdict`."""
-
 FILTERED = pa.schema(
     [
         ("image", pa.string()),
@@ -110,6 +111,7 @@ AUDIT = pa.schema(
     [
         ("image", pa.string()),
         ("id", pa.string()),
+        ("prompt", pa.string()),
         ("source_sha256", pa.string()),
         ("kept", pa.bool_()),
         *SAFETY.value_type,

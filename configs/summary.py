@@ -23,6 +23,15 @@ def cut_said(cut: int) -> str:
     return f", {cut} cut by max_new_tokens" if cut else ""
 
 
+def filtered_said(filtered: int, unscored: int) -> str:
+    """What the line that sums a run up says of filters."""
+    return "".join(
+        f", {count} {what}"
+        for count, what in ((filtered, "filtered"), (unscored, "not scored"))
+        if count
+    )
+
+
 def passed_over_said(passed_over: Mapping[str, int]) -> str:
     """E.g. `12 .txt, 3 hidden`: the most common first."""
     counts = Counter(passed_over).most_common()
@@ -125,6 +134,13 @@ class RunSummary(ModelSummary):
     inputs: int
     rows: int
     ok: int
+    filtered: int = 0
+    """Rows that filters removed: their images were not asked about, or their answers are left out.
+    """
+    unscored: int = 0
+    """Rows with an answer that a filter could not score, or whose image it could not."""
+    flagged: dict[str, int] = Field(default_factory=dict)
+    """How many rows filters flagged, changed or could not score, by `<filter>/<label>/<action>`."""
     errors: int
     error_reasons: dict[str, int] = Field(default_factory=dict)
     """The most common errors and how many rows have them."""
@@ -145,7 +161,8 @@ class RunSummary(ModelSummary):
     def said(self) -> str:
         """The line that sums the run up."""
         return (
-            f"{self.rows} rows, {self.errors} of them errors{cut_said(self.cut)}, from "
+            f"{self.rows} rows, {self.errors} of them errors{cut_said(self.cut)}"
+            f"{filtered_said(self.filtered, self.unscored)}, from "
             f"{self.inputs} images in {self.seconds:.1f} s: {printable(self.location)}"
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from paliflow.configs import FilterSpec
 from paliflow.configs.base import brief
+from paliflow.configs.safety import Verdict
 from paliflow.configs.schema import FILTERED
 from paliflow.jobs.fleet.cluster import core_share
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
@@ -23,7 +24,7 @@ from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
-from paliflow.jobs.safety.checking import ImageCheck, TextCheck, Verdict, outcome
+from paliflow.jobs.safety.checking import ImageCheck, TextCheck, outcome
 from paliflow.jobs.safety.hashing import image_hash
 from paliflow.jobs.safety.protocol import VIEW, View
 

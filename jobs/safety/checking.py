@@ -4,29 +4,14 @@ A verdict is what the column `safety` says of one label of one filter.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from paliflow.configs.base import SpecError, brief
-from paliflow.configs.safety import Filter, PersonalDataFilter, QualityFilter
+from paliflow.configs.safety import Filter, PersonalDataFilter, QualityFilter, Verdict
 from paliflow.jobs.safety.protocol import ImageFilter, Score, TextFilter, View
 
 Outcome = Literal["ok", "filtered", "unscored"]
 _REASON = 200
-
-
-class Verdict(NamedTuple):
-    """An entry of the column `safety`."""
-
-    filter: str
-    version: str
-    field: str
-    """What was looked at: `image`, or the column of a text."""
-    label: str
-    score: float | None
-    """None where the filter could not say."""
-    action: str
-    """`pass`, `label`, `redact` or `drop`; `unscored` where there is no score."""
-    reason: str | None
 
 
 def outcome(verdicts: Iterable[Verdict]) -> Outcome:

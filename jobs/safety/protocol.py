@@ -6,7 +6,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-VIEW = 256
+from paliflow.jobs.media.pixels import VIEW_PIXELS
+
+VIEW = VIEW_PIXELS
 """Pixels of the sides of what filters see of an image."""
 
 

@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 from paliflow import storage
 from paliflow.configs import DuplicatesFilter, FilterSpec, FilterSummary
 from paliflow.configs.base import SpecError
+from paliflow.configs.safety import Verdict
 from paliflow.configs.schema import AUDIT, SAFETY
 from paliflow.jobs.runs.outputs import read_summary
 from paliflow.jobs.runs.parts import part_uri
-from paliflow.jobs.safety.checking import Verdict
 from paliflow.jobs.safety.hashing import HASH_BYTES, VERSION, as_words
 from paliflow.jobs.safety.near import Near, NearIndex, duplicates
 
 KEPT = "kept.parquet"
-REMOVED = "_safety.parquet"
+AUDIT_TABLE = "_safety.parquet"
 _ROWS = 8192
 
 
@@ -223,7 +223,7 @@ def _write(
                 kept.write_table(pa.Table.from_pylist(remaining, kept_columns))
                 audit.write_table(pa.Table.from_pylist(told, AUDIT))
         # The audit first: who finds what was kept finds why the rest was not.
-        storage.overwrite(f"{run}/{REMOVED}", audit_file)
+        storage.overwrite(f"{run}/{AUDIT_TABLE}", audit_file)
         storage.overwrite(f"{run}/{KEPT}", kept_file)
     return done
 

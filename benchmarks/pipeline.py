@@ -73,7 +73,7 @@ def generate_alone(images: Path, wanted: AnnotateSpec, ready: Any, rates: Any) -
     jax.config.update("jax_compilation_cache_dir", wanted.compilation_cache)
     checkpoint = checkpoint_of(wanted)
     model = PaliGemma.from_checkpoint(checkpoint)
-    tokenizer = Tokenizer.from_file(tokenizer_of(wanted, checkpoint))
+    tokenizer = Tokenizer.from_file(tokenizer_of(wanted.tokenizer, checkpoint))
     predictor = Predictor(model, tokenizer, None, wanted)
     size, limit = model.config.image_size, 10**6
     inputs = [

@@ -246,8 +246,8 @@ def shown(load: Load, outlooks: Sequence[Outlook]) -> RenderableType:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("\nchip")
     columns = ("chips\nan actor", "chips\na model", "GiB of HBM\na chip", "\nbatch")
-    columns = (*columns, f"\n{load.unit}/s", "cores\nan actor")
-    for column in (*columns, "\nhours", "USD/h\na chip", "\nUSD"):
+    rates = f"\n{load.unit}/s", "cores\nan actor"
+    for column in (*columns, *rates, "\nhours", "USD/h\na chip", "\nUSD"):
         table.add_column(column, justify="right", no_wrap=True)
     for each in outlooks:
         hbm = f"{each.memory.total / _GIB:.1f} of {each.chip.hbm:.4g}"

@@ -275,6 +275,14 @@ def plan(
             help="Of its peak that a chip reaches: compute=0.5 or bandwidth=0.6. Repeatable.",
         ),
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="What it takes at the speed of a finished run: its folder, or that of the output, "
+            "for the newest.",
+        ),
+    ] = None,
     compile_: Annotated[
         str | None,
         typer.Option(
@@ -313,6 +321,12 @@ def plan(
     console = Console()
     load = forecast.load(parsed, images, model, new_tokens, megapixels)
     console.print(forecast.shown(load, forecast.forecast(load, chips)))
+    if like:
+        from paliflow.jobs.annotate import likeness
+        from paliflow.jobs.runs.outputs import find_run
+
+        for line in likeness.like(load, find_run(like)):
+            console.print(printable(line), markup=False, highlight=False)
     if compile_ and slice_chip:
         table, fits = forecast.compiled(load, slice_chip, compile_)
         console.print("", table)

@@ -35,7 +35,7 @@ class Annotations:
         for uri in row_files(self.summary):
             with storage.open_binary(uri) as file:
                 tables.append(pq.read_table(file))
-        return pa.concat_tables(tables or [ANNOTATIONS.empty_table()], promote_options="default")
+        return pa.concat_tables(tables or [ANNOTATIONS.empty_table()], promote_options="permissive")
 
     def to_pandas(self) -> "pd.DataFrame":
         """As `to_arrow`. It needs pandas, which Paliflow does not install."""

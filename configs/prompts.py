@@ -137,6 +137,8 @@ class PromptSpec(Spec):
             raise ValueError(
                 f"ask={self.ask!r}: give one of choices, choices_column, choices_file and closed"
             )
+        if self.closed and self.top_choices:
+            raise ValueError(f"ask={self.ask!r}: top_choices is for choices, not for closed")
         if self.closed and (
             task_of(self.ask) not in ("detect", "segment") or not labels_of(self.ask)
         ):

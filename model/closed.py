@@ -31,7 +31,10 @@ class Grammar(NamedTuple):
 
 
 def closed_boxes(
-    tokenizer: Tokenizer, labels: Sequence[Sequence[str]], masks: Sequence[bool]
+    tokenizer: Tokenizer,
+    labels: Sequence[Sequence[str]],
+    masks: Sequence[bool],
+    max_new_tokens: int,
 ) -> tuple[Grammar, list[int]]:
     """The grammar of several prompts' answers, and the state that each prompt's begin in.
 
@@ -39,9 +42,11 @@ def closed_boxes(
         tokenizer: the model's.
         labels: of each prompt, those that were asked for.
         masks: of each prompt, whether its objects have masks.
+        max_new_tokens: of an answer.
 
     Raises:
-        ValueError: a prompt has no labels, or the tokenizer cannot write one.
+        ValueError: a prompt has no labels, the tokenizer cannot write one, or there is no room for
+            an object of one.
     """
     states: list[dict[int, int]] = []
     above: set[int] = set()
@@ -67,6 +72,12 @@ def closed_boxes(
         for code, following in pairwise(codes):
             states[code] |= dict.fromkeys(tokenizer.seg_ids, following)
         for tokens, last in _after_boxes(tokenizer, names, y_min):
+            whole = 4 + len(codes) - 1 + len(tokens)
+            if last == _END and whole > max_new_tokens:
+                raise ValueError(
+                    f"max_new_tokens={max_new_tokens}: an object takes up to {whole} tokens with "
+                    f"the labels {', '.join(names)}"
+                )
             place = label
             for token in tokens[:-1]:
                 if token not in states[place]:

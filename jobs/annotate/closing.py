@@ -16,15 +16,16 @@ _KEPT = 64
 class Grammars:
     """The grammars of closed questions; those of the last device batches are kept."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_new_tokens: int) -> None:
         """The tokenizer is the model's."""
-        self._tokenizer = tokenizer
+        self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
         self._of = lru_cache(_KEPT)(self._made)
 
     def require(self, question: Question) -> None:
         """
         Raises:
-            ValueError: the question names no label, or one that the tokenizer cannot write.
+            ValueError: the question names no label, or one that the tokenizer cannot write or that
+                `max_new_tokens` has no room for.
         """
         self._of((_form(question),))
 
@@ -49,7 +50,7 @@ class Grammars:
 
     def _made(self, forms: tuple[_Form, ...]) -> tuple[Grammar, list[int]]:
         labels, masks = zip(*forms, strict=True)
-        return closed_boxes(self._tokenizer, labels, masks)
+        return closed_boxes(self._tokenizer, labels, masks, self._max_new_tokens)
 
 
 def _form(question: Question) -> _Form:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.errors import JaxRuntimeError
 
-from paliflow.configs import AnnotateSpec, PromptSpec, Sampling
+from paliflow.configs import AnnotateSpec, Sampling
 from paliflow.configs.prompts import task_of
 from paliflow.jobs.annotate.choosing import Chooser, PendingChoices, chosen_row
 from paliflow.jobs.annotate.closing import Grammars
@@ -18,6 +18,7 @@ from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.annotate.rows import answer_row, error_row
 from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.plan import Item
 from paliflow.model import (
     Detection,
     Generation,
@@ -87,16 +88,17 @@ class Predictor:
     ) -> None:
         """
         Raises:
-            ValueError: one of the spec's prompts is too long, the tokenizer cannot write a choice,
-                or the device is too small for a row.
+            ValueError: one of the spec's prompts is too long, its choices or labels cannot be
+                written, or the device is too small for a row.
         """
         self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
         self._spec, self._sampler = spec, _sampler(spec.sampling)
         self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
-        self._chooser, self._grammars = Chooser(model, tokenizer), Grammars(tokenizer)
-        for prompt in spec.prompts:
-            if isinstance(prompt, PromptSpec) and prompt.choices:
-                self._chooser.tokens(prompt.choices)
+        self._chooser = Chooser(model, tokenizer)
+        self._grammars = Grammars(tokenizer, spec.max_new_tokens)
+        for question in questions(Item(""), spec):
+            if "{" not in question.prompt:  # of a manifest's rows, each is known when it comes
+                self._require(question)
         self.batch_size, self.memory = fitting_batch(model, spec, self._prompts.length)
         self._notes: list[tuple[str, str]] = []
 
@@ -181,13 +183,20 @@ class Predictor:
         if question.error:
             return ValueError(question.error)
         try:
-            if question.choices:
-                self._chooser.tokens(question.choices)
-            if question.labels is not None:
-                self._grammars.require(question)
+            self._require(question)
         except ValueError as error:
             return error
         return self._prompts.encode(question.prompt)
+
+    def _require(self, question: Question) -> None:
+        """
+        Raises:
+            ValueError: its choices or labels cannot be written.
+        """
+        if question.choices:
+            self._chooser.tokens(question.choices)
+        if question.labels is not None:
+            self._grammars.require(question)
 
     def _encode_images(self, inputs: Sequence[Input], batch_size: int) -> _ImageTokens | None:
         """Encodes the inputs' pixels, `batch_size` at a time; None if there are none at all."""

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec
+from paliflow.configs import AnnotateSpec, PromptSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import passed_over_said
 from paliflow.jobs.media.video.container import VIDEO_SUFFIXES
@@ -135,8 +135,12 @@ def _is_glob(uri: str) -> bool:
 def _refuse_columns(spec: AnnotateSpec) -> None:
     if spec.video and spec.video.group_column:
         raise SpecError("video.group_column: only the rows of a manifest have columns")
-    for field in ("prompt_column", "id_column", "metadata_columns"):
-        if value := getattr(spec, field):
+    given = {
+        name: getattr(spec, name) for name in ("prompt_column", "id_column", "metadata_columns")
+    }
+    own = (p.choices_column for p in spec.prompts if isinstance(p, PromptSpec))
+    for field, value in (given | {"choices_column": next(filter(None, own), None)}).items():
+        if value:
             raise SpecError(
                 f"{field}={value!r}: only the rows of a manifest ({', '.join(TABLE_SUFFIXES)}) "
                 "and the samples of a .tar have columns"

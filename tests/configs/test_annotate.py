@@ -26,6 +26,10 @@ GOOD: dict[str, Any] = {"input": "in", "output": "out", "prompts": ["ocr"], "run
         ({"prompts": [{"ask": "ocr", "closed": True}]}, "ask='ocr': closed is for `detect` and"),
         ({"prompts": [{"ask": "detect ;", "closed": True}]}, "ask='detect ;': closed is for"),
         (
+            {"prompts": [{"ask": "detect a", "closed": True, "top_choices": 1}]},
+            "top_choices is for",
+        ),
+        (
             {"prompts": [{"ask": "ocr", "choices_column": "c"}], "only_new": True},
             "only_new cannot tell whether a row's choices_column has changed",
         ),

@@ -80,7 +80,8 @@ def alone(path: str) -> int:
 
 def ours(items: list[Item], spec: AnnotateSpec) -> int:
     """Frames that are sampled."""
-    ahead = ReadAhead(reader(spec, SIZE), items, 32, spec.read_timeout, max_concurrent_reads(spec))
+    readers = max_concurrent_reads(spec.video)
+    ahead = ReadAhead(reader(spec, SIZE), items, 32, spec.read_timeout, readers)
     with closing(ahead):
         inputs = list(map(bool, ahead))
     return len(inputs)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from paliflow.configs.annotate import AnnotateSpec, SourceSpec
+from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.run import FleetSpec
 from paliflow.configs.video import VideoSpec
 
@@ -39,9 +39,3 @@ class ExtractSpec(SourceSpec, FleetSpec):
             if getattr(value, name):
                 raise ValueError(f"leave out {name}: frames are written one by one, and not asked")
         return value
-
-    @property
-    def reading(self) -> AnnotateSpec:
-        """The annotation run that would read the same, for what it shares with this one."""
-        shared = self.model_dump(include=set(AnnotateSpec.model_fields) - {"kind"})
-        return AnnotateSpec(**shared, prompts=("frames",))

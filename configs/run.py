@@ -62,6 +62,9 @@ Checkpoint = Annotated[str, Field(min_length=1), AfterValidator(_checkpoint)]
 """As `Stored`, or `registry://name@alias`."""
 
 
+Decode = Literal["exact", "fast"]
+
+
 Root = Annotated[str, Field(min_length=1), AfterValidator(_root)]
 """A local folder, or a bucket and prefix."""
 
@@ -136,6 +139,11 @@ class FleetSpec(RunSpec):
     """Cores of one actor. Without accelerators XLA uses these, or an actor's share of the cluster's
     if that is more."""
 
+    @property
+    def actor_resources(self) -> dict[str, float]:
+        """What Ray is asked for one actor: `CPU`, and its accelerators if it has any."""
+        return {"CPU": self.cpus_per_actor}
+
     @model_validator(mode="before")
     @classmethod
     def _videos_are_many_inputs(cls, data: Any) -> Any:
@@ -147,6 +155,11 @@ class FleetSpec(RunSpec):
 class ModelSpec(InputsSpec):
     """A run that starts from a checkpoint."""
 
+    decode: Decode = "fast"
+    """How images are read. `fast` decodes large JPEGs to fewer pixels, twice the model's side at
+    least, and averages blocks of pixels before it resizes: for photographs a third of the time.
+    `exact` resizes all pixels at once, as big_vision does. What differs is in docs/performance.md;
+    a model is best asked as it was trained."""
     checkpoint: Checkpoint | None = None
     """A big_vision .npz, a Hugging Face or an Orbax folder, local or `gs://`, or
     `registry://name@alias`; the bundled handwriting reader if not given."""
@@ -209,3 +222,8 @@ class InferenceSpec(ModelSpec, FleetSpec):
     accelerators_per_actor: Accelerators = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`. An actor that finds other
     devices than these refuses to load."""
+
+    @property
+    def actor_resources(self) -> dict[str, float]:
+        """What Ray is asked for one actor."""
+        return super().actor_resources | self.accelerators_per_actor

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PsdImagePlugin import PsdImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -37,10 +38,15 @@ _HEIF_BRANDS = (
 _TGA_END = b"TRUEVISION-XFILE.\0"
 """What a TGA of the second version ends with."""
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+GAP = 2
+"""Decoded for a network, an image keeps this many times the network's side both ways until it is
+resized in floats."""
 LARGE = 2**25
 """Pixels above which an image is reduced while it is decoded, and no other beside it."""
 _SIDEWAYS = (5, 6, 7, 8)
 """Values of EXIF's Orientation under which width and height change places (Exif 3.0, 4.6.5.1.7)."""
+_MIRRORED_X, _MIRRORED_Y = (2, 3, 6, 7), (3, 4, 7, 8)
+"""Those whose upright picture is the file's mirrored, once its axes are exchanged if at all."""
 _COSTLY_FORMATS = ("AVIF", "HEIF", "JPEG2000", "WEBP")
 _COSTLY = 3
 """Their decoders need 9 to 18 bytes a pixel, others 4 to 7."""
@@ -52,6 +58,13 @@ _PSD_VERSION = 1057
 """"VersionInfo", which says after four bytes whether there is a picture of all layers."""
 _MAX_SCANS = 20
 """A progressive JPEG goes over its pixels once a scan, and may have thousands of empty ones."""
+_SCAN = b"\xff\xda"
+_SCANS_AT_ONCE = 2
+"""A JPEG with more, an EXIF thumbnail's among them, takes memory for all of its coefficients,
+however few pixels are made of them."""
+_LEAST_BLOCK = 6
+"""Pixels that are averaged at once at least: how Pillow rounds the mean of n shifts it by up to 1/n
+of a level, of 2 or 3 by a quarter and more."""
 _STRIP = 2**19
 """Pixels that are resized at once."""
 _WHITES = (255, 4095, 65535)
@@ -115,14 +128,26 @@ class Decoded(NamedTuple):
     """Pixels of the file."""
     orientation: int = 1
     """EXIF's: how the file's pixels have to be turned to be upright, 1 being not at all."""
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right and bottom of the picture in `image`, whose outermost row and column may
+    stand for fewer of the file's pixels than others; None if it was not decoded for a network."""
 
 
-def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decoded:
+def decode_image(
+    data: bytes, max_pixels: int, *, upright: bool = True, side: int | None = None
+) -> Decoded:
     """Decodes the first frame of an image file of one of `FORMATS`.
 
     Alpha is dropped as in PaliGemma's own preprocessing, palettes are expanded, greys of more than
     8 bits are scaled to 8 (see `_grey_range`), CMYK is converted, EXIF orientation is applied if
     it can be read and `upright` asks for it. Metadata never makes an image unreadable.
+
+    Args:
+        data: the file.
+        max_pixels: of the file.
+        upright: whether to turn it.
+        side: of the square that `squash` will make of it: then a JPEG is decoded to an eighth, a
+            quarter or half of its sides, where that leaves `GAP` times as much both ways.
 
     Raises:
         ImageTooLarge: the header, a TIFF's tile or an AVIF's frame announces more than
@@ -152,24 +177,52 @@ def decode_image(data: bytes, max_pixels: int, *, upright: bool = True) -> Decod
                 f"{width} x {height} pixels, but {inner} in one of its tiles or frames, are more "
                 f"than max_pixels={max_pixels}"
             )
-        scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
+        scans = _scans(image, data)
         if width * height * scans > _MAX_SCANS * max_pixels:
             raise ImageTooLarge(
                 f"{width} x {height} pixels in {scans} scans are more than max_pixels={max_pixels} "
                 f"in {_MAX_SCANS}"
             )
-        if width * height <= LARGE:
+        shown: tuple[float, float] = width, height
+        if side and (drafted := image.draft("RGB", (GAP * side, GAP * side))):
+            shown = drafted[1][2:]
+        held = width * height if scans > _SCANS_AT_ONCE else image.width * image.height
+        if held <= LARGE:
             image.load()
             rgb = _to_rgb(image, _grey_range(image))
         else:
+            factor = _factor(image)
+            shown = shown[0] / factor, shown[1] / factor
             with one_at_a_time:
                 rgb = _reduced(image)
         orientation = _orientation(image)
-    if orientation == 1 or not upright:
-        return Decoded(rgb, width, height, orientation)
-    if orientation in _SIDEWAYS:
-        width, height = height, width
-    return Decoded(_turned(rgb, orientation), width, height, orientation)
+    turned = orientation if upright else 1
+    if turned != 1:
+        rgb = _turned(rgb, turned)
+    if turned in _SIDEWAYS:
+        width, height, shown = height, width, shown[::-1]
+    return Decoded(rgb, width, height, orientation, _box(rgb.size, shown, turned) if side else None)
+
+
+def _scans(image: Image.Image, data: bytes) -> int:
+    """How often a JPEG's decoder goes over its pixels at most; 1 of other formats."""
+    if not isinstance(image, JpegImageFile):
+        return 1
+    header = 6 + 2 * image.layers  # T.81, B.2.3; Pillow has read on to the end of the first one
+    start = image.fp.tell() - header if image.fp else 0
+    whole = data[start - 2 : start] == _SCAN and data[start + 2] == image.layers
+    if whole and not image.info.get("progressive"):
+        return 1  # it has all that is decoded
+    return data.count(_SCAN)
+
+
+def _box(
+    size: tuple[int, int], shown: tuple[float, float], turned: int
+) -> tuple[float, float, float, float]:
+    """Where the picture is in an image of a size, after turning; before, its corner was 0, 0."""
+    left, right = (size[0] - shown[0], size[0]) if turned in _MIRRORED_X else (0.0, shown[0])
+    top, bottom = (size[1] - shown[1], size[1]) if turned in _MIRRORED_Y else (0.0, shown[1])
+    return left, top, right, bottom
 
 
 def unsupported(data: bytes, error: Exception) -> str | None:
@@ -462,8 +515,34 @@ def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Squashes as `preprocess` does; uint8 [size, size, 3]."""
     if image.size == (size, size):
         return np.asarray(image)
+    return _boxed(image, size, (0, 0, *image.size))
+
+
+def squash(decoded: Decoded, size: int) -> NDArray[np.uint8]:
+    """Squashes what `decode_image` made of a file: as `resize`, or faster if it was given a `side`.
+
+    Then blocks of whole pixels are averaged first, as long as `GAP` times `size` of them are left.
+    How much the levels differ is in docs/performance.md.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    image, box = decoded.image, decoded.box
+    if box is None or (image.size == (size, size) and box == (0, 0, size, size)):
+        return resize(image, size)
+    by_x = max(1, int((box[2] - box[0]) / (GAP * size)))
+    by_y = max(1, int((box[3] - box[1]) / (GAP * size)))
+    if by_x * by_y >= _LEAST_BLOCK:
+        image = Image.Image.reduce(image, (by_x, by_y))  # a JPEG 2000 has another `reduce`
+        box = box[0] / by_x, box[1] / by_y, box[2] / by_x, box[3] / by_y
+    return _boxed(image, size, box)
+
+
+def _boxed(
+    image: Image.Image, size: int, box: tuple[float, float, float, float]
+) -> NDArray[np.uint8]:
     pixels = np.empty((size, size, 3), np.uint8)
-    for channel, band in enumerate(_resized_bands(image, size)):
+    for channel, band in enumerate(_resized_bands(image, size, box)):
         # Sums of float32 that are a whole level stay just below it as often as not.
         pixels[..., channel] = np.asarray(band) + np.float32(2**-10)
     return pixels
@@ -477,19 +556,24 @@ def normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return values
 
 
-def _resized_bands(image: Image.Image, size: int) -> list[Image.Image]:
-    """The bands of the squashed image, unrounded, which Pillow does for single float bands.
+def _resized_bands(
+    image: Image.Image, size: int, box: tuple[float, float, float, float]
+) -> list[Image.Image]:
+    """The bands of the squashed box, unrounded, which Pillow does for single float bands.
 
     Of a large image rows come first, a strip at a time: whole bands in float take twice as long.
     """
     width, height = image.size
+    left, upper, right, lower = box
     bilinear = Image.Resampling.BILINEAR
     rows = max(1, _STRIP // width)
     if rows >= height:
-        return [band.convert("F").resize((size, size), bilinear) for band in image.split()]
+        return [band.convert("F").resize((size, size), bilinear, box) for band in image.split()]
     narrow = [Image.new("F", (size, height)) for _ in range(3)]
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
         for target, band in zip(narrow, strip.split(), strict=True):
-            target.paste(band.convert("F").resize((size, strip.height), bilinear), (0, top))
-    return [band.resize((size, size), bilinear) for band in narrow]
+            row_box = left, 0, right, strip.height
+            part = band.convert("F").resize((size, strip.height), bilinear, row_box)
+            target.paste(part, (0, top))
+    return [band.resize((size, size), bilinear, (0, upper, size, lower)) for band in narrow]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from math import isqrt, prod
 from typing import Any, NamedTuple
 
@@ -100,6 +101,12 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], **overrides: Any) -> Pal
 
 def expected_shapes(config: PaliGemmaConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter, by big_vision's path; nothing is allocated."""
+    return dict(_expected_shapes(config))
+
+
+@cache
+def _expected_shapes(config: PaliGemmaConfig) -> Mapping[str, tuple[int, ...]]:
+    """Traces the whole network, which takes a while: loading and planning both ask for it."""
     images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     text = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))  # no device is touched

@@ -115,15 +115,7 @@ class JobOperator(BaseOperator):
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
         super().__init__(**{"multiple_outputs": True, **kwargs})
         check_fields(self.SPEC, {**self.MADE_LATER, **spec})
-        if runtime_env and not ray_conn_id:
-            raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
-        if pass_env and ray_conn_id:
-            raise ValueError(
-                f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
-                "runtime_env's env_vars"
-            )
-        if isinstance(pass_env, str):
-            raise ValueError(f"pass_env={pass_env!r}: give a list of names or patterns")
+        _check_environment(ray_conn_id, runtime_env, pass_env)
         self.spec = spec
         self.ray_conn_id = ray_conn_id
         self.gcp_conn_id = gcp_conn_id
@@ -275,6 +267,24 @@ class JobOperator(BaseOperator):
                 runtime_env=runtime_env,
                 metadata={name: str(getattr(ti, name)) for name in names},
             )
+
+
+def _check_environment(
+    ray_conn_id: str | None, runtime_env: dict[str, Any] | None, pass_env: Sequence[str]
+) -> None:
+    """
+    Raises:
+        ValueError: an argument is of the other place where a job runs, or no list.
+    """
+    if runtime_env and not ray_conn_id:
+        raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
+    if pass_env and ray_conn_id:
+        raise ValueError(
+            f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
+            "runtime_env's env_vars"
+        )
+    if isinstance(pass_env, str):
+        raise ValueError(f"pass_env={pass_env!r}: give a list of names or patterns")
 
 
 def asset_uri(location: str) -> str:

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import hypothesis
 import pytest
@@ -27,11 +28,16 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 # XLA takes longer over these small programs than they run: it passes over what makes them faster
-# and nothing that they compute.
+# and nothing that they compute. Its older way of making code of fusions takes half the time; a
+# version that does not know the flag would end the process.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if version("jaxlib").startswith(("0.10.", "0.12.")):
+    _FLAG = "--xla_cpu_use_fusion_emitters=false"
+    if _FLAG not in os.environ.get("XLA_FLAGS", ""):  # as in a worker, which inherits it
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
 
-_SHARED = {"ray", "services"}
-"""Fixtures that take a minute to start; all tests that want one of them run in one process."""
+_SHARED = {"cluster", "ray", "services"}
+"""Fixtures that take long to start; all files with a test that wants one run in one process."""
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +55,13 @@ def gcs() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps a file's tests in one process, for `--dist loadgroup`."""
+    """Keeps a file's tests in one process, for `--dist loadgroup`; the longest files come first."""
+    sharing = {
+        item.path
+        for item in items
+        if _SHARED & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker("slow")
+    }
     for item in items:
-        shared = _SHARED & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("services" if shared else str(item.path)))
+        group = "services" if item.path in sharing else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (item.path not in sharing, item.path.parent.name != "model"))

@@ -65,6 +65,16 @@ print(paliflow.SpecError.__module__)
     assert others == [f"{version('paliflow')} []", "paliflow.configs.base"]
 
 
+def test_a_run_that_is_finished_is_told_of_without_jax_and_ray() -> None:
+    code = """
+import sys
+import paliflow.jobs.annotate.job, paliflow.jobs.extract.job
+print(sorted(set(sys.modules) & {"jax", "flax", "ray"}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("[]\n", "")
+
+
 def test_decoder_processes_import_no_jax_no_ray_and_no_storage() -> None:
     never = {"jax", "flax", "ray", "google", "fsspec", "pyarrow", "paliflow.storage"}
     code = f"""

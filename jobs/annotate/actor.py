@@ -65,7 +65,7 @@ class Annotator:
         if spec.compilation_cache:
             _use_compilation_cache(spec.compilation_cache)
         overrides = spec.model_dump(include={"query_pre_attn_scalar"}, exclude_none=True)
-        with opened(pinned, tokenizer_of(spec, pinned.checkpoint)) as files:
+        with opened(pinned, tokenizer_of(spec.tokenizer, pinned.checkpoint)) as files:
             model = PaliGemma.from_checkpoint(
                 files.path, dtype=spec.dtype, model_parallel=spec.model_parallel, **overrides
             )
@@ -118,7 +118,11 @@ class Annotator:
         counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
         flat = [row for own in rows for row in own]
         with self._clock.stage("commit"):
-            commit_part(self._run, shard, flat, self._spec, self._about | counts)
+            commit_part(
+                *(self._run, shard, flat, self._about | counts),
+                row_group_size=self._spec.row_group_size,
+                compression_level=self._spec.compression_level,
+            )
         notes = self._progress.notes + self._predictor.notes
         return ShardResult(len(items), reasons, self._clock.take(), notes)
 
@@ -167,14 +171,16 @@ class Annotator:
             return read_item(item)
 
         depth = _BATCHES_AHEAD * batch_size
-        readers = max_concurrent_reads(spec, self._cores)
+        readers = max_concurrent_reads(spec.video, self._cores)
         return ReadAhead(read, items, depth, spec.read_timeout, readers, self._progress.move)
 
     def _watch(self, pending: PendingBatch) -> None:
         """Notices when the device is done with a batch: who wants its rows may ask later."""
-        with suppress(JaxRuntimeError):  # which `collect` raises again
-            pending.wait()
-        self._clock.end("device")
+        try:
+            with suppress(JaxRuntimeError):  # which `collect` raises again
+                pending.wait()
+        finally:
+            self._clock.end("device")
 
     def _collect(self, pending: PendingBatch, rows: ShardRows) -> None:
         """Waits for a batch and adds its rows."""

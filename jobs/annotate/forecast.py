@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from math import ceil, floor, inf, log10, prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jax.errors import JaxRuntimeError
 from rich.console import Group, RenderableType
@@ -25,6 +26,9 @@ from paliflow.model.cost import Memory, memory, work
 from paliflow.model.sharding import device_rows
 from paliflow.model.weights import expected_shapes, infer_config
 from paliflow.model.xla import backend_of
+
+if TYPE_CHECKING:
+    from paliflow.model.aot import Program
 
 _GIB = 2**30
 _SPREADS = (1, 2, 4, 8)
@@ -101,6 +105,26 @@ def load(
         OSError: the storage fails in a way that may pass.
     """
     spec = with_absolute_paths(spec)
+    _check_given(spec, inputs, new_tokens)
+    name, config, tokenizer = _model(spec, model)
+    inputs, rows, prompts = _counted(spec) if inputs is None else _as_told(spec, inputs)
+    prompt_tokens, why = _prompt_tokens(prompts, tokenizer, spec.max_prompt_tokens)
+    answers = "--new-tokens" if new_tokens else "max_new_tokens: at most"
+    new_tokens = new_tokens or spec.max_new_tokens
+    sources = [
+        f"prompts padded to {prompt_tokens} tokens ({why})",
+        f"answers of {new_tokens} tokens ({answers})",
+    ]
+    if spec.only_new:
+        sources.append("only_new as if no earlier run had answered any")
+    return Load(spec, name, config, inputs, rows, prompt_tokens, new_tokens, tuple(sources))
+
+
+def _check_given(spec: AnnotateSpec, inputs: int | None, new_tokens: int | None) -> None:
+    """
+    Raises:
+        SpecError: an option has a value that cannot be, or one is needed.
+    """
     if new_tokens is not None and not 0 < new_tokens <= spec.max_new_tokens:
         raise SpecError(
             f"--new-tokens {new_tokens}: give 1 to max_new_tokens={spec.max_new_tokens}"
@@ -112,31 +136,25 @@ def load(
             f"video={spec.video.model_dump(exclude_defaults=True)}: how many frames or clips that "
             "makes is known when the videos are read; say how many with --images"
         )
-    name, config, tokenizer = _model(spec, model)
-    prompts: list[str] | None = list(spec.texts)
-    if inputs is not None:
-        rows = inputs * (len(spec.prompts) + bool(spec.prompt_column))
-        if spec.prompt_column or any("{" in prompt for prompt in spec.texts):
-            prompts = None  # the manifest's columns say what is asked
-    else:
-        found = items(spec)
-        sample = list(islice(found, _SAMPLE))
-        prompts = [prompt for item in sample for prompt in item.prompts or spec.texts]
-        inputs = rows = 0
-        for group in (sample, found):
-            for item in group:
-                inputs += 1
-                rows += len(spec.prompts if item.prompts is None else item.prompts)
-    prompt_tokens, why = _prompt_tokens(prompts, tokenizer, spec.max_prompt_tokens)
-    answers = "--new-tokens" if new_tokens else "max_new_tokens: at most"
-    new_tokens = new_tokens or spec.max_new_tokens
-    sources = [
-        f"prompts padded to {prompt_tokens} tokens ({why})",
-        f"answers of {new_tokens} tokens ({answers})",
-    ]
-    if spec.only_new:
-        sources.append("only_new as if no earlier run had answered any")
-    return Load(spec, name, config, inputs, rows, prompt_tokens, new_tokens, tuple(sources))
+
+
+def _as_told(spec: AnnotateSpec, inputs: int) -> tuple[int, int, list[str] | None]:
+    """As `_counted`, of so many inputs; no prompts where a manifest says what is asked."""
+    rows = inputs * (len(spec.prompts) + bool(spec.prompt_column))
+    by_row = spec.prompt_column or any("{" in prompt for prompt in spec.texts)
+    return inputs, rows, None if by_row else list(spec.texts)
+
+
+def _counted(spec: AnnotateSpec) -> tuple[int, int, list[str] | None]:
+    """How many inputs and rows a run has, and the prompts of the first inputs."""
+    found = items(spec)
+    sample = list(islice(found, _SAMPLE))
+    prompts = [prompt for item in sample for prompt in item.prompts or spec.texts]
+    inputs = rows = 0
+    for item in chain(sample, found):
+        inputs += 1
+        rows += len(spec.prompts if item.prompts is None else item.prompts)
+    return inputs, rows, prompts
 
 
 def forecast(load: Load, chips: Iterable[Chip]) -> list[Outlook]:
@@ -227,12 +245,9 @@ def compiled(load: Load, chip: Chip, topology: str) -> tuple[RenderableType, boo
     Raises:
         SpecError: there is no such slice, or no compiler.
     """
-    sides = topology.partition(":")[2].split("x")
-    if not all(side.isdecimal() and int(side) for side in sides):
-        raise SpecError(f"--compile {topology!r}: give a chip and the sides of a slice, as v5e:2x4")
     from paliflow.model.aot import compile_inference  # here, because of what it asks of libtpu
 
-    each = outlook(load, chip, prod(map(int, sides)))
+    each = outlook(load, chip, _chips_of(topology))
     batch = each.batch or each.chips // each.model_parallel
     title = (
         f"{topology}: a batch of {batch} on {each.chips} chips, a model on {each.model_parallel}"
@@ -247,18 +262,33 @@ def compiled(load: Load, chip: Chip, topology: str) -> tuple[RenderableType, boo
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return Text(f"{title}: {str(error).splitlines()[0]}", "red"), False
+    fits = all(program.memory <= chip.hbm * _GIB for program in programs)
+    return _programs_table(title, programs, chip.hbm), fits
+
+
+def _chips_of(topology: str) -> int:
+    """
+    Raises:
+        SpecError: it is no chip and the sides of a slice.
+    """
+    sides = topology.partition(":")[2].split("x")
+    if not all(side.isdecimal() and int(side) for side in sides):
+        raise SpecError(f"--compile {topology!r}: give a chip and the sides of a slice, as v5e:2x4")
+    return prod(map(int, sides))
+
+
+def _programs_table(title: str, programs: Iterable["Program"], hbm: float) -> Table:
+    """What each program takes of a chip's memory, which has so many GiB."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("program")
-    for column in ("arguments", "temporaries", "outputs", f"of {chip.hbm:g} GiB", "compiled"):
+    for column in ("arguments", "temporaries", "outputs", f"of {hbm:g} GiB", "compiled"):
         table.add_column(column, justify="right")
-    fits = True
     for program in programs:
         parts = program.arguments, program.temporaries, program.outputs
-        share = program.memory / (chip.hbm * _GIB)
-        fits = fits and share <= 1
+        share = program.memory / (hbm * _GIB)
         sizes = [f"{part / _GIB:.2f} GiB" for part in parts]
         table.add_row(program.name, *sizes, f"{share:.0%}", f"{program.seconds:.0f} s")
-    return table, fits
+    return table
 
 
 def _model(spec: AnnotateSpec, model: str | None) -> tuple[str, PaliGemmaConfig, Tokenizer | None]:
@@ -286,7 +316,7 @@ def _model(spec: AnnotateSpec, model: str | None) -> tuple[str, PaliGemmaConfig,
 
 
 def _tokenizer(spec: AnnotateSpec, checkpoint: str) -> Tokenizer | None:
-    path = tokenizer_of(spec, checkpoint)
+    path = tokenizer_of(spec.tokenizer, checkpoint)
     try:
         return Tokenizer.from_file(path) if Path(path).is_file() else None
     except Exception as error:  # protobuf's and sentencepiece's have nothing in common
@@ -315,24 +345,11 @@ def _prompt_tokens(
 
 def _remarks(load: Load, outlooks: Sequence[Outlook]) -> Iterator[str]:
     """What the table assumes, and what the spec lacks."""
-    known, spec = catalogue(), load.spec
+    chips = [each.chip for each in outlooks]
     yield f"Reckoned with {'; '.join(load.sources)}."
-    reached: dict[tuple[Efficiency, str], list[str]] = {}
-    priced = []
-    for chip in (each.chip for each in outlooks):
-        listed = known.named(chip.name)
-        why = "measured" if chip.efficiency.measured else "assumed, nobody has measured it"
-        if chip.efficiency != listed.efficiency:
-            why = "--efficiency"
-        reached.setdefault((chip.efficiency, why), []).append(chip.name)
-        if chip.price != listed.price:
-            priced.append(chip.name)
-    for (efficiency, why), names in reached.items():
-        of = f"On {', '.join(names)} a" if len(reached) > 1 else "A"
-        yield (
-            f"{of} run reaches {efficiency.compute:.0%} of peak computing and "
-            f"{efficiency.bandwidth:.0%} of peak bandwidth ({why})."
-        )
+    yield from _efficiencies(chips)
+    known = catalogue()
+    priced = [chip.name for chip in chips if chip.price != known.named(chip.name).price]
     given = f"; of {', '.join(priced)}: --price" if priced else ""
     yield f"Prices: {known.prices}{given}."
     yield (
@@ -340,15 +357,36 @@ def _remarks(load: Load, outlooks: Sequence[Outlook]) -> Iterator[str]:
         "chips exchange; loading and compiling."
     )
     for each in outlooks:
-        name, over = each.chip.name, each.model_parallel
-        if not each.largest:
-            yield f"{name}: a row needs more than there is on {over} of a host's chips."
-        elif over != spec.model_parallel:
-            yield f"{name}: the spec needs model_parallel={over}, and {each.chips} chips an actor."
-        if spec.batch_size and each.largest < spec.batch_size:
-            yield f"{name}: batch_size={spec.batch_size} is more than fits; a run halves it."
-        elif spec.batch_size and each.largest > spec.batch_size:
-            yield f"{name}: a batch of {each.largest} fits, too."
+        yield from _fit(load.spec, each)
+
+
+def _efficiencies(chips: Iterable[Chip]) -> Iterator[str]:
+    """How much of their peaks the chips are taken to reach, and why."""
+    reached: dict[tuple[Efficiency, str], list[str]] = {}
+    for chip in chips:
+        why = "measured" if chip.efficiency.measured else "assumed, nobody has measured it"
+        if chip.efficiency != catalogue().named(chip.name).efficiency:
+            why = "--efficiency"
+        reached.setdefault((chip.efficiency, why), []).append(chip.name)
+    for (efficiency, why), names in reached.items():
+        of = f"On {', '.join(names)} a" if len(reached) > 1 else "A"
+        yield (
+            f"{of} run reaches {efficiency.compute:.0%} of peak computing and "
+            f"{efficiency.bandwidth:.0%} of peak bandwidth ({why})."
+        )
+
+
+def _fit(spec: AnnotateSpec, each: Outlook) -> Iterator[str]:
+    """What the spec has to say, or might say, for a kind of chip."""
+    name, over = each.chip.name, each.model_parallel
+    if not each.largest:
+        yield f"{name}: a row needs more than there is on {over} of a host's chips."
+    elif over != spec.model_parallel:
+        yield f"{name}: the spec needs model_parallel={over}, and {each.chips} chips an actor."
+    if spec.batch_size and each.largest < spec.batch_size:
+        yield f"{name}: batch_size={spec.batch_size} is more than fits; a run halves it."
+    elif spec.batch_size and each.largest > spec.batch_size:
+        yield f"{name}: a batch of {each.largest} fits, too."
 
 
 def _figure(value: float) -> str:

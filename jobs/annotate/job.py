@@ -13,10 +13,8 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import printable
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.configs.summary import StageSeconds
-from paliflow.jobs.annotate.actor import Annotator
-from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
-from paliflow.jobs.registry.checkpoints import digests_of
+from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.report.page import REPORT, write_report
 from paliflow.jobs.runs.compact import compact
@@ -70,12 +68,21 @@ def annotate(
     def work(spec: AnnotateSpec) -> _Done:
         @cache
         def digests(resolved: Resolved) -> tuple[str, ...]:  # reads all of the weights
-            return digests_of(resolved, tokenizer_of(spec, resolved.checkpoint))
+            from paliflow.jobs.registry.checkpoints import digests_of
+
+            return digests_of(resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
 
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
-        already, stages = run_pending_shards(Annotator, spec, run, plan, spec, console, ray_address)
+        if warning := decode_warning(spec, plan.pinned(spec).checkpoint):
+            print(printable(warning), flush=True)
+        # JAX and Ray take seconds to import: what is finished, or wrong with the input, is said
+        # without them.
+        from paliflow.jobs.annotate.actor import Annotator
+        from paliflow.jobs.fleet.shards import run_pending_shards
+
+        already, stages = run_pending_shards(Annotator, spec, run, plan, console, ray_address)
         if said := stages.host_bound():
             print(said, flush=True)
         return _Done(plan, already, stages, digests)

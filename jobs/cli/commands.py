@@ -9,10 +9,16 @@ from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSp
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import catalogue
 from paliflow.configs.load import load_spec, name_and_value
-from paliflow.jobs.cli.options import annotate_spec, takes_fields
+from paliflow.jobs.cli.options import (
+    Address,
+    Overrides,
+    SpecFile,
+    annotate_spec,
+    takes_fields,
+    takes_spec,
+)
 from paliflow.jobs.cli.printing import print_rows
 
-SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
 Source = Annotated[
     str,
     typer.Argument(
@@ -20,22 +26,6 @@ Source = Annotated[
         f"{AnnotateSpec.model_fields['input'].description}",
         metavar="SPEC.yaml|INPUT",
     ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="A field of the spec by its path, and its value in YAML, e.g. video.fps=2 or "
-        "prompts='- caption en'. It wins over an option and the file. Repeatable.",
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(help="A Ray cluster's head:port, or `auto`; one here if not given."),
-]
-RunId = Annotated[
-    str | None, typer.Option(help="Instead of the spec's; the time, if neither is given.")
 ]
 
 
@@ -67,12 +57,8 @@ def annotate(
     print_rows(console, job.annotate(spec, console, ray_address))
 
 
-def finetune(
-    spec: SpecFile,
-    set_: Overrides = None,
-    run_id: RunId = None,
-    ray_address: Address = None,
-) -> None:
+@takes_spec(FineTuneSpec)
+def finetune(spec: FineTuneSpec, ray_address: str | None) -> None:
     """Trains a checkpoint on labelled images and writes another, with a card that tells how.
 
     The same command again goes on with a run that was interrupted.
@@ -90,10 +76,9 @@ def finetune(
     learning_rate: 1e-5
     lora: {rank: 16}         # leave it out to train all weights
     """
-    parsed = load_spec(FineTuneSpec, spec, _overrides(set_, run_id))
     from paliflow.jobs.finetune import job
 
-    summary = job.finetune(parsed, Console(), ray_address)
+    summary = job.finetune(spec, Console(), ray_address)
     for name, value in summary.figures.items():
         print(f"{printable(name)} {value:.4f}")
     print(
@@ -102,12 +87,8 @@ def finetune(
     )
 
 
-def extract(
-    spec: SpecFile,
-    set_: Overrides = None,
-    run_id: RunId = None,
-    ray_address: Address = None,
-) -> None:
+@takes_spec(ExtractSpec)
+def extract(spec: ExtractSpec, ray_address: str | None) -> None:
     """Writes sampled frames of videos as images, with a manifest in Parquet.
 
     The same command again goes on with a run that was interrupted.
@@ -119,22 +100,17 @@ def extract(
     video: {every_s: 2}      # or fps, every_frames, count, keyframes, scenes
     longest_side: 640        # leave it out to keep the videos' size
     """
-    parsed = load_spec(ExtractSpec, spec, _overrides(set_, run_id))
     from paliflow.jobs.extract import job
 
-    summary = job.extract(parsed, Console(), ray_address)
+    summary = job.extract(spec, Console(), ray_address)
     print(
         f"{summary.frames} frames, {summary.errors} errors, from {summary.inputs} videos or pieces "
         f"of them in {summary.seconds:.1f} s: {printable(summary.location)}"
     )
 
 
-def evaluate(
-    spec: SpecFile,
-    set_: Overrides = None,
-    run_id: RunId = None,
-    ray_address: Address = None,
-) -> None:
+@takes_spec(EvaluateSpec)
+def evaluate(spec: EvaluateSpec, ray_address: str | None) -> None:
     """Asks a checkpoint held-out examples, and scores its answers.
 
     Every answer, beside what is right, is kept with its scores in predictions.parquet.
@@ -151,10 +127,9 @@ def evaluate(
     checkpoint: registry://digits@production
     registry: gs://bucket/models
     """
-    parsed = load_spec(EvaluateSpec, spec, _overrides(set_, run_id))
     from paliflow.jobs.evaluate import job
 
-    job.evaluate(parsed, Console(), ray_address)
+    job.evaluate(spec, Console(), ray_address)
 
 
 def promote(spec: SpecFile, set_: Overrides = None) -> None:
@@ -270,7 +245,3 @@ def _numbers(option: str, pairs: list[str] | None) -> dict[str, float]:
         except ValueError:
             raise SpecError(f"{option} {pair!r}: {value!r} is no number") from None
     return numbers
-
-
-def _overrides(set_: list[str] | None, run_id: str | None) -> list[str]:
-    return [*(set_ or []), *([f"run_id={run_id}"] if run_id else [])]

@@ -1,18 +1,37 @@
-"""The options of `annotate` and `plan`: one for each field of their spec."""
+"""What commands that take a spec have in common: its file, `--set`, an option for each field."""
 
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from paliflow.configs import AnnotateSpec, Sampling, VideoSpec
-from paliflow.configs.base import SpecError
-from paliflow.configs.load import make_spec, read_fields, set_field, set_value
+from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.load import load_spec, make_spec, read_fields, set_field, set_value
 
+SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="A field of the spec by its path, and its value in YAML, e.g. video.fps=2 or "
+        "prompts='- caption en'. It wins over an option and the file. Repeatable.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster's head:port, or `auto`; one here if not given."),
+]
+RunId = Annotated[
+    str | None, typer.Option(help="Instead of the spec's; the time, if neither is given.")
+]
+
+S = TypeVar("S", bound=Spec)
 _SPEC_SUFFIXES = (".yaml", ".yml")
 
 _PANELS = {
@@ -78,6 +97,25 @@ def takes_fields(command: Callable[..., None]) -> Callable[..., None]:
     *own, _ = signature.parameters.values()
     command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
     return command
+
+
+def takes_spec(kind: type[S]) -> Callable[[Callable[[S, str | None], None]], Callable[..., None]]:
+    """Makes a command of a function of a run's spec and a cluster's address: it takes a file."""
+
+    def made(run: Callable[[S, str | None], None]) -> Callable[..., None]:
+        def command(
+            spec: SpecFile,
+            set_: Overrides = None,
+            run_id: RunId = None,
+            ray_address: Address = None,
+        ) -> None:
+            named = [f"run_id={run_id}"] if run_id else []
+            run(load_spec(kind, spec, [*(set_ or ()), *named]), ray_address)
+
+        command.__name__, command.__doc__ = run.__name__, run.__doc__
+        return command
+
+    return made
 
 
 def annotate_spec(

@@ -78,7 +78,7 @@ def _compare(spec: PromoteSpec, candidate: Evaluation, incumbent: Evaluation) ->
         _comparison(spec, name, own, before[name], wanted[name])
         for name, own in parts_of(candidate, wanted).items()
     )
-    verdict = _judge(spec, comparisons)
+    verdict = _judge(spec.confidence, comparisons)
     new, old = candidate.summary, incumbent.summary
 
     def change(model: Model) -> Model:
@@ -86,7 +86,7 @@ def _compare(spec: PromoteSpec, candidate: Evaluation, incumbent: Evaluation) ->
         if now and now.sha256 == new.checkpoint_sha256 != old.checkpoint_sha256:
             return model  # promoted before, and asked again
         if not now or now.sha256 != old.checkpoint_sha256:
-            raise SpecError(_moved_away(spec, now, incumbent))
+            raise SpecError(_moved_away(spec.name, spec.alias, now, incumbent))
         if not verdict.promoted:
             return model
         weights = Weights(new.checkpoint, new.checkpoint_sha256)
@@ -117,9 +117,9 @@ def _comparison(
     )
 
 
-def _judge(spec: PromoteSpec, comparisons: tuple[Comparison, ...]) -> _Verdict:
+def _judge(confidence: float, comparisons: tuple[Comparison, ...]) -> _Verdict:
     deciding, *guards = comparisons
-    sure = f"with a confidence of {spec.confidence:g}"
+    sure = f"with a confidence of {confidence:g}"
     figures = f"{deciding.metric} went from {deciding.incumbent:.4f} to {deciding.candidate:.4f}"
     least = f"a gain of {deciding.low:+.4f} or more {sure}"
     if deciding.low < deciding.wanted - _ROUNDING or deciding.low <= _ROUNDING:
@@ -137,12 +137,12 @@ def _judge(spec: PromoteSpec, comparisons: tuple[Comparison, ...]) -> _Verdict:
     return _Verdict(True, f"promoted: {figures}, {least}{kept}")
 
 
-def _moved_away(spec: PromoteSpec, now: Version | None, incumbent: Evaluation) -> str:
+def _moved_away(name: str, alias: str, now: Version | None, incumbent: Evaluation) -> str:
     points = f"version {now.number}, {now.checkpoint}" if now else "nothing"
     return (
-        f"{spec.alias} of {spec.name} points to {points}, which is not what "
+        f"{alias} of {name} points to {points}, which is not what "
         f"incumbent={incumbent.location!r} scored ({incumbent.summary.checkpoint}); evaluate "
-        f"registry://{spec.name}@{spec.alias} and compare with that"
+        f"registry://{name}@{alias} and compare with that"
     )
 
 

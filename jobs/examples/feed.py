@@ -178,7 +178,7 @@ def _feed(
                 return
 
     with closing(
-        ReadAhead(read, items, depth, spec.read_timeout, max_concurrent_reads(spec))
+        ReadAhead(read, items, depth, spec.read_timeout, max_concurrent_reads(spec.video))
     ) as ahead:
         inputs = iter(ahead)
         while rows := list(islice(pairs, size)):
@@ -203,7 +203,10 @@ def _assemble(
             continue
         try:
             read = _read(pair.example, inputs, count)
-            texts[place] = _encode(_in_picture(pair, read[0], spec), tokenizer, spec)
+            turned = _in_picture(pair, read[0], upright=spec.exif == "apply")
+            texts[place] = _encode(
+                turned, tokenizer, spec.max_tokens, truncate=spec.too_long == "truncate"
+            )
             images[place] = read[0].pixels if spec.video else [source.pixels for source in read]
         except ValueError as error:
             failures.append(brief(str(error)))
@@ -226,7 +229,7 @@ def _read(example: Example, inputs: Iterator[Input], count: int) -> list[Input]:
     return own
 
 
-def _in_picture(pair: _Pair, source: Input, spec: FineTuneSpec) -> _Pair:
+def _in_picture(pair: _Pair, source: Input, *, upright: bool) -> _Pair:
     """
     Raises:
         ValueError: its boxes are of another picture's size.
@@ -234,20 +237,20 @@ def _in_picture(pair: _Pair, source: Input, spec: FineTuneSpec) -> _Pair:
     size, (width, height) = pair.example.size, (source.width, source.height)
     if size is None or width is None or height is None:
         return pair
-    upright = spec.exif == "apply"
     turned = boxes_in_picture(
         pair.suffix, size, (width, height), source.orientation, upright=upright
     )
     return pair._replace(suffix=turned)
 
 
-def _encode(pair: _Pair, tokenizer: Tokenizer, spec: FineTuneSpec) -> Texts:
+def _encode(pair: _Pair, tokenizer: Tokenizer, max_tokens: int, *, truncate: bool) -> Texts:
     """
     Raises:
         ValueError: there are too many tokens; it does not name them, so that equal ones count.
     """
-    texts, length = [(pair.example.prefix, pair.suffix)], spec.max_tokens
+    texts = [(pair.example.prefix, pair.suffix)]
     try:
-        return encode_examples(tokenizer, texts, length, truncate=spec.too_long == "truncate")
+        return encode_examples(tokenizer, texts, max_tokens, truncate=truncate)
     except ValueError:
-        raise ValueError(f"prefix and suffix have more than max_tokens={length} tokens") from None
+        said = f"prefix and suffix have more than max_tokens={max_tokens} tokens"
+        raise ValueError(said) from None

@@ -1,6 +1,5 @@
 """The examples of a run, written once before it starts: a resumed run draws the same ones."""
 
-import io
 import tempfile
 import uuid
 from bisect import bisect_right
@@ -18,7 +17,7 @@ from paliflow import storage
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.finetune import FineTuneSpec
-from paliflow.configs.run import ModelSpec
+from paliflow.configs.run import InputsSpec
 from paliflow.configs.schema import EXAMPLES
 from paliflow.jobs.examples.example import Example
 from paliflow.jobs.examples.sources import image_roots, read_examples
@@ -26,7 +25,7 @@ from paliflow.jobs.runs.error_limits import ErrorLimits
 from paliflow.jobs.runs.outputs import evenly_spaced
 from paliflow.jobs.runs.parts import REASONS
 from paliflow.jobs.runs.plan import plan_uri
-from paliflow.jobs.runs.records import read_spec
+from paliflow.jobs.runs.records import commit_spec, find_spec
 
 _ROWS_AT_ONCE = 8192
 
@@ -96,7 +95,7 @@ def sources_of(spec: FineTuneSpec) -> dict[str, ExampleSource]:
     return {**train, **spec.validation}
 
 
-def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: ModelSpec) -> ExamplePlan:
+def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: InputsSpec) -> ExamplePlan:
     """Reads all sources and writes what they hold, unless that is done.
 
     Of two that plan the same run, the first to finish decides for both. Nothing is written before
@@ -138,20 +137,16 @@ def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: ModelSp
         )
         for number, file in enumerate(files):
             storage.commit_if_absent(_file_uri(run, plan, number), file)
-    content = io.BytesIO(plan.model_dump_json(indent=2).encode())
-    if storage.commit_if_absent(plan_uri(run), content):
-        return plan
-    for number in range(len(files)):
-        storage.delete(_file_uri(run, plan, number))
-    return read_spec(plan_uri(run), ExamplePlan)
+    settled = commit_spec(plan_uri(run), plan)
+    if settled is not plan:
+        for number in range(len(files)):
+            storage.delete(_file_uri(run, plan, number))
+    return settled
 
 
 def read_plan(run: str) -> ExamplePlan | None:
     """A run's plan, None while there is none."""
-    try:
-        return read_spec(plan_uri(run), ExamplePlan)
-    except FileNotFoundError:
-        return None
+    return find_spec(plan_uri(run), ExamplePlan)
 
 
 def open_examples(run: str, plan: ExamplePlan, name: str) -> Sequence[Example]:
@@ -209,7 +204,7 @@ def _example(row: Mapping[str, Any]) -> Example:
 
 
 def _write_source(
-    file: BinaryIO, name: str, source: ExampleSource, spec: ModelSpec, limits: ErrorLimits
+    file: BinaryIO, name: str, source: ExampleSource, spec: InputsSpec, limits: ErrorLimits
 ) -> PlannedSource:
     examples, reasons, dropped = 0, Counter[str](), Counter[str]()
     rows = read_examples(

@@ -35,7 +35,6 @@ class Extractor:
     def __init__(self, spec: ExtractSpec, run: str, plan: Plan) -> None:
         """Keeps what it is told."""
         self._spec, self._run, self._plan = spec, run, plan
-        self._reading = spec.reading
         self._turn = threading.Lock()  # of the shard whose frames are taken
         self._done: Counter[str] = Counter()  # items; inputs and signs of life
 
@@ -66,7 +65,7 @@ class Extractor:
             "failed": str(len(reasons)),
         }
         flat = [row for own in rows for row in own]
-        commit_part(self._run, shard, flat, self._reading, about, FRAMES)
+        commit_part(self._run, shard, flat, about, FRAMES)
         return ShardResult(len(items), reasons)
 
     def probe(self, shard: int, place: int) -> None:
@@ -77,34 +76,13 @@ class Extractor:
         self, items: Mapping[int, Item], shard: int, quarantined: Mapping[int, str]
     ) -> list[list[dict[str, Any]]]:
         """The rows of each item, by its place in the shard, once their images are written."""
-        spec = self._spec
         untouched = {items[place]: reason for place, reason in quarantined.items()}
-
-        cores = core_share(self._reading)
-        task = SampledFramesTask(
-            spec=spec,
-            format=spec.format,
-            quality=spec.quality,
-            longest_side=spec.longest_side,
-            square_pixels=spec.square_pixels,
-        )
-        read_item = task_reader(task, spec, cores)  # frames come in place of their thumbnails
-
-        def read(item: Item) -> Iterable[Input | None]:
-            if item in untouched:
-                return (Input(item, error=untouched[item]),)
-            return read_item(item)
-
-        def move() -> None:
-            self._done["moves"] += 1
-
         places = iter(items.items())
         place, item = -1, None
         rows: list[list[dict[str, Any]]] = []
-        writing: deque[Future[None]] = deque()
-        readers = max_concurrent_reads(spec, cores)
-        ahead = ReadAhead(read, items.values(), _AHEAD, spec.read_timeout, readers, move)
+        ahead = self._read_ahead(items.values(), untouched)
         with closing(ahead), self._turn, ThreadPoolExecutor(_WRITERS) as writers:
+            images = _ImageWriter(self._run, writers)
             for source in ahead:
                 while source.item is not item:
                     place, item = next(places)
@@ -114,16 +92,55 @@ class Extractor:
                     # An item's n-th image is always the same, whatever becomes of other items: who
                     # does a shard again, even beside another, writes what is there already.
                     name = f"frames/{shard:05d}/{place:05d}-{len(rows[-1]):06d}"
-                    name += f".{_SUFFIXES[spec.format]}"
-                    uri, content = posixpath.join(self._run, name), io.BytesIO(source.thumbnail)
-                    writing.append(writers.submit(storage.overwrite, uri, content))
-                    if len(writing) > _AHEAD:
-                        writing.popleft().result()
+                    name += f".{_SUFFIXES[self._spec.format]}"
+                    images.write(name, source.thumbnail)
                 rows[-1].append(_row(source, name))
                 self._done["items"] += len(rows[-1]) == 1
-            for each in writing:
-                each.result()
+            images.finish()
         return rows
+
+    def _read_ahead(self, items: Iterable[Item], untouched: Mapping[Item, str]) -> ReadAhead:
+        """Starts to sample frames, which come encoded in place of inputs' thumbnails."""
+        spec, cores = self._spec, core_share(self._spec)
+        task = SampledFramesTask(
+            spec=spec,
+            format=spec.format,
+            quality=spec.quality,
+            longest_side=spec.longest_side,
+            square_pixels=spec.square_pixels,
+        )
+        read_item = task_reader(task, spec, cores)
+
+        def read(item: Item) -> Iterable[Input | None]:
+            if item in untouched:
+                return (Input(item, error=untouched[item]),)
+            return read_item(item)
+
+        def move() -> None:
+            self._done["moves"] += 1
+
+        readers = max_concurrent_reads(spec.video, cores)
+        return ReadAhead(read, items, _AHEAD, spec.read_timeout, readers, move)
+
+
+class _ImageWriter:
+    """Writes images to a run's folder in threads, of which some are behind."""
+
+    def __init__(self, run: str, writers: ThreadPoolExecutor) -> None:
+        self._run, self._writers = run, writers
+        self._writing: deque[Future[None]] = deque()
+
+    def write(self, name: str, image: bytes) -> None:
+        """Begins to write an image; waits for an earlier one where too many are behind."""
+        uri = posixpath.join(self._run, name)
+        self._writing.append(self._writers.submit(storage.overwrite, uri, io.BytesIO(image)))
+        if len(self._writing) > _AHEAD:
+            self._writing.popleft().result()
+
+    def finish(self) -> None:
+        """Waits for all."""
+        for each in self._writing:
+            each.result()
 
 
 def _row(source: Input, image: str | None) -> dict[str, Any]:

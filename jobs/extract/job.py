@@ -8,8 +8,6 @@ from rich.console import Console
 
 from paliflow.configs import ExtractSpec, ExtractSummary
 from paliflow.configs.schema import FRAMES
-from paliflow.jobs.extract.actor import Extractor
-from paliflow.jobs.fleet.shards import run_pending_shards
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
@@ -39,7 +37,11 @@ def extract(spec: ExtractSpec, console: Console, ray_address: str | None = None)
         run = spec.location
         plan = read_plan(run) or _plan(run, spec)
         check_same_spec(plan.spec, spec)
-        run_pending_shards(Extractor, spec, run, plan, spec.reading, console, ray_address)
+        # Ray takes a while to import: what is finished, or wrong with the input, is said without.
+        from paliflow.jobs.extract.actor import Extractor
+        from paliflow.jobs.fleet.shards import run_pending_shards
+
+        run_pending_shards(Extractor, spec, run, plan, console, ray_address)
         return plan
 
     return run_once(spec, ExtractSummary, work, _figures, _PACKAGES, FRAMES)
@@ -51,7 +53,7 @@ def _figures(spec: ExtractSpec, plan: Plan) -> Mapping[str, Any]:
         ErrorLimitError: too many inputs have failed.
         RuntimeError: the parts do not belong together.
     """
-    totals = add_up(spec.location, plan, spec.reading)
+    totals = add_up(spec.location, plan, spec)
     return {
         "inputs": plan.inputs,
         "frames": totals.rows - totals.errors,
@@ -63,7 +65,6 @@ def _figures(spec: ExtractSpec, plan: Plan) -> Mapping[str, Any]:
 
 
 def _plan(run: str, spec: ExtractSpec) -> Plan:
-    reading = spec.reading
     passed_over: Counter[str] = Counter()
-    found = pieces(items(reading, passed_over), reading)
+    found = pieces(items(spec, passed_over), spec)
     return write_plan(run, found, spec.model_dump(mode="json"), passed_over=passed_over)

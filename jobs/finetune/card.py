@@ -3,14 +3,21 @@
 from collections.abc import Mapping
 
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.jobs.examples.plan import training_name
 from paliflow.jobs.finetune.export import model_uri
 from paliflow.jobs.finetune.worker import Job, Outcome
+from paliflow.jobs.registry.cards import OURS
 
 _PLACES = {
     "kind", "output", "run_id", "registry", "checkpoint", "tokenizer", "train", "validation",
     "https_hosts",
 }  # fmt: skip
 """Fields that are no part of the recipe, or that the card tells in another way."""
+_LICENCE = (
+    "A derivative of its base checkpoint. Google's PaliGemma weights, and all that is derived from "
+    "them, are under the Gemma Terms of Use (https://ai.google.dev/gemma/terms): whoever passes "
+    "this model on has to pass on those terms, and say that it was modified."
+)
 
 
 def model_card(
@@ -29,68 +36,67 @@ def model_card(
         after: those of the model.
         versions: of the packages that trained it.
     """
-    spec, start, plan = job.spec, job.start, job.plan
-    paths = {f"train/{number}": source.path for number, source in enumerate(spec.train)}
-    paths |= {name: source.path for name, source in spec.validation.items()}
-    sources = [
-        f"| {source.name} | `{paths[source.name]}` | {source.examples:,} | {source.errors:,} | "
-        f"{sum(source.dropped.values()):,} | {source.weight:g} |"
-        for source in plan.sources
+    spec, start = job.spec, job.start
+    precision = _precision(spec.exported_dtype, spec.seed)
+    sections = {
+        "Figures": _figures(before, after),
+        "Examples": _examples(job, outcome),
+        "Recipe": _recipe(spec),
+        "Use": [
+            "```",
+            "paliflow annotate IMAGES --output OUTPUT --prompt PROMPT --checkpoint "
+            f"{model_uri(spec)}",
+            "```",
+        ],
+        "Versions": [", ".join(f"{name} {number}" for name, number in versions.items())],
+        "Licence": [_LICENCE],
+    }
+    lines = [
+        f"# {spec.run_id}",
+        "",
+        f"A PaliGemma, {OURS} from `{start.checkpoint}`",
+        f"(sha256 `{start.checkpoint_sha256}`): {job.steps.total:,} steps of {spec.batch_size} "
+        f"examples, the weights of step {outcome.best_step:,}, written in {precision}.",
     ]
-    figures = [
+    for title, content in sections.items():
+        lines += ["", f"## {title}", "", *content]
+    return "\n".join(lines) + "\n"
+
+
+def _figures(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    rows = [
         f"| {name} | {before[name]:.4f} | {value:.4f} |"
         if name in before
         else f"| {name} | | {value:.4f} |"
         for name, value in after.items()
     ]
-    failed = [f"- {count:,} x {reason}" for reason, count in outcome.reasons.items()]
-    lines = [
-        f"# {spec.run_id}",
-        "",
-        f"A PaliGemma, fine-tuned by Paliflow from `{start.checkpoint}`",
-        f"(sha256 `{start.checkpoint_sha256}`): {job.steps.total:,} steps of {spec.batch_size} "
-        f"examples, the weights of step {outcome.best_step:,}, written in {_precision(spec)}.",
-        "",
-        "## Figures",
-        "",
-        *(["| | before | after |", "|---|---:|---:|", *figures] if figures else ["None taken."]),
-        "",
-        "## Examples",
-        "",
+    return ["| | before | after |", "|---|---:|---:|", *rows] if rows else ["None taken."]
+
+
+def _examples(job: Job, outcome: Outcome) -> list[str]:
+    """What was learnt from, and what of it was skipped while training."""
+    spec = job.spec
+    paths = {training_name(number): source.path for number, source in enumerate(spec.train)}
+    paths |= {name: source.path for name, source in spec.validation.items()}
+    rows = [
+        f"| {source.name} | `{paths[source.name]}` | {source.examples:,} | {source.errors:,} | "
+        f"{sum(source.dropped.values()):,} | {source.weight:g} |"
+        for source in job.plan.sources
+    ]
+    return [
         "| source | path | examples | rows that were none | left out | weight |",
         "|---|---|---:|---:|---:|---:|",
-        *sources,
+        *rows,
         "",
         f"Of {job.steps.total * spec.batch_size:,} examples drawn, {outcome.errors:,} were "
         "skipped.",
-        *failed,
-        "",
-        "## Recipe",
-        "",
-        *_recipe(spec),
-        "",
-        "## Use",
-        "",
-        "```",
-        f"paliflow annotate IMAGES --output OUTPUT --prompt PROMPT --checkpoint {model_uri(spec)}",
-        "```",
-        "",
-        "## Versions",
-        "",
-        ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "",
-        "## Licence",
-        "",
-        "A derivative of its base checkpoint. Google's PaliGemma weights, and all that is derived "
-        "from them, are under the Gemma Terms of Use (https://ai.google.dev/gemma/terms): whoever "
-        "passes this model on has to pass on those terms, and say that it was modified.",
+        *(f"- {count:,} x {reason}" for reason, count in outcome.reasons.items()),
     ]
-    return "\n".join(lines) + "\n"
 
 
-def _precision(spec: FineTuneSpec) -> str:
-    if spec.exported_dtype == "bfloat16":
-        return f"bfloat16: what was trained is rounded stochastically, with seed {spec.seed}"
+def _precision(dtype: str, seed: int) -> str:
+    if dtype == "bfloat16":
+        return f"bfloat16: what was trained is rounded stochastically, with seed {seed}"
     return "float32: asked in bfloat16 they are rounded, and small updates are lost"
 
 

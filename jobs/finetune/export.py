@@ -1,7 +1,6 @@
 """The trained model as files that other programs open, and a card that says what it is."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from paliflow.model.optimizer import Params
 from paliflow.model.train import Trainer, TrainState
 
 
-def model_folder(spec: FineTuneSpec) -> str:
+def model_folder(run: str) -> str:
     """The folder of a run's weights, their tokenizer and their card."""
-    return f"{spec.location}/model"
+    return f"{run}/model"
 
 
 def model_uri(spec: FineTuneSpec) -> str:
     """What an annotation's `checkpoint` names to use a run's model."""
-    return model_folder(spec) + ("/model.npz" if spec.export == "npz" else "")
+    return model_folder(spec.location) + ("/model.npz" if spec.export == "npz" else "")
 
 
 def export(spec: FineTuneSpec, trainer: Trainer, state: TrainState, frozen: Params) -> None:
@@ -44,17 +43,14 @@ def export(spec: FineTuneSpec, trainer: Trainer, state: TrainState, frozen: Para
         return
     with tempfile.TemporaryDirectory(prefix="paliflow-") as name:
         folder = Path(name)
-        _write(folder, unflatten_dict(leaves, sep="/"), spec, trainer)
+        params = unflatten_dict(leaves, sep="/")
+        if spec.export == "npz":
+            write_npz(folder / "model.npz", params)
+        else:
+            write_huggingface(folder, params, trainer.config)
         for path in sorted(folder.iterdir()):
             with path.open("rb") as file:
-                storage.overwrite(f"{model_folder(spec)}/{path.name}", file)
-
-
-def _write(folder: Path, params: Mapping[str, Any], spec: FineTuneSpec, trainer: Trainer) -> None:
-    if spec.export == "npz":
-        write_npz(folder / "model.npz", params)
-    else:
-        write_huggingface(folder, params, trainer.config)
+                storage.overwrite(f"{model_folder(spec.location)}/{path.name}", file)
 
 
 def _whole(leaf: jax.Array) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from paliflow.jobs.finetune.start import begin, steps_of
 from paliflow.jobs.finetune.worker import Job, Outcome
 from paliflow.jobs.finetune.worker_group import train
 from paliflow.jobs.fleet.cluster import connected
+from paliflow.jobs.registry.cards import CARD
 from paliflow.jobs.registry.checkpoints import digest_of
 from paliflow.jobs.registry.locations import Resolved
 from paliflow.jobs.runs.lifecycle import run_once
@@ -92,10 +93,10 @@ def _figures(spec: FineTuneSpec, done: tuple[Job, Outcome]) -> Mapping[str, Any]
     figures = looks.get(outcome.best_step, {})
     versions = {name: version(name) for name in _PACKAGES}
     with local_copy(start.tokenizer) as path, path.open("rb") as file:
-        storage.overwrite(f"{model_folder(spec)}/tokenizer.model", file)
+        storage.overwrite(f"{model_folder(run)}/tokenizer.model", file)
     card = model_card(job, outcome, looks.get(0, {}), figures, versions)
-    storage.overwrite(f"{model_folder(spec)}/README.md", io.BytesIO(card.encode()))
-    digest = digest_of(Resolved(model_uri(spec), None), f"{model_folder(spec)}/tokenizer.model")
+    storage.overwrite(f"{model_folder(run)}/{CARD}", io.BytesIO(card.encode()))
+    digest = digest_of(Resolved(model_uri(spec), None), f"{model_folder(run)}/tokenizer.model")
     return {
         "checkpoint": start.checkpoint,
         "checkpoint_sha256": start.checkpoint_sha256,

@@ -1,18 +1,17 @@
 """How a run starts: from which weights, by which recipe; settled once, before any worker."""
 
-import io
 import re
 from typing import Any, Literal, NamedTuple
 
 from jax.sharding import AbstractMesh
 
-from paliflow import storage
-from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.base import Spec, SpecError, printable
 from paliflow.configs.finetune import Duration, FineTuneSpec
+from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.checkpoints import opened
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
 from paliflow.jobs.runs.identity import check_same_spec
-from paliflow.jobs.runs.records import read_spec
+from paliflow.jobs.runs.records import commit_spec, find_spec
 from paliflow.model import PaliGemmaConfig
 from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.recipe import Recipe
@@ -49,14 +48,13 @@ def begin(spec: FineTuneSpec) -> Start:
             run began; the run is one of another spec; a pattern matches no parameter.
     """
     uri = f"{spec.location}/_plan/start.json"
-    try:
-        start = read_spec(uri, Start)
-    except FileNotFoundError:
+    start = find_spec(uri, Start)
+    if start is None:
         resolved = resolve(spec)
-        found, _ = _look(spec, resolved, tokenizer_of(spec, resolved.checkpoint))
-        if storage.commit_if_absent(uri, io.BytesIO(found.model_dump_json(indent=2).encode())):
-            return found
-        start = read_spec(uri, Start)
+        found, _ = _look(spec, resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
+        start = commit_spec(uri, found)
+        if start is found:
+            return start
     check_same_spec(start.spec, spec)
     now, digests = _look(spec, Resolved(start.checkpoint, None), start.tokenizer)
     if start.checkpoint_sha256 not in digests:
@@ -84,6 +82,8 @@ def _look(spec: FineTuneSpec, resolved: Resolved, tokenizer: str) -> tuple[Start
             f"that decayed={spec.decayed!r} matches is trained",
             flush=True,
         )
+    if warning := decode_warning(spec, resolved.checkpoint):
+        print(printable(warning), flush=True)
     start = Start(
         spec=spec.model_dump(mode="json"),
         checkpoint=resolved.checkpoint,

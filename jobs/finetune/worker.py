@@ -84,6 +84,33 @@ def work(packed: dict[str, str]) -> dict[str, Any]:
         return _Training(Job.unpacked(packed), stack).run()._asdict()
 
 
+def _require_divisible(batch_size: int, accumulate: int, devices: int) -> None:
+    """
+    Raises:
+        SpecError: a batch cannot be cut into equal parts for all devices.
+    """
+    if batch_size % (accumulate * devices):
+        raise SpecError(
+            f"batch_size={batch_size} has to divide by accumulate={accumulate} times {devices} "
+            "devices"
+        )
+
+
+def _require_room_for_images(spec: FineTuneSpec, image_size: int) -> None:
+    """
+    Raises:
+        SpecError: this host's memory does not hold the images of its part of a batch.
+    """
+    # float32 [B, F, size, size, 3]
+    rows = spec.batch_size // jax.process_count() * spec.frames_per_example
+    images, there = rows * image_size**2 * 3 * 4, host_memory()
+    if images > there:
+        raise SpecError(
+            f"batch_size={spec.batch_size}: its images take {images / 2**30:.1f} GiB of this "
+            f"host's memory, which has {there / 2**30:.1f}; lower it"
+        )
+
+
 class _Training:
     """One worker's part of a run. Every process makes the same calls in the same order."""
 
@@ -92,23 +119,12 @@ class _Training:
         spec, steps = job.spec, job.steps
         require_accelerators("accelerators_per_worker", spec.accelerators_per_worker)
         self._mesh = global_mesh()
-        if spec.batch_size % (spec.accumulate * self._mesh.size):
-            raise SpecError(
-                f"batch_size={spec.batch_size} has to divide by accumulate={spec.accumulate} times "
-                f"{self._mesh.size} devices"
-            )
+        _require_divisible(spec.batch_size, spec.accumulate, self._mesh.size)
         start = Resolved(job.start.checkpoint, job.start.checkpoint_sha256)
         with opened(start, job.start.tokenizer) as files:
             self._tokenizer = files.tokenizer
             config, leaves = open_weights(files.path, spec)
-            # float32 [B, F, size, size, 3]
-            rows = spec.batch_size // jax.process_count() * spec.frames_per_example
-            images, there = rows * config.image_size**2 * 3 * 4, host_memory()
-            if images > there:
-                raise SpecError(
-                    f"batch_size={spec.batch_size}: its images take {images / 2**30:.1f} GiB of "
-                    f"this host's memory, which has {there / 2**30:.1f}; lower it"
-                )
+            _require_room_for_images(spec, config.image_size)
             self._trainer = Trainer(config, recipe_of(spec, steps), self._mesh)
             self._state, self._frozen = self._trainer.init(_unread(leaves))
         self._image_size = config.image_size

@@ -1,7 +1,8 @@
-"""Ray Train's gang: one worker a host, all devices one mesh; it is restarted where one dies."""
+"""Ray Train's group of workers: one a host, all devices one mesh; restarted where one dies."""
 
 import os
 import tempfile
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -44,22 +45,12 @@ def train(job: Job) -> Outcome:
         trainer = JaxTrainer(
             work,
             train_loop_config=job.packed(),
-            jax_config=_joined(spec),
+            jax_config=_jax_config(spec.workers, spec.accelerators_per_worker),
             scaling_config=_scaling(spec),
-            run_config=RunConfig(
-                name="train",
-                storage_path=folder,  # nothing is kept there: checkpoints are Orbax's
-                failure_config=FailureConfig(
-                    max_failures=spec.max_failures,
-                    controller_failure_limit=ceil(spec.start_timeout / turn) - 1,
-                ),
-                callbacks=[Stop()],
-                logging_config=LoggingConfig(log_level="ERROR"),
-                worker_runtime_env=_environment(spec),
-            ),
+            run_config=_run_config(spec, folder, turn),
         )
         try:
-            outcome = Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
+            return Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
         except ControllerError as error:
             if isinstance(error.controller_failure, SpecError):
                 raise error.controller_failure from None
@@ -73,7 +64,21 @@ def train(job: Job) -> Outcome:
             raise RuntimeError(
                 f"workers died more than max_failures={spec.max_failures} times: {error}"
             ) from error
-    return outcome
+
+
+def _run_config(spec: FineTuneSpec, folder: str, turn: float) -> RunConfig:
+    """How Ray Train restarts workers, and waits for room in turns of so many seconds."""
+    return RunConfig(
+        name="train",
+        storage_path=folder,  # nothing is kept there: checkpoints are Orbax's
+        failure_config=FailureConfig(
+            max_failures=spec.max_failures,
+            controller_failure_limit=ceil(spec.start_timeout / turn) - 1,
+        ),
+        callbacks=[Stop()],
+        logging_config=LoggingConfig(log_level="ERROR"),
+        worker_runtime_env=_environment(spec.accelerators_per_worker),
+    )
 
 
 def _say_if_waiting(spec: FineTuneSpec) -> None:
@@ -105,16 +110,14 @@ def _scaling(spec: FineTuneSpec) -> ScalingConfig:
         raise SpecError(f"workers={spec.workers}, topology={spec.topology!r}: {error}") from None
 
 
-def _joined(spec: FineTuneSpec) -> JaxConfig:
+def _jax_config(workers: int, accelerators: Mapping[str, float]) -> JaxConfig:
     """Who initialises `jax.distributed`: Ray Train, on CPUs too where there are several.
 
     It does for what it is told are GPUs; `JAX_PLATFORMS=cpu`, which it reads, makes them CPUs.
     """
-    tpu, gpu = (kind in spec.accelerators_per_worker for kind in ("TPU", "GPU"))
-    return JaxConfig(use_tpu=tpu, use_gpu=gpu or (not tpu and spec.workers > 1))
+    tpu, gpu = (kind in accelerators for kind in ("TPU", "GPU"))
+    return JaxConfig(use_tpu=tpu, use_gpu=gpu or (not tpu and workers > 1))
 
 
-def _environment(spec: FineTuneSpec) -> dict[str, Any]:
-    if spec.accelerators_per_worker:
-        return {}
-    return {"env_vars": {"JAX_PLATFORMS": "cpu"}}
+def _environment(accelerators: Mapping[str, float]) -> dict[str, Any]:
+    return {} if accelerators else {"env_vars": {"JAX_PLATFORMS": "cpu"}}

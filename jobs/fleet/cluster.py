@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 
-from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import ClusterError, SpecError
+from paliflow.configs.run import FleetSpec
 
 _CONCURRENCY = 4
 """Calls that run at once on an actor: two shards, a sign of life, and one to spare."""
@@ -56,24 +56,23 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def actor_options(spec: AnnotateSpec) -> dict[str, Any]:
-    """Ray's options for one annotator."""
-    resources = dict(spec.accelerators_per_actor)
+def actor_options(resources: Mapping[str, float]) -> dict[str, Any]:
+    """Ray's options for one actor that takes these resources."""
+    named = {"CPU": "num_cpus", "GPU": "num_gpus"}
     return {
-        "num_cpus": spec.cpus_per_actor,
-        "num_gpus": resources.pop("GPU", 0),
-        "resources": resources,
+        **{option: resources.get(name, 0) for name, option in named.items()},
+        "resources": {name: n for name, n in resources.items() if name not in named},
         "max_concurrency": _CONCURRENCY,
         "max_restarts": 0,  # the driver replaces the dead, because it knows which shard they held
     }
 
 
-def target_actor_count(spec: AnnotateSpec) -> int:
-    """How many annotators there should be: as many as fit into the cluster as it is now."""
+def target_actor_count(spec: FleetSpec) -> int:
+    """How many actors there should be: as many as fit into the cluster as it is now."""
     if spec.actors:
         return spec.actors
-    fitting = places(_wanted(spec))
-    if fitting and not spec.accelerators_per_actor:
+    fitting = places(spec.actor_resources)
+    if fitting and _on_cpus(spec.actor_resources):
         cores = ray.cluster_resources()["CPU"]
         return max(1, min(fitting, int(cores // _CORES_OF_A_CPU_ACTOR)))
     return fitting
@@ -99,8 +98,8 @@ def described(wanted: Mapping[str, float]) -> str:
     return f"each takes {_said(wanted)} of one node; nodes: {nodes}; free in all of them: {of_all}"
 
 
-def _wanted(spec: AnnotateSpec) -> dict[str, float]:
-    return {"CPU": spec.cpus_per_actor, **spec.accelerators_per_actor}
+def _on_cpus(resources: Mapping[str, float]) -> bool:
+    return resources.keys() == {"CPU"}
 
 
 def _nodes() -> list[dict[str, float]]:
@@ -116,7 +115,7 @@ def _said(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
 
 
-def core_share(spec: AnnotateSpec) -> int:
+def core_share(spec: FleetSpec) -> int:
     """Cores of this host that one actor may use: its share of the cluster's, if it is in one."""
     cores = os.cpu_count() or 1
     if not ray.is_initialized():
@@ -129,39 +128,41 @@ def core_share(spec: AnnotateSpec) -> int:
     return min(int(share), cores)
 
 
-def share_cores(spec: AnnotateSpec) -> None:
+def share_cores(spec: FleetSpec) -> None:
     """Has XLA on a CPU start threads for an actor's share of the cores, not for all of a host's.
 
     Call it in an actor before JAX looks for devices. `PJRT_NPROC` in the environment has its way.
     """
-    if ray.is_initialized() and not spec.accelerators_per_actor:
+    if ray.is_initialized() and _on_cpus(spec.actor_resources):
         os.environ.setdefault("PJRT_NPROC", str(core_share(spec)))
 
 
-def require_room(spec: AnnotateSpec) -> None:
+def require_room(spec: FleetSpec) -> None:
     """
     Raises:
-        ClusterError: not even one annotator fits into the cluster as it is, and none is asked for
+        ClusterError: not even one actor fits into the cluster as it is, and none is asked for
             by number.
     """
     if not target_actor_count(spec):
         raise ClusterError(
             "accelerators_per_actor, cpus_per_actor: no actor fits into the cluster: "
-            f"{described(_wanted(spec))}; ask for less, or set `actors` to wait until it grows"
+            f"{described(spec.actor_resources)}; ask for less, or set `actors` to wait until it "
+            "grows"
         )
 
 
-def awaited(spec: AnnotateSpec) -> str:
+def awaited(resources: Mapping[str, float]) -> str:
     """What is awaited while no actor has started."""
-    return f"actors do not start: {described(_wanted(spec))}"
+    return f"actors do not start: {described(resources)}"
 
 
-def require_start(spec: AnnotateSpec, waiting_s: float) -> None:
+def require_start(spec: FleetSpec, waiting_s: float) -> None:
     """
     Raises:
         ClusterError: no actor has been there for longer than `start_timeout`.
     """
     if waiting_s > spec.start_timeout:
         raise ClusterError(
-            f"start_timeout={spec.start_timeout:g}: for so many seconds {awaited(spec)}"
+            f"start_timeout={spec.start_timeout:g}: for so many seconds "
+            f"{awaited(spec.actor_resources)}"
         )

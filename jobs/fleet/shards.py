@@ -7,9 +7,8 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec
+from paliflow.configs import AnnotateSpec, ExtractSpec
 from paliflow.configs.base import printable
-from paliflow.configs.run import RunSpec
 from paliflow.configs.summary import StageSeconds, passed_over_said
 from paliflow.jobs.fleet.cluster import (
     actor_options,
@@ -31,10 +30,9 @@ _PATIENCE_S = 10.0
 
 def run_pending_shards(
     actor: Callable[[Any, str, Plan], ShardWorker],
-    given: RunSpec,
+    spec: AnnotateSpec | ExtractSpec,
     run: str,
     plan: Plan,
-    spec: AnnotateSpec,
     console: Console,
     ray_address: str | None,
 ) -> tuple[int, StageSeconds]:
@@ -42,10 +40,9 @@ def run_pending_shards(
 
     Args:
         actor: a class of actors, whose arguments are the next three.
-        given: the run's spec.
+        spec: the run's.
         run: the run's folder.
         plan: the run's plan.
-        spec: what inputs there are, how many may fail, and what an actor needs.
         console: where progress goes.
         ray_address: as in `connected`.
 
@@ -71,7 +68,7 @@ def run_pending_shards(
     stages = StageSeconds()
     if missing:
         limits = ErrorLimits(spec)
-        waiting = cache(partial(awaited, spec))
+        waiting = cache(partial(awaited, spec.actor_resources))
 
         def report(done: ShardResult, fleet: FleetStatus) -> None:
             if fleet.waiting_s > _PATIENCE_S:
@@ -80,7 +77,8 @@ def run_pending_shards(
             require_start(spec, fleet.waiting_s)
             limits.add(done.inputs, len(done.failures), done.failures)
 
-        start = partial(ray.remote(actor).options(**actor_options(spec)).remote, given, run, plan)
+        options = actor_options(spec.actor_resources)
+        start = partial(ray.remote(actor).options(**options).remote, spec, run, plan)
         shown = Progress(plan.inputs, already, console, unit.split()[0])
         with connected(ray_address), shown as progress:
             require_room(spec)

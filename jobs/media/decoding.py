@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from paliflow.configs.run import InputsSpec
+from paliflow.configs.run import Decode, InputsSpec
 from paliflow.jobs.media.pixels import Files, Result, decode_to_result
 from paliflow.jobs.media.video.frames import chosen_frames, length, sampled_frames
 from paliflow.jobs.media.video.reading import read_video
@@ -34,6 +34,7 @@ class ImageTask(_Task):
     max_pixels: int
     thumbnail: int | None = None
     upright: bool = True
+    way: Decode = "exact"
 
     @property
     def single(self) -> bool:
@@ -49,7 +50,7 @@ class ImageTask(_Task):
         """One."""
         data = files.read(item)
         yield decode_to_result(
-            data, self.size, self.max_pixels, self.thumbnail, upright=self.upright
+            data, self.size, self.max_pixels, self.thumbnail, upright=self.upright, way=self.way
         )
 
 
@@ -60,6 +61,8 @@ class VideoTask(_Task):
     spec: InputsSpec
     size: int
     thumbnail: int | None = None
+    way: Decode = "exact"
+    """Of frames that are image files."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,7 +72,7 @@ class VideoTask(_Task):
 
     def results(self, item: Item, files: Files) -> Iterator[Result | None]:
         """As `read_video`."""
-        return read_video(item, files, self.spec, self.size, self.thumbnail)
+        return read_video(item, files, self.spec, self.size, self.thumbnail, self.way)
 
 
 class SampledFramesTask(_Task):

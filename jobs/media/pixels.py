@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from paliflow.configs.run import Decode
 from paliflow.jobs.media.disguises import disguise
 from paliflow.jobs.runs.item import Item
 from paliflow.model.images import (
@@ -17,7 +18,7 @@ from paliflow.model.images import (
     UnsupportedImage,
     decode_image,
     has_image_magic,
-    resize,
+    squash,
     unsupported,
 )
 
@@ -114,29 +115,38 @@ class RangeFile(io.RawIOBase):
 
 
 def decode_to_result(
-    data: bytes, size: int, max_pixels: int, thumbnail: int | None, *, upright: bool = True
+    data: bytes,
+    size: int,
+    max_pixels: int,
+    thumbnail: int | None,
+    *,
+    upright: bool = True,
+    way: Decode = "exact",
 ) -> Result:
     """Decodes and resizes an image file; whatever is wrong with it becomes the `error`."""
-    decoded = decode(data, max_pixels, upright=upright)
+    side = max(size, thumbnail or 0) if way == "fast" else None
+    decoded = decode(data, max_pixels, upright=upright, side=side)
     if isinstance(decoded, str):
         return Result(error=decoded)
     return Result(
         width=decoded.width,
         height=decoded.height,
-        pixels=resize(decoded.image, size),
+        pixels=squash(decoded, size),
         thumbnail=None if thumbnail is None else jpeg(decoded.image, thumbnail),
         orientation=decoded.orientation,
     )
 
 
-def decode(data: bytes, max_pixels: int, *, upright: bool = True) -> Decoded | str:
+def decode(
+    data: bytes, max_pixels: int, *, upright: bool = True, side: int | None = None
+) -> Decoded | str:
     """As `decode_image`, or what is wrong with it.
 
     Raises:
         MemoryError: it needs more than there is.
     """
     try:
-        return decode_image(data, max_pixels, upright=upright)
+        return decode_image(data, max_pixels, upright=upright, side=side)
     except (ImageTooLarge, Image.DecompressionBombError) as error:
         return f"too many pixels: {error}"
     except UnsupportedImage as error:

@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from paliflow.configs.run import InputsSpec
+from paliflow.configs.run import InputsSpec, ModelSpec
+from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.decoder_pool import Clock, DecoderPool, decoder_pool
 from paliflow.jobs.media.decoding import ImageTask, Task, VideoTask
 from paliflow.jobs.media.pixels import unreadable
@@ -20,23 +21,25 @@ _IMAGES_AT_ONCE = 8
 
 
 def reader(
-    spec: InputsSpec, size: int, thumbnail: int | None = None, cores: int | None = None
+    spec: ModelSpec, size: int, thumbnail: int | None = None, cores: int | None = None
 ) -> Read:
     """Reads items for a network of so many pixels.
 
     Args:
-        spec: what it says of videos and of limits.
+        spec: what it says of videos, of limits and of how images are read.
         size: the network's, in pixels.
         thumbnail: pixels of the longer side of thumbnails at most; None makes none.
         cores: as in `task_reader`.
     """
     if spec.video:
-        return task_reader(VideoTask(spec=spec, size=size, thumbnail=thumbnail), spec, cores)
+        film = VideoTask(spec=spec, size=size, thumbnail=thumbnail, way=spec.decode)
+        return task_reader(film, spec, cores)
     task = ImageTask(
         size=size,
         max_pixels=spec.max_pixels,
         thumbnail=thumbnail,
         upright=spec.exif == "apply",
+        way=spec.decode,
     )
     return task_reader(task, spec, cores)
 
@@ -53,9 +56,9 @@ def task_reader(task: Task, spec: InputsSpec, cores: int | None = None) -> Read:
     return partial(_read, task=task, spec=spec, pool=pool)
 
 
-def max_concurrent_reads(spec: InputsSpec, cores: int | None = None) -> int:
+def max_concurrent_reads(video: VideoSpec | None, cores: int | None = None) -> int:
     """Items that one process reads at the same time, on so many cores."""
-    if spec.video:
+    if video:
         return max(2, (cores or os.cpu_count() or 1) // _CORES_A_VIDEO)
     return _IMAGES_AT_ONCE
 

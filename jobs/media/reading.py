@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paliflow import storage
+from paliflow.configs.run import Decode
 from paliflow.jobs.media.pixels import (
     MAX_BYTES,
     FramePosition,
@@ -54,6 +55,7 @@ def read_input(
     thumbnail: int | None,
     https_hosts: tuple[str, ...],
     upright: bool = True,
+    way: Decode = "exact",
 ) -> Input:
     """Reads, decodes and resizes one image; whatever is wrong with it becomes its `error`.
 
@@ -64,6 +66,7 @@ def read_input(
         thumbnail: pixels of the longer side of the thumbnail at most; None makes none.
         https_hosts: the hosts that `https://` images may come from.
         upright: turn it as its EXIF orientation says.
+        way: as `ModelSpec.decode`.
     """
     if not item.uri:
         return Input(item, error=NO_IMAGE)
@@ -72,7 +75,9 @@ def read_input(
     except (OSError, ValueError) as error:
         return Input(item, error=unreadable(error))
     return finished(
-        item, decode_to_result(data, size, max_pixels, thumbnail, upright=upright), data
+        item,
+        decode_to_result(data, size, max_pixels, thumbnail, upright=upright, way=way),
+        data,
     )
 
 

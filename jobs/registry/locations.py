@@ -38,14 +38,14 @@ def checkpoint_of(spec: ModelSpec) -> str:
     return spec.checkpoint or str(BUNDLED_CHECKPOINT)
 
 
-def tokenizer_of(spec: ModelSpec, checkpoint: str) -> str:
-    """Where a spec's tokenizer is.
+def tokenizer_of(tokenizer: str | None, checkpoint: str) -> str:
+    """Where a run's tokenizer is.
 
     Args:
-        spec: may name it.
-        checkpoint: what the spec's resolved to; else the tokenizer lies beside it.
+        tokenizer: what the spec says.
+        checkpoint: what the spec's resolved to; if no tokenizer is named, it lies beside that.
     """
-    return spec.tokenizer or tokenizer_beside(checkpoint)
+    return tokenizer or tokenizer_beside(checkpoint)
 
 
 def tokenizer_beside(checkpoint: str) -> str:

@@ -144,7 +144,7 @@ def _stage(summary: RunSummary) -> Iterator[str]:
             return
         name = f"{attempt}-{number:05d}.parquet"
         with tempfile.TemporaryFile() as file:
-            _write(file, first, parts, spec)
+            _write(file, first, parts, spec.row_group_size, spec.compression_level)
             storage.commit_if_absent(f"{summary.location}/{_FOLDER}/{name}", file)
         yield name
 
@@ -157,7 +157,11 @@ def _read(uris: Sequence[str]) -> Iterator[pq.ParquetFile]:
 
 
 def _write(
-    file: BinaryIO, first: pq.ParquetFile, others: Iterator[pq.ParquetFile], spec: AnnotateSpec
+    file: BinaryIO,
+    first: pq.ParquetFile,
+    others: Iterator[pq.ParquetFile],
+    row_group_size: int,
+    compression_level: int,
 ) -> None:
     """Writes whole parts until the file is large enough."""
     # A run that was resumed by a newer version has parts with more columns than others.
@@ -166,19 +170,19 @@ def _write(
     ).remove_metadata()
     footers: list[pq.FileMetaData] = []
     waiting: list[pa.Table] = []
-    level = {"compression": "zstd", "compression_level": spec.compression_level}
+    level = {"compression": "zstd", "compression_level": compression_level}
     with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, **level) as writer:
 
         def flush() -> None:
             table = pa.concat_tables([schema.empty_table(), *waiting], promote_options="permissive")
-            groups = max(1, table.num_rows // spec.row_group_size)
+            groups = max(1, table.num_rows // row_group_size)
             writer.write_table(table, row_group_size=-(-table.num_rows // groups) or None)
             waiting.clear()
 
         for part in chain([first], others):
             footers.append(part.metadata)
             waiting.append(part.read())
-            if sum(table.num_rows for table in waiting) >= spec.row_group_size:
+            if sum(table.num_rows for table in waiting) >= row_group_size:
                 flush()
                 if file.tell() >= FILE_BYTES:
                     break

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from paliflow.configs.base import SpecError
-from paliflow.configs.run import ModelSpec
+from paliflow.configs.run import InputsSpec
 
 _ENOUGH = 100
 """Inputs before a fraction means anything; a smaller run is judged when it ends."""
@@ -18,7 +18,7 @@ class ErrorLimitError(SpecError):
 class ErrorLimits:
     """Counts inputs and failures against a spec's limits."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: InputsSpec) -> None:
         self._spec = spec
         self._inputs = self._failed = 0
         self._reasons: Counter[str] = Counter()

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.schema import ANNOTATIONS
 
@@ -46,9 +45,11 @@ def commit_part(
     run: str,
     shard: int,
     rows: Sequence[Mapping[str, Any]],
-    spec: AnnotateSpec,
     about: Mapping[str, str],
     columns: pa.Schema = ANNOTATIONS,
+    *,
+    row_group_size: int = 16_384,
+    compression_level: int = 3,
 ) -> bool:
     """Writes the rows of one shard as its part.
 
@@ -56,10 +57,11 @@ def commit_part(
         run: the run's folder.
         shard: the part's number.
         rows: by `columns`; those left out are null.
-        spec: how to write.
         about: what else the file shall say of itself; keys get the prefix `paliflow.`. It needs
             `inputs`, `failed` and `checkpoint_sha256`.
         columns: of the part, with what else it says of itself.
+        row_group_size: rows a row group.
+        compression_level: of zstd.
 
     Returns:
         False if the part was there already; the rows are dropped then.
@@ -79,9 +81,9 @@ def commit_part(
     pq.write_table(
         pa.Table.from_pylist(rows, schema),
         file,
-        row_group_size=spec.row_group_size,
+        row_group_size=row_group_size,
         compression="zstd",
-        compression_level=spec.compression_level,
+        compression_level=compression_level,
     )
     return storage.commit_if_absent(part_uri(run, shard), file)
 

@@ -1,6 +1,5 @@
 """The plan: a run's inputs, written once before work starts; a shard means the same for ever."""
 
-import io
 import tempfile
 import uuid
 from collections import Counter
@@ -18,7 +17,7 @@ from paliflow.configs.run import ModelSpec
 from paliflow.configs.schema import PLAN
 from paliflow.jobs.registry.locations import Resolved, checkpoint_of
 from paliflow.jobs.runs.item import Item as Item
-from paliflow.jobs.runs.records import read_spec
+from paliflow.jobs.runs.records import commit_spec, find_spec
 
 _SHARDS_A_FILE = 256
 """Whoever reads a shard reads its file's footer, which grows with the file's row groups."""
@@ -98,20 +97,16 @@ def write_plan(
         checkpoint=resolved and resolved.checkpoint,
         checkpoint_sha256=resolved and resolved.sha256,
     )
-    content = io.BytesIO(plan.model_dump_json(indent=2).encode())
-    if storage.commit_if_absent(plan_uri(run), content):
-        return plan
-    for number in range(0, shards, _SHARDS_A_FILE):
-        storage.delete(_file_uri(run, folder, number))
-    return read_spec(plan_uri(run), Plan)
+    settled = commit_spec(plan_uri(run), plan)
+    if settled is not plan:
+        for number in range(0, shards, _SHARDS_A_FILE):
+            storage.delete(_file_uri(run, folder, number))
+    return settled
 
 
 def read_plan(run: str) -> Plan | None:
     """A run's plan, None while there is none."""
-    try:
-        return read_spec(plan_uri(run), Plan)
-    except FileNotFoundError:
-        return None
+    return find_spec(plan_uri(run), Plan)
 
 
 def read_shard(run: str, plan: Plan, shard: int) -> list[Item]:

@@ -1,5 +1,6 @@
 """What a run writes of itself as JSON, its plan and its manifest, in files of every version."""
 
+import io
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
@@ -17,14 +18,16 @@ def with_kind(record: Mapping[str, Any]) -> dict[str, Any]:
     too.
 
     Files that were written before there was a `kind` get the one that their spec's fields tell;
-    what has no spec counts as an annotation's.
+    what has no spec counts as an annotation's. Before there was a `decode`, images were read
+    exactly.
     """
     spec = record.get("spec")
     if not isinstance(spec, Mapping):
         return {"kind": "annotate", **record}
     told = (kind for field, kind in _ALWAYS_THERE.items() if field in spec)
     kind = record.get("kind") or spec.get("kind") or next(told, "annotate")
-    return {**record, "kind": kind, "spec": {"kind": kind, **spec}}
+    before = {} if kind == "extract" else {"decode": "exact"}
+    return {**record, "kind": kind, "spec": {"kind": kind, **before, **spec}}
 
 
 def read_record(uri: str) -> dict[str, Any]:
@@ -53,6 +56,26 @@ def read_spec(uri: str, model: type[_S]) -> _S:
         FileNotFoundError: it is not there.
     """
     return parse_record(read_record(uri), uri, model)
+
+
+def find_spec(uri: str, model: type[_S]) -> _S | None:
+    """As `read_spec`; None if it is not there."""
+    try:
+        return read_spec(uri, model)
+    except FileNotFoundError:
+        return None
+
+
+def commit_spec(uri: str, spec: _S) -> _S:
+    """Writes what a run settles once, and returns it.
+
+    Of two that settle the same, the first decides for both: the second gets what the first wrote.
+
+    Raises:
+        SpecError: as in `read_spec`.
+    """
+    content = io.BytesIO(spec.model_dump_json(indent=2).encode())
+    return spec if storage.commit_if_absent(uri, content) else read_spec(uri, type(spec))
 
 
 def parse_record(record: dict[str, Any], uri: str, model: type[_S]) -> _S:

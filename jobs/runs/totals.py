@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import NamedTuple
 
-from paliflow.configs.run import ModelSpec
+from paliflow.configs.run import InputsSpec
 from paliflow.jobs.runs.error_limits import ErrorLimits
 from paliflow.jobs.runs.parts import REASONS, read_parts
 from paliflow.jobs.runs.plan import Plan
@@ -23,7 +23,7 @@ class Totals(NamedTuple):
     """The digests of the weights that answered; one, unless the file was changed meanwhile."""
 
 
-def add_up(run: str, plan: Plan, spec: ModelSpec) -> Totals:
+def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
     """Adds up what the footers of a run's parts say.
 
     Args:

@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 from uuid import UUID
 
-from paliflow.configs import AnnotateSpec
+from paliflow.configs.annotate import AnnotateSpec, SourceSpec
 from paliflow.configs.base import SpecError, brief
 from paliflow.configs.prompts import PromptSpec, say_stripped, stripped, text_of
 from paliflow.jobs.runs.plan import Item
@@ -21,21 +21,21 @@ CELL = 2**16
 _DEEP = 64
 
 
-def named_columns(spec: AnnotateSpec) -> dict[str, str]:
+def named_columns(spec: SourceSpec) -> dict[str, str]:
     """The columns that prompts, id and metadata need; each with the field that names it.
 
     Raises:
         SpecError: a prompt's braces are no `{column}`.
     """
     named = {}
-    for prompt in spec.prompts:
+    for prompt in spec.prompts if isinstance(spec, AnnotateSpec) else ():
         for _, column in _template(text_of(prompt)):
             if column is not None:
                 named[column] = f"prompts={text_of(prompt)!r}"
         if column := _choices_column(prompt):
             named[column] = f"choices_column={column!r}"
     for field in ("prompt_column", "id_column"):
-        if column := getattr(spec, field):
+        if column := getattr(spec, field, None):
             named[column] = f"{field}={column!r}"
     if spec.video and (column := spec.video.group_column):
         named[column] = f"video.group_column={column!r}"
@@ -72,7 +72,7 @@ def text(record: Record, column: str) -> str:
     return said
 
 
-def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
+def describe(item: Item, record: Record, spec: SourceSpec) -> Item:
     """Gives an item its record's prompts, id and metadata.
 
     A prompt whose column is null or blank is not asked. Where none is left, the item is asked
@@ -82,6 +82,20 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
     Raises:
         ValueError: as in `text`.
     """
+    id_column = spec.id_column or (spec.video and spec.video.group_column)
+    carried = {column: _value(record, column) for column in spec.metadata_columns}
+    metadata = json.dumps(carried, ensure_ascii=False) if carried else None
+    if metadata and len(metadata) > len(carried) * CELL:
+        raise ValueError(f"metadata_columns hold {len(metadata)} characters; each may hold {CELL}")
+    item = item._replace(
+        id=text(record, id_column) or None if id_column else item.id,
+        metadata=metadata,
+    )
+    return _asked(item, record, spec) if isinstance(spec, AnnotateSpec) else item
+
+
+def _asked(item: Item, record: Record, spec: AnnotateSpec) -> Item:
+    """Gives an item its record's prompts, where they are others than the spec's."""
     asked = [_filled(_template(prompt), record) for prompt in spec.texts]
     if spec.prompt_column:
         asked.append(text(record, spec.prompt_column))
@@ -103,18 +117,7 @@ def describe(item: Item, record: Record, spec: AnnotateSpec) -> Item:
             choices = tuple(column and text(record, column) for column in own)
     elif prompts == spec.texts:
         prompts = None
-    id_column = spec.id_column or (spec.video and spec.video.group_column)
-    carried = {column: _value(record, column) for column in spec.metadata_columns}
-    metadata = json.dumps(carried, ensure_ascii=False) if carried else None
-    if metadata and len(metadata) > len(carried) * CELL:
-        raise ValueError(f"metadata_columns hold {len(metadata)} characters; each may hold {CELL}")
-    return item._replace(
-        prompts=prompts,
-        asks=asks,
-        choices=choices,
-        id=text(record, id_column) or None if id_column else item.id,
-        metadata=metadata,
-    )
+    return item._replace(prompts=prompts, asks=asks, choices=choices)
 
 
 def _choices_column(prompt: str | PromptSpec) -> str | None:

@@ -4,12 +4,13 @@ import glob
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec, PromptSpec
+from paliflow.configs import PromptSpec
+from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import passed_over_said
 from paliflow.jobs.media.video.container import VIDEO_SUFFIXES
@@ -36,9 +37,10 @@ _UNREAD = (
 )
 # fmt: on
 """What people have their lists in, and what is no list that is read."""
+_Read = Callable[[storage.Entry, SourceSpec], Iterator[Item]]
 
 
-def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterator[Item]:
+def items(spec: SourceSpec, passed_over: Counter[str] | None = None) -> Iterator[Item]:
     """The inputs of a run, with absolute URIs; with `video` they are videos instead of images,
     and with its `frame_rate` those images put together to videos.
 
@@ -66,34 +68,20 @@ def items(spec: AnnotateSpec, passed_over: Counter[str] | None = None) -> Iterat
         OSError: the storage fails in a way that may pass.
     """
     found = _listed(spec, Counter() if passed_over is None else passed_over)
-    return group_frames(found, spec.video) if spec.video and spec.video.frame_rate else found
+    if spec.video and spec.video.frame_rate:
+        return group_frames(found, by_id=spec.video.group_column is not None)
+    return found
 
 
-def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
+def _listed(spec: SourceSpec, passed_over: Counter[str]) -> Iterator[Item]:
     where, found = spec.input, None
     suffixes = VIDEO_SUFFIXES if spec.video and not spec.video.frame_rate else IMAGE_SUFFIXES
     choice = Choice(suffixes, spec.sniff, passed_over)
     try:
         uri = storage.absolute(spec.input)
         storage.check_host(uri, spec.https_hosts)
-        readers = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
-        readers[".tar"] = partial(tar_items, choice=choice)
-        read = readers.get(ending := suffix(uri))
-        root: str | None = None
-        if storage.is_file(uri):
-            files = iter([storage.Entry(uri, storage.version(uri))])
-        elif _is_glob(uri):
-            files = matched(uri, passed_over)
-            root = posixpath.dirname(re.split(r"[*?[]", uri)[0]) or "/"
-        else:
-            root = uri
-            read = None
-            files = choice.files(storage.list_files(uri), uri)
-        if uri.lower().endswith(_COMPRESSED_TARS):
-            raise ValueError("a compressed tar cannot be read from its middle; make it a .tar")
-        if ending.endswith((*_UNREAD, ".gz")) and not read and not Path(uri).is_dir():
-            known = ", ".join(TABLE_SUFFIXES)
-            raise ValueError(f"{ending} is neither an image nor a manifest, which end in {known}")
+        files, root, read = _files(uri, choice)
+        _require_readable(uri, is_read=read is not None)
         if not read:
             _refuse_columns(spec)
         # Links are local.
@@ -117,14 +105,51 @@ def _listed(spec: AnnotateSpec, passed_over: Counter[str]) -> Iterator[Item]:
             raise
         raise SpecError(f"input={where!r}: {error}") from error
     if found is None:
-        kind = "images" if suffixes is IMAGE_SUFFIXES else "videos"
         if read is manifest_items:
             raise SpecError(f"input={spec.input!r}: the manifest has no rows")
-        passed = f" (passed over: {passed_over_said(passed_over)})" if passed_over else ""
-        raise SpecError(
-            f"input={spec.input!r}: no {kind} there{passed}; a folder's {kind} are its files that "
-            f"end in {' '.join(suffixes)}, a glob or a manifest may name any file"
-        )
+        raise SpecError(f"input={spec.input!r}: {_nothing_there(choice)}")
+
+
+def _files(uri: str, choice: Choice) -> tuple[Iterator[storage.Entry], str | None, _Read | None]:
+    """The files of an input, the folder that links must stay below, and what reads a file's items;
+    None where a folder is not looked for, or a file is itself the item."""
+    read = _reader(uri, choice)
+    if storage.is_file(uri):
+        return iter([storage.Entry(uri, storage.version(uri))]), None, read
+    if _is_glob(uri):
+        folder = posixpath.dirname(re.split(r"[*?[]", uri)[0]) or "/"
+        return matched(uri, choice.passed_over), folder, read
+    return choice.files(storage.list_files(uri), uri), uri, None
+
+
+def _reader(uri: str, choice: Choice) -> _Read | None:
+    """What reads the items of files whose names end like this."""
+    readers: dict[str, _Read] = dict.fromkeys(TABLE_SUFFIXES, manifest_items)
+    readers[".tar"] = partial(tar_items, choice=choice)
+    return readers.get(suffix(uri))
+
+
+def _require_readable(uri: str, *, is_read: bool) -> None:
+    """
+    Raises:
+        ValueError: the input's name is one of what people have their lists in, and no manifest's.
+    """
+    if uri.lower().endswith(_COMPRESSED_TARS):
+        raise ValueError("a compressed tar cannot be read from its middle; make it a .tar")
+    ending = suffix(uri)
+    if ending.endswith((*_UNREAD, ".gz")) and not is_read and not Path(uri).is_dir():
+        known = ", ".join(TABLE_SUFFIXES)
+        raise ValueError(f"{ending} is neither an image nor a manifest, which end in {known}")
+
+
+def _nothing_there(choice: Choice) -> str:
+    kind = "images" if choice.suffixes is IMAGE_SUFFIXES else "videos"
+    passed_over = choice.passed_over
+    passed = f" (passed over: {passed_over_said(passed_over)})" if passed_over else ""
+    return (
+        f"no {kind} there{passed}; a folder's {kind} are its files that end in "
+        f"{' '.join(choice.suffixes)}, a glob or a manifest may name any file"
+    )
 
 
 def _is_glob(uri: str) -> bool:
@@ -132,14 +157,15 @@ def _is_glob(uri: str) -> bool:
     return glob.has_magic(uri) and not Path(uri).is_dir()
 
 
-def _refuse_columns(spec: AnnotateSpec) -> None:
+def _refuse_columns(spec: SourceSpec) -> None:
     if spec.video and spec.video.group_column:
         raise SpecError("video.group_column: only the rows of a manifest have columns")
-    given = {
-        name: getattr(spec, name) for name in ("prompt_column", "id_column", "metadata_columns")
-    }
-    own = (p.choices_column for p in spec.prompts if isinstance(p, PromptSpec))
-    for field, value in (given | {"choices_column": next(filter(None, own), None)}).items():
+    names = ("prompt_column", "id_column", "metadata_columns")
+    given = {name: getattr(spec, name, None) for name in names}
+    for prompt in getattr(spec, "prompts", ()):
+        if isinstance(prompt, PromptSpec) and prompt.choices_column:
+            given["choices_column"] = prompt.choices_column
+    for field, value in given.items():
         if value:
             raise SpecError(
                 f"{field}={value!r}: only the rows of a manifest ({', '.join(TABLE_SUFFIXES)}) "

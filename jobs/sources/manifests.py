@@ -4,14 +4,14 @@ import posixpath
 from collections.abc import Iterator
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec
+from paliflow.configs.annotate import SourceSpec
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources.admission import roots_of
 from paliflow.jobs.sources.columns import describe, named_columns, text
 from paliflow.jobs.sources.tables import Columns, resolve, table_rows
 
 
-def manifest_items(manifest: storage.Entry, spec: AnnotateSpec) -> Iterator[Item]:
+def manifest_items(manifest: storage.Entry, spec: SourceSpec) -> Iterator[Item]:
     """The rows in their order; one whose image is null or empty has the uri "".
 
     Raises:

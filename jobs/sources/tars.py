@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, BinaryIO
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec
+from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.base import brief
 from paliflow.jobs.media.disguises import require_itself
 from paliflow.jobs.runs.json_records import json_record
@@ -24,7 +24,7 @@ _READ_AHEAD = 2**23
 """Bytes a request: members of 100 kB are read over faster than they are jumped over."""
 
 
-def tar_items(tar: storage.Entry, spec: AnnotateSpec, choice: Choice) -> Iterator[Item]:
+def tar_items(tar: storage.Entry, spec: SourceSpec, choice: Choice) -> Iterator[Item]:
     """The images of a tar in its order, each to be read from its place there.
 
     Members that are neighbours and share a key (the path up to the first dot of the name) are a

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import paliflow.dags
 from paliflow.tests.integration import weekly
 from paliflow.tests.operators.ray_head import TOKEN, end_session, free_port, ray_head
+from paliflow.tests.waiting import until
 
 SAMPLE = Path(str(paliflow.dags.__file__)).parent / "sample"
 IMAGES = sorted([*SAMPLE.glob("*.png"), *SAMPLE.glob("*.jpg")])
@@ -127,11 +127,7 @@ class Services:
 
     def until(self, done: Callable[[], Any], seconds: float) -> Any:
         """Waits for something true, which it returns."""
-        end = time.monotonic() + seconds
-        while not (result := done()):
-            assert time.monotonic() < end, self.logs()
-            time.sleep(0.5)
-        return result
+        return until(done, seconds, said=self.logs, every_s=0.5)
 
     def logs(self) -> str:
         """The ends of all parts' logs."""

@@ -52,7 +52,7 @@ def finetune_spec(folder: Path, /, **fields: Any) -> FineTuneSpec:
         "dropout": 0.1,
         "frozen": [] if "lora" in fields else ["img/.*"],
         "dtype": "float32",
-        "remat": False,
+        "remat": True,  # compiles one layer, not each
     }
     return FineTuneSpec.parse(defaults | fields)
 

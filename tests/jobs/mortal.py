@@ -1,7 +1,8 @@
-"""Actors that are killed, once at each of the moments that matter."""
+"""Actors that are killed once, at the moment at which most would be lost."""
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,24 @@ from paliflow.jobs.fleet.scheduler import ShardResult
 
 
 class Mortal:
-    """Goes before an actor's class: killed once before shard 1, and once after shard 2's part."""
+    """Goes before an actor's class: killed when shard 2's part is there and nobody was told so.
+
+    It has shard 1 in hand by then, which it does not begin before.
+    """
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         if shard == 1:
-            self.die_once("before")
+            self.wait_for("dead")
         done: ShardResult = super().process(shard, quarantined)  # type: ignore[misc]
         if shard == 2:
-            self.die_once("after")
+            self.die_once("dead")
         return done
+
+    def wait_for(self, when: str) -> None:
+        """Waits for whoever is killed then."""
+        spec: Any = self._spec  # type: ignore[attr-defined]
+        while not Path(spec.output, when).exists():
+            time.sleep(0.05)
 
     def die_once(self, when: str) -> None:
         """Leaves a file in the output that says so."""

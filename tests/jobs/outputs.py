@@ -72,7 +72,7 @@ def commit_parts(
             "inputs": str(len(inputs)),
             "failed": str(failed),
         }
-        commit_part(run, shard, rows, spec, about)
+        commit_part(run, shard, rows, about)
     return run
 
 

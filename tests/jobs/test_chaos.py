@@ -68,6 +68,7 @@ def nothing_is_lost_doubled_or_changed(place: Arena, quiet: RunSummary, seed: in
     }
 
 
+@pytest.mark.slow  # a cluster of three nodes of its own, and four runs on it
 def test_a_disturbed_run_ends_as_the_quiet_one(place: Arena, quiet: RunSummary) -> None:
     nothing_is_lost_doubled_or_changed(place, quiet, 0)
 

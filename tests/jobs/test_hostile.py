@@ -11,18 +11,16 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from paliflow import storage
 from paliflow.configs import ExtractSpec
 from paliflow.configs.summary import SPEC_VARIABLE
-from paliflow.jobs.annotate.job import annotate
-from paliflow.jobs.extract.job import extract
 from paliflow.jobs.media.video.container import VIDEO_SUFFIXES
 from paliflow.jobs.sources.items import IMAGE_SUFFIXES
 from paliflow.jobs.sources.listing import is_hidden
 from paliflow.tests.jobs import fuzz, hostile, zoo
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
+from paliflow.tests.jobs.here import annotate_here, extract_here
 
 _MB = 2**20
 
@@ -45,17 +43,13 @@ def rows_of(location: str) -> list[dict[str, Any]]:
     return [row for part in parts for row in pq.read_table(part).to_pylist()]
 
 
-def test_every_mutated_file_has_its_row(
-    cluster: str, make_spec: SpecFactory, tmp_path: Path
-) -> None:
+def test_every_mutated_file_has_its_row(make_spec: SpecFactory, tmp_path: Path) -> None:
     folder = tmp_path / "hostile"
     folder.mkdir()
     fill(folder, 70, 30)
     wanted = hostile.images(folder, large=False)
     spec = make_spec(input=str(folder), prompts=["caption en"], decoder_memory=300)
-    errors = {
-        row["source_uri"]: row["error"] for row in rows_of(annotate(spec, Console()).location)
-    }
+    errors = {row["source_uri"]: row["error"] for row in rows_of(annotate_here(spec).location)}
     assert set(errors) == listed(folder, IMAGE_SUFFIXES)
     for name, error in wanted.items():
         assert (errors[str(folder / name)] or "").startswith(error)
@@ -63,7 +57,7 @@ def test_every_mutated_file_has_its_row(
     films = ExtractSpec.parse(
         fields | {"input": str(folder), "output": str(tmp_path / "frames"), "run_id": "x"}
     )
-    rows = rows_of(extract(films, Console()).location)
+    rows = rows_of(extract_here(films).location)
     assert {row["source_uri"] for row in rows} == listed(folder, VIDEO_SUFFIXES)
 
 

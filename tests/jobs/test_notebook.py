@@ -13,15 +13,17 @@ from paliflow.jobs.notebook import Annotations
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import write_mixed
+from paliflow.tests.jobs.here import fleet_here
 from paliflow.tests.jobs.outputs import finish
 
 
-def test_annotations_are_a_table_a_summary_and_a_report(cluster: str, tmp_path: Path) -> None:
+def test_annotations_are_a_table_a_summary_and_a_report(tmp_path: Path) -> None:
     write_mixed(tmp_path / "images", 5)
-    run = paliflow.annotate(
-        tmp_path / "images", ["ocr", "caption en"], output=tmp_path / "out", max_new_tokens=4,
-        max_error_fraction=1.0, shard_size=2, compact=False,
-    )  # fmt: skip
+    with fleet_here():
+        run = paliflow.annotate(
+            tmp_path / "images", ["ocr", "caption en"], output=tmp_path / "out", max_new_tokens=4,
+            max_error_fraction=1.0, shard_size=2, compact=False,
+        )  # fmt: skip
     assert re.fullmatch(r"\d{8}T\d{6}Z", run.summary.run_id)
     table, frame = run.to_arrow(), run.to_pandas()
     assert table.schema.names == ANNOTATIONS.names

@@ -23,7 +23,7 @@ from paliflow.jobs.media.pixels import decode
 from paliflow.jobs.media.reading import Stored
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.media.video.damage import FrameGap
-from paliflow.jobs.media.video.picture import SMALL
+from paliflow.jobs.media.video.picture import SMALL, Frame
 from paliflow.jobs.media.video.reading import Sample, distance, samples
 from paliflow.jobs.runs.item import Item
 from paliflow.tests.media.ffmpeg import BINARY, Shown, key_times, shown
@@ -199,7 +199,9 @@ class _Kept(NamedTuple):
 
 
 def _kept(picture: Any) -> Any:
-    return _Kept(np.asarray(picture.upright()), np.asarray(picture.reduced(_MODEL)))
+    whole = picture.upright()
+    reduced = picture.reduced(_MODEL) if isinstance(picture, Frame) else whole
+    return _Kept(np.asarray(whole), np.asarray(reduced))
 
 
 def _difference(found: list[Sample | FrameGap], reference: list[Shown], policy: str) -> str:

@@ -1,5 +1,6 @@
 """Small real models: the reference weights, and what the original implementations computed."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from paliflow.model import PaliGemma
+from paliflow.model import PaliGemma, PaliGemmaConfig
 from paliflow.model.checkpoint import read_checkpoint
+from paliflow.model.weights import infer_config
 
 REFERENCE = Path(__file__).parent.parent / "data" / "reference"
 OVERRIDES: dict[str, dict[str, Any]] = {"pg2_27b": {"query_pre_attn_scalar": 16}}
@@ -22,18 +24,35 @@ def checkpoint_of(name: str) -> Path:
     return REFERENCE / name if name in HUGGING_FACE else REFERENCE / f"{name}.weights.npz"
 
 
+@cache
 def load_reference(name: str, **overrides: Any) -> PaliGemma:
-    """One of the reference models, in float32 if not said otherwise."""
+    """One of the reference models, in float32 if not said otherwise; loaded once."""
     options = {"dtype": "float32", **OVERRIDES.get(name, {})} | overrides
     return PaliGemma.from_checkpoint(checkpoint_of(name), **options)
 
 
-def reference_params(name: str, dtype: str = "float32") -> dict[str, Any]:
-    """The weights as they are stored, for training; without adapters."""
+def reference_params(name: str, dtype: str = "float32", layers: int = 3) -> dict[str, Any]:
+    """The weights as they are stored, for training; without adapters.
+
+    With fewer than its three layers, decoder and vision tower are another model, which is compiled
+    in less time.
+    """
     leaves, _ = read_checkpoint(checkpoint_of(name))
     flat = {path: jnp.asarray(leaf.read(np.dtype(dtype))) for path, leaf in leaves.items()}
+    flat = {path: x[:layers] if is_stack(path) else x for path, x in flat.items()}
     tree: dict[str, Any] = traverse_util.unflatten_dict(flat, sep="/")
     return tree
+
+
+def is_stack(path: str) -> bool:
+    """Whether a parameter is one of all layers."""
+    return path.startswith(("llm/layers/", "img/Transformer/encoderblock/"))
+
+
+def config_of(params: dict[str, Any]) -> PaliGemmaConfig:
+    """The configuration of weights as `reference_params` gives them."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    return infer_config({path: leaf.shape for path, leaf in flat.items()})
 
 
 def expected(name: str) -> dict[str, Any]:

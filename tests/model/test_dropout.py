@@ -12,7 +12,7 @@ from paliflow.model.gemma import Block
 from paliflow.tests.model.conftest import load_reference
 
 
-@pytest.mark.parametrize("name", ["pg1", "pg2"])
+@pytest.mark.parametrize("name", [pytest.param("pg1", marks=pytest.mark.slow), "pg2"])
 def test_dropout_is_after_one_post_norm_and_before_the_other(name: str) -> None:
     config = load_reference(name).config.text
     x = jax.random.normal(jax.random.key(1), (1, 4, config.width))

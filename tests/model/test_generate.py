@@ -11,21 +11,30 @@ from paliflow.model import Greedy, Nucleus, PaliGemma, Temperature, TopK
 from paliflow.model.network import attention_mask
 from paliflow.tests.model.conftest import expected, load_reference
 
-Reference = tuple[PaliGemma, dict[str, Any]]
+STEPS = 16
+"""As many as the reference has decoded, so that few programs are compiled."""
 
 
-def test_greedy_decoding_equals_teacher_forcing_on_ragged_prompts(big_vision: Reference) -> None:
-    model, want = big_vision
-    steps = 10
+def _forced(model: PaliGemma, images: Any, want: dict[str, Any], tokens: Any) -> list[Any]:
+    """Of each row, the log-probabilities [M, V] that `logits` gives for each of its new tokens."""
+    steps, lengths = tokens.shape[1], want["prompt_mask"].sum(1)
+    width = int(lengths.max()) + steps
+    text, mask_ar = np.zeros((3, width), np.int32), np.ones((3, width), np.int32)
+    for row, length in enumerate(lengths):
+        text[row, :length], mask_ar[row, :length] = want["prompt"][row, :length], 0
+        text[row, length : length + steps] = tokens[row]
+    logp = np.asarray(jax.nn.log_softmax(model.logits(images, text, mask_ar)))
+    starts = lengths - 1
+    return [own[start : start + steps] for own, start in zip(logp, starts, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["pg1", "pg2", pytest.param("pg2_27b", marks=pytest.mark.slow)])
+def test_greedy_decoding_equals_teacher_forcing_on_ragged_prompts(name: str) -> None:
+    model, want = load_reference(name), expected(name)
     result = model.generate(
-        want["image"], want["prompt"], want["prompt_mask"], max_new_tokens=steps, eos_id=None
+        want["image"], want["prompt"], want["prompt_mask"], max_new_tokens=STEPS, eos_id=None
     )
-    for row, (prompt, mask) in enumerate(zip(want["prompt"], want["prompt_mask"], strict=True)):
-        length = int(mask.sum())
-        text = np.concatenate([prompt[:length], result.tokens[row]])[None]
-        mask_ar = (np.arange(length + steps) >= length)[None].astype(np.int32)
-        logits = model.logits(want["image"][row : row + 1], text, mask_ar)
-        logp = np.asarray(jax.nn.log_softmax(logits))[0, length - 1 : -1]
+    for row, logp in enumerate(_forced(model, want["image"], want, result.tokens)):
         np.testing.assert_array_equal(logp.argmax(-1), result.tokens[row])
         np.testing.assert_allclose(logp.max(-1), result.logprobs[row], atol=1e-4)
 
@@ -35,7 +44,7 @@ def test_padding_a_prompt_changes_nothing() -> None:
     prompt, mask = want["prompt"], want["prompt_mask"]
     wider = ((0, 0), (0, 7))
     tokens = model.encode_images(want["image"])
-    options: dict[str, Any] = {"max_new_tokens": 8, "eos_id": None}
+    options: dict[str, Any] = {"max_new_tokens": STEPS, "eos_id": None}
     narrow = model.generate_from_tokens(tokens, prompt, mask, **options)
     padded = model.generate_from_tokens(
         tokens, np.pad(prompt, wider, constant_values=5), np.pad(mask, wider), **options
@@ -47,15 +56,15 @@ def test_padding_a_prompt_changes_nothing() -> None:
 def test_a_row_ends_at_its_end_token_and_holds_zeros_after_it() -> None:
     model, want = load_reference("pg1"), expected("pg1")
     free = model.generate(
-        want["image"], want["prompt"], want["prompt_mask"], max_new_tokens=16, eos_id=None
+        want["image"], want["prompt"], want["prompt_mask"], max_new_tokens=STEPS, eos_id=None
     )
     eos = int(free.tokens[0, 3])
     result = model.generate(
-        want["image"], want["prompt"], want["prompt_mask"], max_new_tokens=16, eos_id=eos
+        want["image"], want["prompt"], want["prompt_mask"], max_new_tokens=STEPS, eos_id=eos
     )
     for row in range(3):
         hits = np.flatnonzero(np.asarray(free.tokens[row]) == eos)
-        length = hits[0] + 1 if len(hits) else 16
+        length = hits[0] + 1 if len(hits) else STEPS
         assert result.lengths[row] == length
         assert bool(result.finished[row]) == bool(len(hits))
         np.testing.assert_array_equal(result.tokens[row, :length], free.tokens[row, :length])
@@ -69,33 +78,33 @@ def test_one_new_token_needs_no_loop() -> None:
     np.testing.assert_array_equal(result.tokens[:, 0], want["decoded"][:, 0])
 
 
-@pytest.mark.parametrize("frames", [1, 16])
+_VARIATIONS = [("pg1", 16), ("pg2", 1), ("pg2_27b", 1), ("pg2_27b", 16)]
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        *(("pg1", 1), ("pg2", 16)),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in _VARIATIONS),
+    ],
+)
 def test_of_a_clip_the_language_model_sees_each_frames_tokens_in_a_row(
-    big_vision: Reference, frames: int
+    name: str, frames: int
 ) -> None:
     # As the reference does: frames folded into the batch, their tokens concatenated.
-    model, want = big_vision
+    model, want = load_reference(name), expected(name)
     pick = (np.arange(frames)[None] + np.arange(3)[:, None]) % 3  # which image is which frame
     clip = want["image"][pick]
     tokens = want["image_tokens"][pick].reshape(3, -1, want["image_tokens"].shape[-1])
     np.testing.assert_allclose(model.encode_images(clip), tokens, atol=2e-5)
-    steps = 6
-    options: dict[str, Any] = {"max_new_tokens": steps, "eos_id": None}
+    options: dict[str, Any] = {"max_new_tokens": STEPS, "eos_id": None}
     decoded = model.generate_from_tokens(tokens, want["prompt"], want["prompt_mask"], **options)
     if frames == 1:
         logits = model.logits(clip, want["text"], want["mask_ar"])
         np.testing.assert_allclose(logits, want["logits"], atol=1e-4)
-        np.testing.assert_array_equal(decoded.tokens, want["decoded"][:, :steps])
-    lengths = want["prompt_mask"].sum(1)
-    width = int(lengths.max()) + steps
-    text, mask_ar = np.zeros((3, width), np.int32), np.ones((3, width), np.int32)
-    for row, length in enumerate(lengths):
-        text[row, :length], mask_ar[row, :length] = want["prompt"][row, :length], 0
-        text[row, length : length + steps] = decoded.tokens[row]
-    chosen = np.asarray(model.logits(clip, text, mask_ar)).argmax(-1)
-    for row, length in enumerate(lengths):
-        own = chosen[row, length - 1 : length - 1 + steps]
-        np.testing.assert_array_equal(own, decoded.tokens[row])
+        np.testing.assert_array_equal(decoded.tokens, want["decoded"])
+    for logp, own in zip(_forced(model, clip, want, decoded.tokens), decoded.tokens, strict=True):
+        np.testing.assert_array_equal(logp.argmax(-1), own)
 
 
 def test_a_prefix_sees_itself_whole_and_a_suffix_is_causal() -> None:

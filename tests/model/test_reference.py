@@ -108,13 +108,17 @@ def test_published_sizes_have_their_shapes(name: str) -> None:
     shapes = expected_shapes(config)
     assert len(shapes) == (34 if name.startswith("paligemma2") else 32)
     assert infer_config(shapes) == config
+    assert config.image_size in RESOLUTIONS
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.endswith("-224")])
+def test_published_sizes_score_the_published_vocabulary(name: str) -> None:
+    config = VARIANTS[name]
     images = jax.ShapeDtypeStruct((2, config.image_size, config.image_size, 3), np.float32)
     text = jax.ShapeDtypeStruct((2, 8), np.int32)
     network = Network(config)
-    params = jax.eval_shape(network.init, jax.random.key(0), images, text, text)
-    logits = jax.eval_shape(network.apply, params, images, text, text)
+    logits, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), images, text, text)
     assert logits.shape == (2, 8, 257_152)
-    assert config.image_size in RESOLUTIONS
 
 
 @pytest.mark.parametrize(

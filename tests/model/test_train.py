@@ -20,7 +20,7 @@ from paliflow.model.recipe import Recipe
 from paliflow.model.rounding import round_stochastically
 from paliflow.model.sharding import global_mesh
 from paliflow.model.train import Trainer, TrainState
-from paliflow.tests.model.conftest import expected, load_reference, reference_params
+from paliflow.tests.model.conftest import config_of, expected, reference_params
 
 
 def _batch(name: str) -> Batch:
@@ -28,11 +28,17 @@ def _batch(name: str) -> Batch:
     return Batch(want["image"], want["text"], want["mask_ar"], want["mask_loss"])
 
 
+def _params(name: str, dtype: str = "float32") -> dict[str, Any]:
+    """The weights of two layers, which is what most of these tests train."""
+    return reference_params(name, dtype, layers=2)
+
+
 @cache
-def _trainer(name: str, **recipe: Any) -> Trainer:
+def _trainer(name: str, layers: int = 2, **recipe: Any) -> Trainer:
     options: dict[str, Any] = {"total_steps": 10, "learning_rate": 1e-3, "dtype": "float32"}
     options |= recipe
-    return Trainer(load_reference(name).config, Recipe(**options), global_mesh())
+    config = config_of(reference_params(name, layers=layers))
+    return Trainer(config, Recipe(**options), global_mesh())
 
 
 _BFLOAT16: dict[str, Any] = {
@@ -77,10 +83,16 @@ def _reference_loss(network: Network, params: Any, batch: Batch) -> jax.Array:
 _SOME_FROZEN = r"img/(?!head).*", r"llm/embedder/.*"
 
 
-@pytest.mark.parametrize(("frozen", "remat"), [((), False), (_SOME_FROZEN, True)])
+@pytest.mark.parametrize(
+    ("frozen", "remat"),
+    [
+        ((), True),
+        pytest.param((), False, marks=pytest.mark.slow),
+        pytest.param(_SOME_FROZEN, True, marks=pytest.mark.slow),
+    ],
+)
 def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...], remat: bool) -> None:
-    model, batch = load_reference("pg1"), _batch("pg1")
-    stored = reference_params("pg1")
+    stored, batch = _params("pg1"), _batch("pg1")
     trainer = _trainer("pg1", weight_decay=0.1, frozen=frozen, remat=remat)
     held = {p: x for p, x in _flat(stored).items() if p not in trainer.trained}
     trained = {p: x for p, x in _flat(stored).items() if p in trainer.trained}
@@ -88,7 +100,7 @@ def test_one_step_equals_adam_by_hand(frozen: tuple[str, ...], remat: bool) -> N
 
     def loss(flat: Any) -> jax.Array:
         params = traverse_util.unflatten_dict(flat | jax.tree.map(jnp.asarray, held), sep="/")
-        return _reference_loss(Network(model.config), params, batch)
+        return _reference_loss(Network(trainer.config), params, batch)
 
     value, norm, want, clear = _adam_by_hand(loss, trained, lambda path: path.endswith("/kernel"))
     state, rest = trainer.init(stored)
@@ -123,10 +135,9 @@ _LORA = {
 
 def test_adapters_step_as_the_products_they_stand_for() -> None:
     """The reference merges each adapter into its weight and differentiates through that."""
-    model, batch = load_reference("pg2"), _batch("pg2")
-    stored = reference_params("pg2")
+    stored, batch = _params("pg2"), _batch("pg2")
     matrices = r"llm/layers/(attn|mlp)/.*|img/.*encoderblock/.*/(key|out|Dense_0)/kernel"
-    trainer = _trainer("pg2", lora_rank=2, lora_matrices=matrices)
+    trainer = _trainer("pg2", lora_rank=2, lora_matrices=matrices, remat=True)
     base = _flat(stored)
     assert trainer.trained == {f"{path}_lora_{x}" for path in _LORA for x in "ab"}
 
@@ -138,12 +149,12 @@ def test_adapters_step_as_the_products_they_stand_for() -> None:
         return traverse_util.unflatten_dict(jax.tree.map(jnp.asarray, base | added), sep="/")
 
     def loss(flat: Any) -> jax.Array:
-        return _reference_loss(Network(model.config), merge(flat), batch)
+        return _reference_loss(Network(trainer.config), merge(flat), batch)
 
     @jax.jit
     def logits(params: Any) -> Any:
         text, mask_ar = jnp.asarray(batch.text), jnp.asarray(batch.mask_ar)
-        return Network(model.config).apply({"params": params}, batch.images, text, mask_ar)
+        return Network(trainer.config).apply({"params": params}, batch.images, text, mask_ar)
 
     def both(state: TrainState) -> Any:
         return traverse_util.unflatten_dict(_flat(frozen) | _flat(state.params), sep="/")
@@ -173,7 +184,7 @@ def test_the_loss_is_the_published_one_of_the_published_logits() -> None:
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     nll = -np.take_along_axis(logp, want["text"][:, 1:, None], -1)[..., 0]
     weights = want["mask_loss"][:, 1:]
-    trainer = _trainer("pg2")
+    trainer = _trainer("pg2", layers=3)
     total, examples = trainer.loss(trainer.merged(*trainer.init(reference_params("pg2"))), batch)
     assert float(total) == pytest.approx(((nll * weights).sum(1) / weights.sum(1)).sum(), rel=1e-5)
     assert int(examples) == len(weights)
@@ -182,7 +193,7 @@ def test_the_loss_is_the_published_one_of_the_published_logits() -> None:
 def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
     batch = _batch("pg2")
     trainer = _trainer("pg2", **_BFLOAT16)
-    state, frozen = trainer.init(reference_params("pg2"))
+    state, frozen = trainer.init(_params("pg2"))
     states, losses = [], []
     for _ in range(3):
         states.append(jax.tree.map(jnp.copy, state))
@@ -196,7 +207,7 @@ def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
 
 
 def test_a_bfloat16_checkpoint_is_trained_in_float32() -> None:
-    stored = reference_params("pg2", "bfloat16")
+    stored = _params("pg2", "bfloat16")
     trainer = _trainer("pg2", **_BFLOAT16)
     state, frozen = trainer.init(stored)
     before = _flat(state.params)
@@ -251,8 +262,8 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
 
 def test_a_short_training_of_a_bfloat16_checkpoint_keeps_its_decrease_in_loss() -> None:
     """Its updates are below half a step of bfloat16: rounded to the nearest most would be lost."""
-    trainer = _trainer("pg1", weight_decay=0.1, frozen=_SOME_FROZEN, remat=True)
-    batch, base = _batch("pg1"), reference_params("pg1", "bfloat16")
+    trainer = _trainer("pg1", weight_decay=0.1, frozen=(), remat=True)
+    batch, base = _batch("pg1"), _params("pg1", "bfloat16")
 
     def loss(params: Any) -> float:
         return float(trainer.loss(jax.tree.map(lambda x: x.astype("float32"), params), batch)[0])

@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from paliflow.tests.waiting import until
+
 TOKEN = "a-token-for-tests-that-is-long-enough"
 # Never the same port twice: Ray binds some of its own long after it answers. Two processes of tests
 # take turns among the numbers.
@@ -63,12 +65,9 @@ def ray_head() -> int:
         end_session(head)
         shutil.rmtree(folder, ignore_errors=True)
 
-    deadline = time.monotonic() + 240
     # The dashboard answers long before, while the node may still fail to start.
-    while "Ray runtime started" not in log.read_text():
-        assert head.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.5)
+    started = "Ray runtime started"
+    until(lambda: started in log.read_text(), 240, running=head, said=log.read_text, every_s=0.5)
     return dashboard
 
 

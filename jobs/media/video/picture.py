@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paliflow.jobs.media.video.sampling import FrameTime
+from paliflow.model.images import resize
 
 SMALL = 32
 """Pixels of the side of what frames are shrunk to for comparison."""
@@ -63,6 +64,10 @@ class Frame(NamedTuple):
         if factor < 2:
             return self.upright()
         return self._turned(self._scaled(picture.width // factor, picture.height // factor))
+
+    def squashed(self, size: int) -> NDArray[np.uint8]:
+        """uint8 [size, size, 3], for a network."""
+        return resize(self.reduced(size), size)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from paliflow.configs.run import InputsSpec
+from paliflow.configs.run import Decode, InputsSpec
 from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.pixels import Files, FramePosition, Result, jpeg, unreadable
 from paliflow.jobs.media.video.container import Video, open_video
@@ -18,7 +18,6 @@ from paliflow.jobs.media.video.picture import Frame
 from paliflow.jobs.media.video.sampling import WHOLE, Piece, Sampler, exact, unit_s
 from paliflow.jobs.media.video.stills import Animation, ImageSequence, Still
 from paliflow.jobs.runs.item import Item
-from paliflow.model.images import resize
 
 Source = TypeVar("Source", Video, Animation)
 
@@ -50,7 +49,12 @@ class Sample(NamedTuple):
 
 
 def read_video(
-    item: Item, files: Files, spec: InputsSpec, size: int, thumbnail: int | None = None
+    item: Item,
+    files: Files,
+    spec: InputsSpec,
+    size: int,
+    thumbnail: int | None = None,
+    way: Decode = "exact",
 ) -> Iterator[Result | None]:
     """The frames or clips of a video in order, then an `error` if some of it is missing.
 
@@ -60,6 +64,7 @@ def read_video(
         spec: its `video` says what is sampled.
         size: the network's, in pixels.
         thumbnail: pixels of the longer side of thumbnails at most; None makes none.
+        way: as `ModelSpec.decode`, of frames that are image files.
 
     Yields:
         Results; None from time to time while it takes long to reach the next.
@@ -69,7 +74,8 @@ def read_video(
     clip: list[Result] = []
     number = 0
     try:
-        for sample in samples(item, files, spec):
+        side = max(size, thumbnail or 0) if way == "fast" else None
+        for sample in samples(item, files, spec, side):
             if sample is None:
                 yield None
                 continue
@@ -84,7 +90,7 @@ def read_video(
             one = Result(
                 width=width,
                 height=height,
-                pixels=resize(sample.picture.reduced(size), size),
+                pixels=sample.picture.squashed(size),
                 thumbnail=None if thumbnail is None else jpeg(sample.image, thumbnail),
                 moment=sample.position,
             )
@@ -101,8 +107,16 @@ def read_video(
         yield _joined(clip, video)
 
 
-def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | FrameGap | None]:
+def samples(
+    item: Item, files: Files, spec: InputsSpec, side: int | None = None
+) -> Iterator[Sample | FrameGap | None]:
     """The sampled frames, then where some are missing; None for every frame that is passed over.
+
+    Args:
+        item: the video, or a piece of it.
+        files: where its bytes come from.
+        spec: its `video` says what is sampled.
+        side: as in `decode_image`, of frames that are image files.
 
     Raises:
         VideoError: it is no video, or has too many pixels.
@@ -117,7 +131,7 @@ def samples(item: Item, files: Files, spec: InputsSpec) -> Iterator[Sample | Fra
         with opened(item, files, spec) as source:
             duration = source.measure()
     cuts = video.scenes or (video.clip and video.clip.scenes) or None
-    with opened(item, files, spec) as source:
+    with opened(item, files, spec, side) as source:
         begin, end = _bounds(video, piece, source)
         if source.breaks_off is not None and begin >= source.breaks_off and piece.first:
             return  # an earlier piece tells
@@ -187,7 +201,7 @@ def _picked(
 
 @contextmanager
 def opened(
-    item: Item, files: Files, spec: InputsSpec
+    item: Item, files: Files, spec: InputsSpec, side: int | None = None
 ) -> Iterator[Video | ImageSequence | Animation]:
     """The video, whatever it is.
 
@@ -199,7 +213,7 @@ def opened(
     if item.frames is not None:
         assert spec.video.frame_rate
         rate, upright = exact(spec.video.frame_rate), spec.exif == "apply"
-        yield ImageSequence(item.frames, rate, spec.max_pixels, files, upright=upright)
+        yield ImageSequence(item.frames, rate, spec.max_pixels, files, upright=upright, side=side)
     elif (item.archive or item.uri).lower().endswith(".webp"):
         yield _checked(Animation(files.read(item)), spec)
     else:

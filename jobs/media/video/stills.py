@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paliflow.configs.base import SpecError
-from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.pixels import Files, decode, unreadable
 from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.picture import SMALL
 from paliflow.jobs.media.video.sampling import FrameTime, Target
 from paliflow.jobs.runs.item import Item
+from paliflow.model.images import Decoded, squash
 
 _CHUNK_HEADER = 8
 _BROKEN = (OSError, EOFError, SyntaxError)
@@ -28,7 +28,7 @@ _SHORTEST_MS, _INSTEAD_MS = 10, 100
 """A frame of an animation that lasts less is shown for so long instead, as FFmpeg does."""
 
 
-def group_frames(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
+def group_frames(images: Iterable[Item], *, by_id: bool) -> Iterator[Item]:
     """Items that are each the frames of one video: neighbours with the same id, or in one folder.
 
     A folder's are in the order of the numbers in their names, a group's in that of their rows.
@@ -36,10 +36,9 @@ def group_frames(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
     Raises:
         SpecError: a group's rows do not follow each other.
     """
-    grouped = video.group_column is not None
     seen: set[str] = set()
     for (key, _), group in groupby(
-        images, lambda item: (item.id if grouped else posixpath.dirname(item.uri), item.roots)
+        images, lambda item: (item.id if by_id else posixpath.dirname(item.uri), item.roots)
     ):
         frames = list(group)
         if key in seen:
@@ -49,7 +48,7 @@ def group_frames(images: Iterable[Item], video: VideoSpec) -> Iterator[Item]:
             )
         seen.add(key or "")
         uris = [item.uri for item in frames if item.uri]
-        if not grouped:
+        if not by_id:
             uris.sort(key=_by_number)
         yield frames[0]._replace(uri=posixpath.dirname(uris[0]) if uris else "", frames=tuple(uris))
 
@@ -60,24 +59,24 @@ class Still(NamedTuple):
     stamp: FrameTime
     timestamp_s: float
     """Its number over the rate."""
-    image: Image.Image
+    decoded: Decoded
 
     def upright(self) -> Image.Image:
         """As RGB."""
-        return self.image
+        return self.decoded.image
 
-    def reduced(self, size: int) -> Image.Image:
-        """As it is, for no time would be saved."""
-        return self.image
+    def squashed(self, size: int) -> NDArray[np.uint8]:
+        """uint8 [size, size, 3], for a network."""
+        return squash(self.decoded, size)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
-        return self.image.size
+        """Width and height of the file's picture."""
+        return self.decoded.width, self.decoded.height
 
     def small(self) -> NDArray[np.uint8]:
         """uint8 [SMALL, SMALL, 3]."""
-        return np.asarray(self.image.resize((SMALL, SMALL), Image.Resampling.BOX))
+        return np.asarray(self.upright().resize((SMALL, SMALL), Image.Resampling.BOX))
 
 
 class ImageSequence:
@@ -93,8 +92,9 @@ class ImageSequence:
         files: Files,
         *,
         upright: bool = True,
+        side: int | None = None,
     ) -> None:
-        self._uris, self._rate = uris, rate
+        self._uris, self._rate, self._side = uris, rate, side
         self._max_pixels, self._files, self._upright = max_pixels, files, upright
         self.damages: list[FrameGap] = []
         """What `frames` has come over so far."""
@@ -122,7 +122,7 @@ class ImageSequence:
                 continue
             try:
                 content = self._files.read(Item(uri))
-                decoded = decode(content, self._max_pixels, upright=self._upright)
+                decoded = decode(content, self._max_pixels, upright=self._upright, side=self._side)
             except (OSError, ValueError) as error:
                 decoded = unreadable(error)
             if isinstance(decoded, str):
@@ -132,7 +132,7 @@ class ImageSequence:
                 self.damages.append(FrameGap(good, time, trouble))
                 trouble = None
             good = time
-            yield Still(FrameTime(index, time), float(time), decoded.image)
+            yield Still(FrameTime(index, time), float(time), decoded)
         if trouble:
             self.damages.append(FrameGap(good, None, trouble))
 
@@ -178,7 +178,7 @@ class Animation:
         trouble = "the file breaks off" if self._cut else None
         try:
             for index, (image, end) in enumerate(self._shown()):
-                yield Still(FrameTime(index, time, True), float(time), image)
+                yield Still(FrameTime(index, time, True), float(time), Decoded(image, *image.size))
                 good, time = time, end
         except _BROKEN as error:
             trouble = str(error)

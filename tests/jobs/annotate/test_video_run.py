@@ -1,7 +1,6 @@
 """Runs over videos: every sampled frame times every prompt is one row, whatever happens."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,18 @@ from rich.console import Console
 from paliflow.benchmarks.digits.films import write_film
 from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec, RunSummary
 from paliflow.configs.base import SpecError
+from paliflow.jobs.annotate import actor
 from paliflow.jobs.annotate import job as run
-from paliflow.jobs.annotate.actor import Annotator
-from paliflow.jobs.annotate.predictor import PendingBatch
-from paliflow.jobs.evaluate.job import evaluate
 from paliflow.jobs.examples.feed import training_feed
 from paliflow.jobs.examples.plan import sources_of, write_examples
 from paliflow.jobs.media.reader import reader
-from paliflow.jobs.media.reading import Input
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.sources.items import items
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
+from paliflow.tests.jobs.annotate.mortal import MortalViewer
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
 from paliflow.tests.jobs.files import write_rows
-from paliflow.tests.jobs.mortal import Mortal
+from paliflow.tests.jobs.here import annotate_here, evaluate_here
 from paliflow.tests.jobs.videos import draw
 
 VIDEO = {"fps": 2, "segment_s": 2}
@@ -55,9 +52,10 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(cluster: str, films: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
+def finished(films: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
     output = tmp_path_factory.mktemp("outputs")
-    return annotate(small_spec(output, input=str(films), video=VIDEO, shard_size=2, batch_size=3))
+    fields = {"video": VIDEO, "shard_size": 2, "batch_size": 3}
+    return annotate_here(small_spec(output, input=str(films), **fields))
 
 
 def test_every_sampled_frame_and_prompt_is_one_row(finished: RunSummary, films: Path) -> None:
@@ -77,31 +75,15 @@ def test_every_sampled_frame_and_prompt_is_one_row(finished: RunSummary, films: 
     assert all("breaks off" in row["error"] and row["frame_index"] is None for row in broken)
 
 
-class MortalAnnotator(Mortal, Annotator):
-    """Dies once in the middle of a video's frames, too: when it has read some, and asks."""
-
-    def load(self) -> tuple[tuple[str, str], ...]:
-        notes = super().load()
-        ask_predictor = self._predictor.ask
-
-        def ask(inputs: Sequence[Input], place: tuple[int, ...]) -> PendingBatch:
-            if place[0] == 0:
-                self.die_once("amid")
-            return ask_predictor(inputs, place)
-
-        self._predictor.ask = ask  # type: ignore[method-assign]
-        return notes
-
-
 @pytest.mark.slow
 def test_a_run_that_is_killed_in_the_middle_of_a_video_ends_with_the_same_rows(
-    finished: RunSummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: str, finished: RunSummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "Annotator", MortalAnnotator)
+    monkeypatch.setattr(actor, "Annotator", MortalViewer)
     (tmp_path / "output").mkdir()
     spec = AnnotateSpec.parse(finished.spec | {"output": str(tmp_path / "output")})
     summary = annotate(spec)
-    for when in ("before", "amid", "after"):
+    for when in ("amid", "dead"):
         assert Path(spec.output, when).exists()
     assert read_rows(summary.location) == read_rows(finished.location)
 
@@ -110,16 +92,17 @@ def test_a_run_that_is_killed_in_the_middle_of_a_video_ends_with_the_same_rows(
 def test_only_new_videos_are_asked_about(finished: RunSummary, films: Path, tmp_path: Path) -> None:
     output = finished.spec["output"]
     spec = AnnotateSpec.parse(finished.spec | {"run_id": "again", "only_new": True})
-    again = annotate(spec)
+    again = annotate_here(spec)
     assert again.location == f"{output}/run_id=again"
     assert {row["source_uri"] for row in read_rows(again.location)} == {str(films / "c.mp4")}
     other = AnnotateSpec.parse(spec.model_dump() | {"run_id": "other", "video": {"fps": 1}})
-    assert {Path(row["source_uri"]).stem for row in read_rows(annotate(other).location)} == {*"abc"}
+    asked = read_rows(annotate_here(other).location)
+    assert {Path(row["source_uri"]).stem for row in asked} == {*"abc"}
 
 
-def test_clips_are_asked_about_as_one(cluster: str, films: Path, make_spec: SpecFactory) -> None:
+def test_clips_are_asked_about_as_one(films: Path, make_spec: SpecFactory) -> None:
     video = {"every_s": 0.5, "clip": {"frames": 2, "length_s": 2}}
-    summary = annotate(make_spec(input=str(films / "a.mp4"), video=video, prompts=["ocr"]))
+    summary = annotate_here(make_spec(input=str(films / "a.mp4"), video=video, prompts=["ocr"]))
     rows = read_rows(summary.location)
     assert [row["frame_index"] for row in rows] == [0, 50, 100]
     assert [row["clip_frames"] for row in rows] == [
@@ -129,9 +112,7 @@ def test_clips_are_asked_about_as_one(cluster: str, films: Path, make_spec: Spec
 
 
 @pytest.mark.slow
-def test_boxes_are_linked_from_sample_to_sample(
-    cluster: str, films: Path, make_spec: SpecFactory
-) -> None:
+def test_boxes_are_linked_from_sample_to_sample(films: Path, make_spec: SpecFactory) -> None:
     spec = make_spec(
         input=str(films / "b.mp4"),
         video={"fps": 5, "track": 0.3},
@@ -139,13 +120,13 @@ def test_boxes_are_linked_from_sample_to_sample(
         sampling={"temperature": 0.0},
         max_new_tokens=24,
     )
-    rows = read_rows(annotate(spec).location)
+    rows = read_rows(annotate_here(spec).location)
     ids = [[found["track_id"] for found in row["detections"]] for row in rows]
     assert all(None not in own and len(set(own)) == len(own) for own in ids)
     assert len({track for own in ids for track in own}) < sum(map(len, ids)) / 2
 
 
-def test_clips_are_evaluated_and_learnt_from(cluster: str, films: Path, tmp_path: Path) -> None:
+def test_clips_are_evaluated_and_learnt_from(films: Path, tmp_path: Path) -> None:
     labels = [
         {"image": str(films / f"{name}.mp4"), "prefix": "ocr", "suffix": suffix}
         for name, suffix in (("a", "1"), ("c", "2"), ("b", "3"))
@@ -159,7 +140,7 @@ def test_clips_are_evaluated_and_learnt_from(cluster: str, films: Path, tmp_path
         | roots
         | {"sets": {"held_out": source}, "max_error_fraction": 1.0, "max_new_tokens": 6}
     )
-    summary = evaluate(asked, Console())
+    summary = evaluate_here(asked)
     assert summary.examples_sha256
     predictions = pq.read_table(f"{summary.location}/predictions.parquet").to_pylist()
     assert [Path(row["image"]).stem for row in predictions] == ["a", "c", "b"]

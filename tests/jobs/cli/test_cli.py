@@ -17,6 +17,8 @@ from paliflow.configs import (
     Comparison,
     EvaluateSpec,
     EvaluateSummary,
+    ExtractSpec,
+    ExtractSummary,
     PromoteSummary,
     RunSummary,
     Sampling,
@@ -38,6 +40,7 @@ from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import write_mixed
 from paliflow.tests.jobs.outputs import commit_parts, finish
+from paliflow.tests.jobs.videos import write
 from paliflow.tests.summaries import made_up
 
 
@@ -344,12 +347,12 @@ def test_relative_paths_a_table_and_the_place_of_the_rows(
     assert (location / "_manifest.json").exists()
 
 
-def test_a_job_on_the_cluster_ends_with_its_summary(
-    cluster: str, images: Path, make_spec: SpecFactory, tmp_path: Path
-) -> None:
-    spec = make_spec(input=str(images), max_error_fraction=0.5)
+def test_a_job_on_the_cluster_ends_with_its_summary(cluster: str, tmp_path: Path) -> None:
+    film = write(tmp_path / "film.mp4", frames=50)
+    output = str(tmp_path / "frames")
+    spec = ExtractSpec(input=str(film), output=output, run_id="r", video=VideoSpec(count=2))
     result = execute(
-        *("-m", "paliflow.jobs", "annotate"),
+        *("-m", "paliflow.jobs", "extract"),
         cwd=tmp_path,
         RAY_ADDRESS=cluster,
         **{SPEC_VARIABLE: spec.model_dump_json()},
@@ -357,9 +360,9 @@ def test_a_job_on_the_cluster_ends_with_its_summary(
     assert result.returncode == 0, result.stderr
     last = result.stdout.splitlines()[-1]
     assert last.startswith(SUMMARY_PREFIX)
-    summary = RunSummary.parse(last.removeprefix(SUMMARY_PREFIX))
-    assert AnnotateSpec.parse(summary.spec) == spec
-    assert (summary.rows, summary.errors) == (20, 8)
+    summary = ExtractSummary.parse(last.removeprefix(SUMMARY_PREFIX))
+    assert ExtractSpec.parse(summary.spec) == spec
+    assert (summary.frames, summary.errors) == (2, 0)
 
 
 @pytest.mark.parametrize(

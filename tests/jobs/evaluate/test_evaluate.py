@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ from paliflow.model import (
     format_detections,
     local_copy,
 )
+from paliflow.tests.jobs.here import evaluate_here
+from paliflow.tests.waiting import until
 
 COUNT = "answer en how many digits are there?"
 SCENES = 12
@@ -85,10 +86,10 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(
-    cluster: str, examples: Path, bundled: Path, tmp_path_factory: pytest.TempPathFactory
+    examples: Path, bundled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> EvaluateSummary:
     fields = {"checkpoint": "registry://digits@production", "registry": str(bundled)}
-    return evaluate(spec_of(examples, tmp_path_factory.mktemp("outputs") / "evals", **fields))
+    return evaluate_here(spec_of(examples, tmp_path_factory.mktemp("outputs") / "evals", **fields))
 
 
 def unfinished(finished: EvaluateSummary, output: Path) -> Path:
@@ -160,7 +161,7 @@ def test_a_resumed_evaluation_is_the_same_though_the_alias_moved(
     (resumed / "_answers" / location.name / "part-00001.parquet").unlink()
     registry.register(str(bundled), "digits", Weights("/not/there.npz", "0" * 64))
     registry.move(str(bundled), "digits", "production", 2, "a mistake")
-    again = evaluate(EvaluateSpec.parse(finished.spec | {"output": str(tmp_path / "evals")}))
+    again = evaluate_here(EvaluateSpec.parse(finished.spec | {"output": str(tmp_path / "evals")}))
     registry.rollback(str(bundled), "digits", "production", "the test is over")
     assert again.figures == finished.figures
     assert again.checkpoint == finished.checkpoint
@@ -168,14 +169,12 @@ def test_a_resumed_evaluation_is_the_same_though_the_alias_moved(
     assert tables[0].equals(tables[1])
 
 
-def test_weights_that_are_not_those_registered_are_refused(
-    cluster: str, examples: Path, tmp_path: Path
-) -> None:
+def test_weights_that_are_not_those_registered_are_refused(examples: Path, tmp_path: Path) -> None:
     where = str(tmp_path / "registry")
     registry.register(where, "digits", Weights(str(BUNDLED_CHECKPOINT), "0" * 64))
     fields = {"checkpoint": "registry://digits@1", "registry": where}
     with pytest.raises(SpecError, match=r"but the registry says 0{64}: the file was changed"):
-        evaluate(spec_of(examples, tmp_path / "evals", **fields))
+        evaluate_here(spec_of(examples, tmp_path / "evals", **fields))
 
 
 def test_too_many_errors_stop_it(finished: EvaluateSummary, tmp_path: Path) -> None:
@@ -239,9 +238,7 @@ def test_a_killed_evaluation_is_resumed_to_the_same_predictions(
     )
     answers = Path(spec.location, "_answers", "run_id=test")
     with subprocess.Popen([sys.executable, "-c", code, spec.model_dump_json(), cluster]) as driver:
-        while not (answers / "part-00000.parquet").exists():
-            assert driver.poll() is None
-            time.sleep(0.01)
+        until((answers / "part-00000.parquet").exists, 300, running=driver, every_s=0.01)
         driver.kill()
     assert not Path(spec.location, "_manifest.json").exists()
     assert evaluate(spec).figures == finished.figures

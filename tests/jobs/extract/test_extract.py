@@ -15,14 +15,15 @@ from paliflow.configs import ExtractSpec, ExtractSummary
 from paliflow.configs.base import SpecError
 from paliflow.configs.schema import FRAMES
 from paliflow.jobs.cli.main import main
-from paliflow.jobs.extract import job
+from paliflow.jobs.extract import actor, job
 from paliflow.jobs.extract.actor import Extractor
 from paliflow.jobs.runs.error_limits import ErrorLimitError
 from paliflow.jobs.runs.outputs import list_runs
 from paliflow.jobs.runs.plan import Item, write_plan
 from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.conftest import SpecFactory
-from paliflow.tests.jobs.mortal import Mortal
+from paliflow.tests.jobs.extract.mortal import MortalExtractor
+from paliflow.tests.jobs.here import extract_here
 from paliflow.tests.jobs.videos import read, uneven, with_moov_first, write
 
 GOOD: dict[str, Any] = {"input": "in", "output": "out", "run_id": "test", "video": {"count": 2}}
@@ -72,9 +73,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(cluster: str, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run over them in shards of two pieces."""
-    return extract(make(videos, tmp_path_factory.mktemp("outputs") / "output"))
+    return extract_here(make(videos, tmp_path_factory.mktemp("outputs") / "output"))
 
 
 @pytest.fixture
@@ -129,26 +130,22 @@ def test_a_finished_run_is_not_done_again(finished: ExtractSummary) -> None:
         extract(ExtractSpec.parse(finished.spec | {"quality": 50}))
 
 
-class MortalExtractor(Mortal, Extractor):
-    pass
-
-
 def test_a_killed_and_resumed_run_leaves_the_same_files(
-    finished: ExtractSummary, unfinished: ExtractSpec, monkeypatch: pytest.MonkeyPatch
+    cluster: str,
+    finished: ExtractSummary,
+    unfinished: ExtractSpec,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "Extractor", MortalExtractor)
+    monkeypatch.setattr(actor, "Extractor", MortalExtractor)
     summary = extract(unfinished)
-    assert Path(unfinished.output, "before").exists()
-    assert Path(unfinished.output, "after").exists()
+    assert Path(unfinished.output, "dead").exists()
     assert read_rows(summary.location) == read_rows(finished.location)
     assert digests(summary.location) == digests(finished.location)
     counts = {"inputs", "frames", "errors", "error_reasons", "shards"}
     assert summary.model_dump(include=counts) == finished.model_dump(include=counts)
 
 
-def test_what_one_input_writes_does_not_depend_on_another(
-    videos: Path, tmp_path: Path, cluster: str
-) -> None:
+def test_what_one_input_writes_does_not_depend_on_another(videos: Path, tmp_path: Path) -> None:
     """Whoever does a shard beside somebody who has given up an input, overwrites equal by equal."""
     spec = make(videos, tmp_path, video={"count": 2}, shard_size=4)
     found = [Item(str(videos / name)) for name in ("a.mp4", "b.mkv")]
@@ -164,7 +161,7 @@ def test_what_one_input_writes_does_not_depend_on_another(
     assert [row["image"] for row in others] == sorted(before)
 
 
-def test_a_clock_that_starts_again_is_a_note_and_no_error(tmp_path: Path, cluster: str) -> None:
+def test_a_clock_that_starts_again_is_a_note_and_no_error(tmp_path: Path) -> None:
     part = write(tmp_path / "part.mpg", "mpeg2video", frames=20, base=Fraction(1, 25))
     (tmp_path / "joined.mpg").write_bytes(2 * part.read_bytes())
     spec = make(tmp_path, tmp_path, video={"every_frames": 8})
@@ -195,11 +192,9 @@ def test_the_parts_are_a_manifest_to_annotate(
         assert not item.uri or Path(item.uri).is_file()
 
 
-def test_ids_metadata_size_and_format_are_as_asked_for(
-    cluster: str, videos: Path, tmp_path: Path
-) -> None:
+def test_ids_metadata_size_and_format_are_as_asked_for(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text(f"file,key,shop\n{videos}/b.mkv,one,north\n,two,south\n")
-    summary = extract(
+    summary = extract_here(
         make(
             tmp_path / "in.csv",
             tmp_path / "output",
@@ -223,9 +218,18 @@ def test_ids_metadata_size_and_format_are_as_asked_for(
     assert (last["id"], last["status"], last["image"]) == ("two", "error", None)
 
 
-def test_too_many_errors_stop_it(cluster: str, videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ErrorLimitError, match="max_errors=0: 1 of 1 inputs failed: 1 x not a"):
-        extract(make(videos / "d.mp4", tmp_path, max_errors=0))
+def test_too_many_errors_stop_it_and_it_goes_on_with_another_limit(
+    cluster: str, videos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4"):
+        (tmp_path / "in" / name).write_bytes((videos / "d.mp4").read_bytes())
+    spec = make(tmp_path / "in", tmp_path, shard_size=1, max_errors=0)
+    with pytest.raises(ErrorLimitError, match=r"max_errors=0: 1 of . inputs failed: 1 x not a"):
+        extract(spec)
+    assert not (tmp_path / "run_id=test" / "_manifest.json").exists()
+    summary = extract_here(spec.model_copy(update={"max_errors": None}))
+    assert (summary.inputs, summary.errors) == (4, 4)
 
 
 def test_extractions_are_not_listed_among_annotations(

@@ -5,8 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -19,8 +17,10 @@ from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX
 from paliflow.jobs.finetune.export import model_uri
 from paliflow.jobs.finetune.job import finetune
 from paliflow.jobs.finetune.log import read_log
+from paliflow.jobs.registry.cards import trained_decode
 from paliflow.model import checkpoint_sha256
 from paliflow.tests.jobs.labelled import finetune_spec, train_here
+from paliflow.tests.waiting import until
 
 _CONSOLE = Console(force_terminal=False)
 
@@ -39,14 +39,6 @@ def drive(spec: FineTuneSpec, address: str, **environment: str) -> subprocess.Po
 
 def steps_done(spec: FineTuneSpec) -> int:
     return max((line["step"] for line in read_log(spec.location)), default=0)
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    for _ in range(1200):
-        if happened():
-            return
-        time.sleep(0.1)
-    raise TimeoutError
 
 
 def losses(spec: FineTuneSpec) -> list[tuple[float, ...]]:
@@ -70,7 +62,7 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_happened(
 ) -> None:
     spec = finetune_spec(folder, run_id="killed")
     driver = drive(spec, cluster)
-    wait_for(lambda: steps_done(spec) >= 5 or driver.poll() is not None)
+    until(lambda: steps_done(spec) >= 5 or driver.poll() is not None, 120)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     assert not Path(spec.location, "_manifest.json").exists()
@@ -84,6 +76,7 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_happened(
     assert summary.model_sha256 == checkpoint_sha256(Path(summary.model))
     card = Path(summary.model).with_name("README.md").read_text()
     assert summary.checkpoint_sha256 in card
+    assert trained_decode(summary.model) == spec.decode == "fast"
     assert Path(summary.model).with_name("tokenizer.model").exists()
 
     undisturbed = spec.model_copy(update={"run_id": "undisturbed"})
@@ -137,7 +130,7 @@ def test_a_killed_worker_is_replaced_and_the_losses_stay_the_same(
     spec = finetune_spec(folder, run_id="worker", **fields)
     victim_step = random.Random(0).randrange(4, 25)
     driver = drive(spec, cluster)
-    wait_for(lambda: steps_done(spec) >= victim_step or driver.poll() is not None)
+    until(lambda: steps_done(spec) >= victim_step or driver.poll() is not None, 120)
     random.Random(0).choice(workers()).kill()
     said, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, said

@@ -1,10 +1,6 @@
 """The driver: every shard done, whoever dies or hangs, and an end to it if they keep dying."""
 
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,69 +12,10 @@ from paliflow.jobs.fleet.scheduler import (
     MAX_DEATHS,
     SUSPICIOUS,
     FleetStatus,
-    Heartbeat,
     ShardResult,
     drive,
 )
-
-INPUTS = 3
-"""Inputs of every shard."""
-
-
-class Worker:
-    """Writes a line for each thing it begins; dies, hangs or raises as told by files."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._answered = folder, 0
-        self._device = threading.Lock()
-
-    def _begin(self, line: str) -> None:
-        note(self._folder, "log", line)
-        if told(self._folder, "kill", line):
-            # What the driver was not told in time it has done again, and rightly.
-            while len(log(self._folder, "reported")) < len(log(self._folder, "finished")):
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if told(self._folder, "hang", line):
-            time.sleep(60)
-        if told(self._folder, "raise", line):
-            raise ValueError(f"told to raise at {line}")
-
-    def load(self) -> None:
-        self._begin("load")
-
-    def heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._answered, self._answered)
-
-    def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
-        with self._device:
-            self._begin(f"shard {shard}")
-            for place in range(INPUTS):
-                if place not in (quarantined or {}):
-                    self._touch(shard, place)
-            while (self._folder / "wait for two").exists() and log(self._folder).count("load") < 2:
-                time.sleep(0.05)
-            self._answered += INPUTS
-            note(self._folder, "finished", f"shard {shard}")
-            return done_by(shard, tuple((quarantined or {}).values()))
-
-    def probe(self, shard: int, place: int) -> None:
-        with self._device:
-            self._begin(f"probe {shard}.{place}")
-            self._touch(shard, place)
-
-    def _touch(self, shard: int, place: int) -> None:
-        if (self._folder / f"deadly {shard}.{place}").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def told(folder: Path, deed: str, line: str) -> bool:
-    """Whether a file tells to do it: once, or always."""
-    once = folder / f"{deed} {line}"
-    there = once.exists()
-    once.unlink(missing_ok=True)
-    return there or (folder / f"{deed} always {line}").exists()
-
+from paliflow.tests.jobs.fleet.puppet import INPUTS, Worker, done_by, log, note
 
 Run = Callable[..., list[ShardResult]]
 
@@ -112,46 +49,28 @@ def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def note(folder: Path, name: str, line: str) -> None:
-    with (folder / name).open("a") as file:
-        file.write(line + "\n")
-
-
-def log(folder: Path, name: str = "log") -> list[str]:
-    return (folder / name).read_text().splitlines() if (folder / name).exists() else []
-
-
 def all_of(shards: range) -> list[ShardResult]:
     return [done_by(shard) for shard in shards]
-
-
-def done_by(shard: int, failures: tuple[str, ...] = ()) -> ShardResult:
-    """A result that names its shard."""
-    return ShardResult(INPUTS, failures, notes=(("shard", str(shard)),))
 
 
 def shard_of(done: ShardResult) -> int:
     return int(done.notes[0][1])
 
 
-def test_every_shard_is_done_once_by_as_many_actors_as_wanted(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "wait for two").touch()
-    fleets: list[FleetStatus] = []
-    assert run(range(7), actors=2, fleets=fleets) == all_of(range(7))
-    assert sorted(log(tmp_path)) == sorted(["load"] * 2 + [f"shard {shard}" for shard in range(7)])
-    assert max(fleet.actors for fleet in fleets) == 2
-
-
-def test_actors_join_while_the_work_goes_on(run: Run, tmp_path: Path) -> None:
+def test_actors_join_while_the_work_goes_on_and_every_shard_is_done_once(
+    run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "wait for two").touch()
     asked: list[int] = []
+    fleets: list[FleetStatus] = []
 
     def wanted() -> int:
         asked.append(1)
         return 0 if len(asked) == 1 else 1 if len(asked) < 5 else 2
 
-    assert run(range(5), actors=wanted) == all_of(range(5))
-    assert log(tmp_path).count("load") == 2
+    assert run(range(7), actors=wanted, fleets=fleets) == all_of(range(7))
+    assert sorted(log(tmp_path)) == sorted(["load"] * 2 + [f"shard {shard}" for shard in range(7)])
+    assert max(fleet.actors for fleet in fleets) == 2
 
 
 def test_the_dead_are_replaced_and_their_shards_done(run: Run, tmp_path: Path) -> None:
@@ -163,11 +82,12 @@ def test_the_dead_are_replaced_and_their_shards_done(run: Run, tmp_path: Path) -
     assert [begun.count(f"shard {shard}") for shard in range(4)] == [1, 2, 1, 2]
 
 
-@pytest.mark.parametrize("where", ["load", "shard 1"])
-def test_who_hangs_is_killed_and_replaced(run: Run, tmp_path: Path, where: str) -> None:
-    (tmp_path / f"hang {where}").touch()
+def test_who_hangs_is_killed_and_replaced(run: Run, tmp_path: Path) -> None:
+    for deed in ("hang load", "hang shard 1"):
+        (tmp_path / deed).touch()
     assert run(range(3), stall_timeout=3.0) == all_of(range(3))
-    assert log(tmp_path).count(where) == 2
+    assert log(tmp_path).count("load") == 3
+    assert log(tmp_path).count("shard 1") == 2
 
 
 def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from paliflow.configs.summary import SPEC_VARIABLE
 from paliflow.tests.jobs.conftest import small_spec
 from paliflow.tests.jobs.files import write_mixed
 from paliflow.tests.operators.ray_head import free_port
+from paliflow.tests.waiting import until
 
 _HERE, _THERE = "10.213.7.1", "10.213.7.2"
 _NAMESPACE = "paliflow-test"
@@ -75,11 +75,12 @@ def started(
             command, env=environment, start_new_session=True, stdout=output if says else None
         )
         try:
-            deadline = time.monotonic() + 120
-            while says and says.encode() not in os.pread(output.fileno(), 2**20, 0):
-                assert process.poll() is None, os.pread(output.fileno(), 2**20, 0).decode()
-                assert time.monotonic() < deadline, f"it never said {says!r}"
-                time.sleep(0.2)
+            if says:
+
+                def said() -> str:
+                    return os.pread(output.fileno(), 2**20, 0).decode(errors="replace")
+
+                until(lambda: says in said(), 120, running=process, said=said)
             yield process
         finally:
             end(process)
@@ -155,11 +156,9 @@ def test_losing_a_host_does_not_lose_the_run(
     command = [sys.executable, "-m", "paliflow.jobs", "annotate"]
     location = tmp_path / "output" / "run_id=test"
     with started(command, job_environment) as job:
-        deadline = time.monotonic() + 300
-        while not annotators_of(there) or len([*location.glob("part-*")]) < 5:
-            assert job.poll() is None
-            assert time.monotonic() < deadline, "no actor has come to the other host"
-            time.sleep(0.2)
+        until(
+            lambda: annotators_of(there) and len([*location.glob("part-*")]) >= 5, 300, running=job
+        )
         if loss == "killed":
             end(there)
         else:

@@ -85,6 +85,35 @@ def test_an_image_on_its_side_is_left_so_where_exif_is_ignored(tmp_path: Path) -
     assert found == {"apply": (30, 40, 6, (30, 40)), "ignore": (40, 30, 6, (40, 30))}
 
 
+def test_spec_says_how_images_and_frames_that_are_images_are_read(tmp_path: Path) -> None:
+    gradient = np.add.outer(np.arange(600), np.arange(802)).astype(np.uint16) // 6
+    picture = Image.fromarray(gradient.astype(np.uint8)).convert("RGB")
+    picture.save(tmp_path / "0.jpg", quality=60)
+    fields: dict[str, Any] = {"output": "o", "run_id": "r", "input": "i", "prompts": ["ocr"]}
+    film = Item(str(tmp_path), frames=(str(tmp_path / "0.jpg"),))
+    for item, more in (
+        (Item(str(tmp_path / "0.jpg")), {}),
+        (film, {"video": {"frame_rate": 1, "every_frames": 1}}),
+    ):
+        found: dict[str, Input] = {}
+        for way in ("exact", "fast"):
+            spec = AnnotateSpec.parse(fields | more | {"decode": way})
+            (one,) = [each for each in reader(spec, 56, thumbnail=40)(item) if each]
+            assert (one.width, one.height, one.error) == (802, 600, None)
+            with Image.open(io.BytesIO(one.thumbnail or b"")) as thumbnail:
+                assert thumbnail.size == (40, 30)
+            found[way] = one
+        assert found["exact"].sha256 == found["fast"].sha256
+        exact, fast = (found[way].pixels for way in ("exact", "fast"))
+        assert exact is not None
+        assert fast is not None
+        apart = np.abs(exact - fast) * 127.5
+        assert 0 < apart.mean() < 0.5
+        if item is not film:
+            read = read_item(item, max_pixels=10**6, way="fast", thumbnail=40)
+            np.testing.assert_array_equal(read.pixels, fast)
+
+
 def test_an_image_on_its_side_has_its_upright_size(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -15,6 +15,7 @@ from paliflow.jobs.media.reading import Stored
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.frames import sampled_frames
+from paliflow.jobs.media.video.picture import Frame
 from paliflow.jobs.media.video.reading import Sample, samples
 from paliflow.jobs.runs.plan import Item
 from paliflow.tests.jobs.media.test_video_frames import spec, taken
@@ -63,6 +64,7 @@ def test_all_eight_display_matrices_turn_and_mirror_the_picture(tmp_path: Path) 
         expected = plain if turn is None else plain.transpose(turn)
         assert np.array_equal(np.asarray(sample.image), np.asarray(expected)), (across, down)
         assert sample.picture.size == expected.size
+        assert isinstance(sample.picture, Frame)
         assert sample.picture.reduced(24).size == tuple(side // 2 for side in expected.size)
 
 
@@ -97,6 +99,7 @@ def test_interlaced_frames_are_scaled_whole_not_field_by_field(tmp_path: Path) -
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).interlaced_frame
     sample = first(path)
+    assert isinstance(sample.picture, Frame)
     for small in (np.asarray(sample.picture.reduced(64)), sample.picture.small()):
         assert abs(small.astype(int) - 127).max() < 12
     whole = np.asarray(sample.image).astype(int)

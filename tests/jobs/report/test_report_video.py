@@ -53,7 +53,7 @@ def make_page(make_spec: SpecFactory, monkeypatch: pytest.MonkeyPatch) -> Callab
                 for source in reader(spec, 1)(item):
                     rows += [_row(source, prompt, answer) for prompt in spec.texts if source]
             about = {"checkpoint_sha256": "5" * 64, "inputs": "1", "failed": "0"}
-            commit_part(spec.location, shard, rows, spec, about)
+            commit_part(spec.location, shard, rows, about)
         return spec.location
 
     def make(

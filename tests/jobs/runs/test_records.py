@@ -73,6 +73,9 @@ def test_old_plan_is_of_the_same_spec_so_that_its_run_goes_on(kind: str, tmp_pat
     assert plan.kind == plan.spec["kind"] == kind
     spec = spec_class.parse({**plan.spec, "output": str(tmp_path), "generation": 7})
     assert differences(plan.spec, spec) == []
+    if kind != "extract":  # images were read exactly, before there was another way
+        now = spec.model_copy(update={"decode": "fast"})
+        assert differences(plan.spec, now) == ["decode was 'exact', is 'fast'"]
     assert settle(spec).run_id == "old"  # resumed, not started over
     if kind == "finetune":
         assert read_spec(f"{run}/_plan/start.json", Start).spec["kind"] == kind

@@ -12,16 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from paliflow import storage
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
+from paliflow.tests.jobs.here import annotate_here
 
 SAMPLES = {
     "000.jpg": b"first",
@@ -199,7 +198,7 @@ def test_tars_in_a_bucket_give_the_same_items(gcs: None, tmp_path: Path) -> None
 
 
 def test_a_run_over_a_broken_tar_answers_what_it_holds_and_says_what_it_does_not(
-    cluster: str, make_spec: SpecFactory, tmp_path: Path
+    make_spec: SpecFactory, tmp_path: Path
 ) -> None:
     image = encode("RGB", "PNG")
     ask = json.dumps({"question": "who?"}).encode()
@@ -208,7 +207,7 @@ def test_a_run_over_a_broken_tar_answers_what_it_holds_and_says_what_it_does_not
     spec = make_spec(
         input=str(tmp_path / "x.tar"), prompts=["answer en {question}"], max_error_fraction=1.0
     )
-    summary = annotate(spec, Console(quiet=True), cluster)
+    summary = annotate_here(spec)
     rows = pq.read_table(f"{summary.location}/part-00000.parquet").to_pylist()
     found = [(row["source_uri"].partition("#")[2], row["prompt"], row["error"]) for row in rows]
     assert found == [

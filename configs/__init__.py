@@ -4,13 +4,16 @@ from paliflow.configs.annotate import AnnotateSpec, Sampling
 from paliflow.configs.evaluate import EvaluateSpec
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.extract import ExtractSpec
+from paliflow.configs.filter import FilterSpec
 from paliflow.configs.finetune import Duration, FineTuneSpec, Lora
 from paliflow.configs.promote import PromoteSpec
 from paliflow.configs.prompts import PromptSpec
+from paliflow.configs.safety import DuplicatesFilter, PersonalDataFilter, QualityFilter
 from paliflow.configs.summary import (
     Comparison,
     EvaluateSummary,
     ExtractSummary,
+    FilterSummary,
     FineTuneSummary,
     PromoteSummary,
     RunSummary,
@@ -21,6 +24,7 @@ __all__ = [
     "AnnotateSpec",
     "ClipSpec",
     "Comparison",
+    "DuplicatesFilter",
     "Duration",
     "EvaluateSpec",
     "EvaluateSummary",
@@ -28,12 +32,16 @@ __all__ = [
     "ExampleSource",
     "ExtractSpec",
     "ExtractSummary",
+    "FilterSpec",
+    "FilterSummary",
     "FineTuneSpec",
     "FineTuneSummary",
     "Lora",
+    "PersonalDataFilter",
     "PromoteSpec",
     "PromoteSummary",
     "PromptSpec",
+    "QualityFilter",
     "RunSummary",
     "Sampling",
     "VideoSpec",

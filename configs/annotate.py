@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from paliflow.configs.base import Spec, redacted
 from paliflow.configs.prompts import AnyPrompt, PromptSpec, text_of
 from paliflow.configs.run import InferenceSpec, InputsSpec
+from paliflow.configs.safety import Filter
 
 
 class Sampling(Spec):
@@ -96,6 +97,9 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
     pixels."""
     compact: bool = False
     """Rewrite the finished run into files of about 256 MB."""
+    filters: tuple[Filter, ...] = ()
+    """Filters of images, which come before the model, and of answers, which come after it: each by
+    its name or with its settings, e.g. `quality` or `{filter: personal_data, action: label}`."""
     report: bool = True
     """Leave `_report.html` beside the manifest: sampled rows drawn over their images, errors."""
 
@@ -105,6 +109,28 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
         if len(set(map(text_of, value))) < len(value):
             raise ValueError("the same prompt twice would double its rows")
         return value
+
+    @field_validator("filters")
+    @classmethod
+    def _filters_of_rows(cls, value: tuple[Filter, ...]) -> tuple[Filter, ...]:
+        names = [each.filter for each in value]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{', '.join(sorted(repeated))} is given twice")
+        if any(each.LOOKS_AT == "a run" for each in value):
+            raise ValueError(
+                "duplicates compares all images of a run: `paliflow filter` does, whose "
+                "kept.parquet is an input"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _filters_see_the_input(self) -> "AnnotateSpec":
+        if self.video and (seeing := [f.filter for f in self.filters if f.LOOKS_AT == "images"]):
+            raise ValueError(
+                f"filters: {', '.join(seeing)} looks at images, not at videos; extract frames "
+                "first, and annotate those"
+            )
+        return self
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from types import UnionType
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -165,9 +165,19 @@ def _parsed(text: str) -> object:
 
 def _model_at(spec: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
     """The model that a path through a spec leads to, past the indices and keys of containers."""
+    tagged: dict[Any, type[BaseModel]] = {}  # of a union, by the value that tells them apart
     for step in path:
-        if field := spec.model_fields.get(str(step)):
-            spec = next(_models_in(field.annotation), spec)
+        if step in tagged:
+            spec = tagged[step]
+        elif field := spec.model_fields.get(str(step)):
+            models = list(_models_in(field.annotation))
+            tagged = {
+                each.default: model
+                for model in models
+                for each in model.model_fields.values()
+                if get_origin(each.annotation) is Literal and len(get_args(each.annotation)) == 1
+            }
+            spec = next(iter(models), spec)
     return spec
 
 

@@ -20,6 +20,21 @@ DETECTION = pa.struct(
 CHOICE = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 CLIP_FRAME = pa.struct([("frame_index", pa.int64()), ("timestamp_s", pa.float64())])
 SCHEMA_VERSION = "1"
+SAFETY = pa.list_(
+    pa.struct(
+        [
+            ("filter", pa.string()),
+            ("version", pa.string()),
+            ("field", pa.string()),
+            ("label", pa.string()),
+            ("score", pa.float32()),
+            ("action", pa.string()),
+            ("reason", pa.string()),
+        ]
+    )
+)
+"""What filters said of a row: see `configs.safety.Verdict`."""
+
 ANNOTATIONS = pa.schema(
     [
         ("source_uri", pa.string()),
@@ -49,6 +64,7 @@ ANNOTATIONS = pa.schema(
         ("choices_mass", pa.float32()),
         ("mean_logprob", pa.float32()),
         ("min_logprob", pa.float32()),
+        ("safety", SAFETY),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )
@@ -74,6 +90,40 @@ FRAMES = pa.schema(
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )
 """One row per frame that was extracted; see `docs/frames.md`."""
+
+FILTERED = pa.schema(
+    [
+        ("image", pa.string()),
+        ("id", pa.string()),
+        ("metadata", pa.string()),
+        ("texts", pa.list_(pa.struct([("column", pa.string()), ("text", pa.string())]))),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("source_sha256", pa.string()),
+        ("source_version", pa.string()),
+        ("pixels_sha256", pa.binary(32)),
+        ("image_hash", pa.binary(32)),
+        ("safety", SAFETY),
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ],
+    metadata={"paliflow.schema_version": SCHEMA_VERSION},
+)
+"""One row per input of a run of filters; see `docs/responsible_use.md`."""
+
+AUDIT = pa.schema(
+    [
+        ("image", pa.string()),
+        ("id", pa.string()),
+        ("prompt", pa.string()),
+        ("source_sha256", pa.string()),
+        ("kept", pa.bool_()),
+        *SAFETY.value_type,
+    ],
+    metadata={"paliflow.schema_version": SCHEMA_VERSION},
+)
+"""`_safety.parquet`: one row for each verdict that removed, changed or flagged something, or that
+could not be given."""
 
 SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
 """What an example adds to a metric's figure, which is a ratio of sums."""

@@ -23,6 +23,15 @@ def cut_said(cut: int) -> str:
     return f", {cut} cut by max_new_tokens" if cut else ""
 
 
+def filtered_said(filtered: int, unscored: int) -> str:
+    """What the line that sums a run up says of filters."""
+    return "".join(
+        f", {count} {what}"
+        for count, what in ((filtered, "filtered"), (unscored, "not scored"))
+        if count
+    )
+
+
 def passed_over_said(passed_over: Mapping[str, int]) -> str:
     """E.g. `12 .txt, 3 hidden`: the most common first."""
     counts = Counter(passed_over).most_common()
@@ -120,6 +129,13 @@ class RunSummary(ModelSummary):
     inputs: int
     rows: int
     ok: int
+    filtered: int = 0
+    """Rows that filters removed: their images were not asked about, or their answers are left out.
+    """
+    unscored: int = 0
+    """Rows with an answer that a filter could not score, or whose image it could not."""
+    flagged: dict[str, int] = Field(default_factory=dict)
+    """How many rows filters flagged, changed or could not score, by `<filter>/<label>/<action>`."""
     errors: int
     error_reasons: dict[str, int] = Field(default_factory=dict)
     """The most common errors and how many rows have them."""
@@ -140,7 +156,8 @@ class RunSummary(ModelSummary):
     def said(self) -> str:
         """The line that sums the run up."""
         return (
-            f"{self.rows} rows, {self.errors} of them errors{cut_said(self.cut)}, from "
+            f"{self.rows} rows, {self.errors} of them errors{cut_said(self.cut)}"
+            f"{filtered_said(self.filtered, self.unscored)}, from "
             f"{self.inputs} images in {self.seconds:.1f} s: {printable(self.location)}"
         )
 
@@ -162,6 +179,45 @@ class ExtractSummary(Summary):
     a system left there."""
     shards: int
     """The run's parts are `part-00000.parquet` to the last shard's."""
+
+
+class FilterSummary(Summary):
+    """A finished run of filters."""
+
+    kind: Literal["filter"] = "filter"
+    inputs: int
+    kept: int
+    """Rows of `kept.parquet`."""
+    removed: int
+    """Inputs that filters removed."""
+    changed: int
+    """Inputs that are kept with texts redacted."""
+    unscored: int
+    """Inputs that a filter could not score; kept or removed as the spec says."""
+    errors: int
+    """Inputs that could not be read."""
+    error_reasons: dict[str, int] = Field(default_factory=dict)
+    """The most common errors and how many inputs have them."""
+    flagged: dict[str, int] = Field(default_factory=dict)
+    """How many images and texts each filter flagged, or could not score, by
+    `<filter>/<label>/<action>`."""
+    versions_of_filters: dict[str, str] = Field(default_factory=dict)
+    """Each filter's version."""
+    manifest: str
+    """`kept.parquet`: what remains."""
+    passed_over: dict[str, int] = Field(default_factory=dict)
+    """Files in the input's folders and tars that are no inputs, by suffix; `hidden` are those that
+    a system left there."""
+    shards: int
+    """The run's parts are `part-00000.parquet` to the last shard's."""
+
+    def said(self) -> str:
+        """The line that sums the run up."""
+        unscored = f", {self.unscored} not scored" if self.unscored else ""
+        return (
+            f"{self.kept} of {self.inputs} kept, {self.removed} removed, {self.changed} redacted"
+            f"{unscored}, {self.errors} errors, in {self.seconds:.1f} s: {printable(self.manifest)}"
+        )
 
 
 class FineTuneSummary(ModelSummary):

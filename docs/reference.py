@@ -112,7 +112,7 @@ def _kind(detail: Mapping[str, Any]) -> str:
     if reference := detail.get("$ref"):
         name = reference.rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
-    if choices := detail.get("anyOf"):
+    if choices := detail.get("anyOf") or detail.get("oneOf"):
         return " or ".join(dict.fromkeys(map(_kind, choices)))
     if values := detail.get("enum"):
         return " or ".join(f"`{value}`" for value in values)
@@ -144,6 +144,7 @@ def columns_page() -> str:
     tables = (
         ("Annotations", schema.ANNOTATIONS, "output.md"),
         ("Frames", schema.FRAMES, "frames.md"),
+        ("Filtered", schema.FILTERED, "responsible_use.md"),
     )
     lines = ["# Columns\n", f"Schema version {schema.SCHEMA_VERSION}.\n"]
     for title, columns, page in tables:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import (
+    AnnotateSpec,
+    EvaluateSpec,
+    ExtractSpec,
+    FilterSpec,
+    FineTuneSpec,
+    PromoteSpec,
+)
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX, VERSION_VARIABLE
 from paliflow.jobs.cli.main import user_errors
@@ -17,6 +24,7 @@ JOBS: dict[str, tuple[type[Spec], str]] = {
     "annotate": (AnnotateSpec, "annotate.job"),
     "evaluate": (EvaluateSpec, "evaluate.job"),
     "extract": (ExtractSpec, "extract.job"),
+    "filter": (FilterSpec, "safety.job"),
     "finetune": (FineTuneSpec, "finetune.job"),
     "promote": (PromoteSpec, "evaluate.promotion"),
 }

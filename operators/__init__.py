@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from paliflow.operators.annotate import AnnotateOperator
     from paliflow.operators.evaluate import EvaluateOperator
     from paliflow.operators.extract_frames import ExtractFramesOperator
+    from paliflow.operators.filter import FilterOperator
     from paliflow.operators.finetune import FineTuneOperator
     from paliflow.operators.hook import RayJobHook
     from paliflow.operators.promote import PromoteOperator
@@ -16,6 +17,7 @@ __all__ = [
     "AnnotateOperator",
     "EvaluateOperator",
     "ExtractFramesOperator",
+    "FilterOperator",
     "FineTuneOperator",
     "PromoteOperator",
     "RayJobHook",
@@ -26,6 +28,7 @@ _MODULES = {
     "AnnotateOperator": "paliflow.operators.annotate",
     "EvaluateOperator": "paliflow.operators.evaluate",
     "ExtractFramesOperator": "paliflow.operators.extract_frames",
+    "FilterOperator": "paliflow.operators.filter",
     "FineTuneOperator": "paliflow.operators.finetune",
     "PromoteOperator": "paliflow.operators.promote",
     "RayJobHook": "paliflow.operators.hook",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.summary import cut_said
+from paliflow.configs.summary import cut_said, filtered_said
 from paliflow.operators.fields import takes_fields_of
 from paliflow.operators.run import RunOperator
 
@@ -26,4 +26,5 @@ class AnnotateOperator(RunOperator):
 
     def _log_lines(self, summary: dict[str, Any]) -> Iterable[str]:
         rows, errors, cut = summary["rows"], summary["errors"], cut_said(summary.get("cut", 0))
-        yield f"{rows} rows, {errors} of them errors{cut}, in {summary['location']}"
+        filtered = filtered_said(summary.get("filtered", 0), summary.get("unscored", 0))
+        yield f"{rows} rows, {errors} of them errors{cut}{filtered}, in {summary['location']}"

@@ -20,6 +20,7 @@ def get_provider_info() -> dict[str, Any]:
                     "paliflow.operators.annotate",
                     "paliflow.operators.evaluate",
                     "paliflow.operators.extract_frames",
+                    "paliflow.operators.filter",
                     "paliflow.operators.finetune",
                     "paliflow.operators.promote",
                 ],

@@ -16,6 +16,7 @@ from jax.errors import JaxRuntimeError
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.folders import require_closed
+from paliflow.jobs.annotate.filtering import RowFilters
 from paliflow.jobs.annotate.predictor import PendingBatch, Predictor
 from paliflow.jobs.annotate.progress import Progress, ShardRows
 from paliflow.jobs.annotate.tracks import link
@@ -56,10 +57,12 @@ class Annotator:
         Raises:
             SpecError: the checkpoint, the tokenizer or the mask decoder is missing or bad, others
                 can write to the compilation cache, the checkpoint is not what was registered, a
-                prompt is too long, or the devices are not those of `accelerators_per_actor`.
+                prompt is too long, a filter is not installed, or the devices are not those of
+                `accelerators_per_actor`.
         """
         started = time.monotonic()
         spec, pinned = self._spec, self._plan.pinned(self._spec)
+        self._filters = RowFilters(spec.filters)
         share_cores(spec)
         require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
         if spec.compilation_cache:
@@ -163,12 +166,15 @@ class Annotator:
     ) -> ReadAhead:
         """Starts to read: a few batches of inputs, or why there is none of an item."""
         spec = self._spec
-        read_item = reader(spec, self._image_size, spec.thumbnail, self._cores)
+        filters = self._filters
+        read_item = reader(
+            spec, self._image_size, spec.thumbnail, self._cores, view=filters.sees_images
+        )
 
         def read(item: Item) -> Iterable[Input | None]:
             if item in untouched:
                 return (Input(item, error=untouched[item]),)
-            return read_item(item)
+            return (source and filters.check_image(source) for source in read_item(item))
 
         depth = _BATCHES_AHEAD * batch_size
         readers = max_concurrent_reads(spec.video, self._cores)
@@ -185,6 +191,7 @@ class Annotator:
     def _collect(self, pending: PendingBatch, rows: ShardRows) -> None:
         """Waits for a batch and adds its rows."""
         answers = self._predictor.collect(pending)
+        self._filters.check_rows(zip(pending.inputs, answers, strict=True))
         self._progress.batch_done(rows.add(zip(pending.inputs, answers, strict=True)))
 
 

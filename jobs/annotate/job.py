@@ -13,6 +13,7 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import printable
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.configs.summary import StageSeconds
+from paliflow.jobs.annotate.audit import write_audit
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
@@ -22,6 +23,7 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
+from paliflow.jobs.safety.selection import AUDIT_TABLE
 from paliflow.jobs.sources.incremental import filter_unanswered
 from paliflow.jobs.sources.items import items
 from paliflow.jobs.sources.labels import with_labels
@@ -75,7 +77,7 @@ def annotate(
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
-        if warning := decode_warning(spec, plan.pinned(spec).checkpoint):
+        if warning := decode_warning(spec.decode, plan.pinned(spec).checkpoint):
             print(printable(warning), flush=True)
         # JAX and Ray take seconds to import: what is finished, or wrong with the input, is said
         # without them.
@@ -104,6 +106,8 @@ def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]
     """
     run, pinned = spec.location, plan.pinned(spec)
     totals = add_up(run, plan, spec)
+    flagged = totals.flagged
+    filtered, unscored = flagged.pop("filtered", 0), flagged.pop("unscored", 0)
     if len(totals.checkpoints) > 1:
         raise RuntimeError(
             f"the parts of {run} come from {len(totals.checkpoints)} different checkpoints: those "
@@ -112,7 +116,10 @@ def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]
     return {
         "inputs": plan.inputs,
         "rows": totals.rows,
-        "ok": totals.rows - totals.errors,
+        "ok": totals.rows - totals.errors - filtered - unscored,
+        "filtered": filtered,
+        "unscored": unscored,
+        "flagged": dict(flagged.most_common()),
         "errors": totals.errors,
         "cut": totals.cut,
         "error_reasons": totals.error_reasons,
@@ -146,6 +153,8 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
     """
     if spec.compact or summary.files:
         summary = compact(summary)
+    if spec.filters and not storage.is_file(f"{summary.location}/{AUDIT_TABLE}"):
+        write_audit(summary)
     if spec.report and not storage.is_file(f"{summary.location}/{REPORT}"):
         try:
             write_report(summary)

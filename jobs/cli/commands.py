@@ -5,13 +5,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import (
+    AnnotateSpec,
+    EvaluateSpec,
+    ExtractSpec,
+    FilterSpec,
+    FineTuneSpec,
+    PromoteSpec,
+)
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import catalogue
-from paliflow.configs.load import load_spec, name_and_value
+from paliflow.configs.load import load_spec, make_spec, name_and_value, read_fields
 from paliflow.jobs.cli.options import (
+    SPEC_SUFFIXES,
     Address,
     Overrides,
+    RunId,
     SpecFile,
     annotate_spec,
     takes_fields,
@@ -107,6 +116,78 @@ def extract(spec: ExtractSpec, ray_address: str | None) -> None:
         f"{summary.frames} frames, {summary.errors} errors, from {summary.inputs} videos or pieces "
         f"of them in {summary.seconds:.1f} s: {printable(summary.location)}"
     )
+
+
+def filter(
+    source: Source,
+    output: Annotated[
+        str | None, typer.Option(help="Folder or `gs://` prefix, instead of the spec's.")
+    ] = None,
+    filter_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="NAME",
+            help="A filter with its defaults: quality, personal_data or duplicates. Repeatable.",
+        ),
+    ] = None,
+    text_column: Annotated[
+        list[str] | None,
+        typer.Option(help="A manifest's column that filters of texts look at. Repeatable."),
+    ] = None,
+    exclude_near: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN",
+            help="A filter run; images nearly like one of its are removed. Repeatable.",
+        ),
+    ] = None,
+    set_: Overrides = None,
+    run_id: RunId = None,
+    ray_address: Address = None,
+) -> None:
+    """Filters images, and the texts beside them, and writes a manifest of what remains.
+
+    Example: paliflow filter photos --output filtered --filter quality --filter duplicates
+
+    Or, with the same fields in a file: paliflow filter spec.yaml
+
+    \b
+    input: gs://bucket/photos/labels.jsonl
+    output: filtered         # the run is written to filtered/run_id=week-31
+    run_id: week-31
+    filters:
+      - quality              # with its defaults, or with settings:
+      - {filter: personal_data, regions: [US, GB], action: redact}
+      - {filter: duplicates, action: drop}
+    text_columns: [suffix]
+    exclude_near: [gs://bucket/filtered/run_id=held-out]
+
+    `paliflow annotate` and training take kept.parquet, which the last line names. What was removed,
+    and why, is in _safety.parquet beside it. The same command again goes on with a run that was
+    interrupted.
+    """
+    given = {
+        "output": output,
+        "filters": filter_ and tuple(filter_),
+        "text_columns": text_column and tuple(text_column),
+        "exclude_near": exclude_near and tuple(exclude_near),
+        "run_id": run_id,
+    }
+    fields = {name: value for name, value in given.items() if value}
+    if source.endswith(SPEC_SUFFIXES):
+        try:
+            parsed = make_spec(FilterSpec, read_fields(source) | fields, set_ or ())
+        except SpecError as error:
+            raise SpecError(f"{source}: {error}") from None
+    else:
+        parsed = make_spec(FilterSpec, {"input": source} | fields, set_ or ())
+    from paliflow.jobs.safety import job
+
+    summary = job.filter(parsed, Console(), ray_address)
+    for flagged, count in summary.flagged.items():
+        print(f"{count:>8,} {printable(flagged)}")
+    print(summary.said())
 
 
 @takes_spec(EvaluateSpec)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
-from paliflow.jobs.cli.commands import annotate, evaluate, extract, finetune, plan, promote
+from paliflow.jobs.cli.commands import annotate, evaluate, extract, filter, finetune, plan, promote
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
 
@@ -48,7 +48,7 @@ def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
 
 
-for _command in (annotate, plan, extract, finetune, evaluate, promote):
+for _command in (annotate, plan, extract, filter, finetune, evaluate, promote):
     app.command()(_command)
 app.add_typer(registry, name="registry")
 

@@ -32,11 +32,11 @@ RunId = Annotated[
 ]
 
 S = TypeVar("S", bound=Spec)
-_SPEC_SUFFIXES = (".yaml", ".yml")
+SPEC_SUFFIXES = (".yaml", ".yml")
 
 _PANELS = {
     "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
-    "allowed_roots only_new max_pixels exif read_timeout video_timeout decoder_memory",
+    "allowed_roots only_new filters max_pixels exif read_timeout video_timeout decoder_memory",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id generation thumbnail compact report row_group_size compression_level",
@@ -131,7 +131,7 @@ def annotate_spec(
     Raises:
         SpecError: it is no spec; the message names the file, if there is one.
     """
-    file = source if Path(source).suffix in _SPEC_SUFFIXES else None
+    file = source if Path(source).suffix in SPEC_SUFFIXES else None
     try:
         data: dict[str, Any] = read_fields(file) if file else {"input": source}
         for name, value in fields.items():

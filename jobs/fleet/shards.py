@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec, ExtractSpec
+from paliflow.configs import AnnotateSpec, ExtractSpec, FilterSpec
 from paliflow.configs.base import printable
 from paliflow.configs.summary import StageSeconds, passed_over_said
 from paliflow.jobs.fleet.cluster import (
@@ -30,7 +30,7 @@ _PATIENCE_S = 10.0
 
 def run_pending_shards(
     actor: Callable[[Any, str, Plan], ShardWorker],
-    spec: AnnotateSpec | ExtractSpec,
+    spec: AnnotateSpec | ExtractSpec | FilterSpec,
     run: str,
     plan: Plan,
     console: Console,

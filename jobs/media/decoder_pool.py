@@ -19,8 +19,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from paliflow.jobs.media.channel import Channel, shared_memory
-from paliflow.jobs.media.decoding import Task
-from paliflow.jobs.media.pixels import MAX_BYTES, Files, FramePosition, Length, Result, unreadable
+from paliflow.jobs.media.decoding import ImageTask, Task
+from paliflow.jobs.media.pixels import (
+    MAX_BYTES,
+    VIEW_PIXELS,
+    Files,
+    FramePosition,
+    Length,
+    Result,
+    unreadable,
+)
 from paliflow.jobs.runs.item import Item
 
 PROCESSES = hasattr(os, "fork") and hasattr(socket, "send_fds")
@@ -60,6 +68,8 @@ class _Made(_Message):
     moment: FramePosition | None
     length: tuple[Int63, Int63, Annotated[int, Field(ge=1, lt=2**63)]] | None
     orientation: Annotated[int, Field(ge=1, le=8)]
+    view: bool
+    """Whether what filters see lies behind the thumbnail."""
 
 
 class _Read(_Message):
@@ -455,6 +465,14 @@ class _Conversation:
             pixels = np.frombuffer(self._channel.take(size), np.uint8).reshape(made.pixels)
         elif task.shape and made.error is None:
             raise ValueError("neither pixels nor an error")
+        wanted = isinstance(task, ImageTask) and task.view and made.error is None
+        if made.view != wanted:
+            raise ValueError("a view that was not asked for, or none")
+        view, before = None, size + (made.thumbnail or 0)
+        if made.view:
+            shape = (VIEW_PIXELS, VIEW_PIXELS, 3)
+            content = self._channel.take(math.prod(shape), before)
+            view = np.frombuffer(content, np.uint8).reshape(shape)
         return Result(
             made.width,
             made.height,
@@ -464,6 +482,7 @@ class _Conversation:
             made.moment,
             None if made.length is None else Length(*made.length),
             made.orientation,
+            view,
         )
 
 

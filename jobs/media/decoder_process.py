@@ -177,9 +177,12 @@ def _send(channel: Channel, result: Result) -> None:
         bulk.append(np.ascontiguousarray(result.pixels))
     if result.thumbnail is not None:
         bulk.append(result.thumbnail)
+    if result.view is not None:
+        bulk.append(np.ascontiguousarray(result.view))
     said = result._asdict() | {
         "pixels": None if result.pixels is None else result.pixels.shape,
         "thumbnail": None if result.thumbnail is None else len(result.thumbnail),
+        "view": result.view is not None,
     }
     if result.error is not None:
         # Lone surrogates are not JSON.

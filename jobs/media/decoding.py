@@ -34,6 +34,8 @@ class ImageTask(_Task):
     max_pixels: int
     thumbnail: int | None = None
     upright: bool = True
+    view: bool = False
+    """Whether filters are to see it, too."""
     way: Decode = "exact"
 
     @property
@@ -50,7 +52,13 @@ class ImageTask(_Task):
         """One."""
         data = files.read(item)
         yield decode_to_result(
-            data, self.size, self.max_pixels, self.thumbnail, upright=self.upright, way=self.way
+            data,
+            self.size,
+            self.max_pixels,
+            self.thumbnail,
+            upright=self.upright,
+            way=self.way,
+            view=self.view,
         )
 
 

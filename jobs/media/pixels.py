@@ -22,6 +22,8 @@ from paliflow.model.images import (
     unsupported,
 )
 
+VIEW_PIXELS = 256
+"""Of the sides of what filters see of an image."""
 MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
 
@@ -70,6 +72,8 @@ class Result(NamedTuple):
     """Of a video, if that was asked."""
     orientation: int = 1
     """Of an image, as EXIF has it, whether or not that was undone."""
+    view: NDArray[np.uint8] | None = None
+    """[VIEW_PIXELS, VIEW_PIXELS, 3]: what filters see, if that was asked."""
 
 
 class Files(Protocol):
@@ -122,9 +126,10 @@ def decode_to_result(
     *,
     upright: bool = True,
     way: Decode = "exact",
+    view: bool = False,
 ) -> Result:
     """Decodes and resizes an image file; whatever is wrong with it becomes the `error`."""
-    side = max(size, thumbnail or 0) if way == "fast" else None
+    side = max(size, thumbnail or 0, VIEW_PIXELS if view else 0) if way == "fast" else None
     decoded = decode(data, max_pixels, upright=upright, side=side)
     if isinstance(decoded, str):
         return Result(error=decoded)
@@ -134,6 +139,7 @@ def decode_to_result(
         pixels=squash(decoded, size),
         thumbnail=None if thumbnail is None else jpeg(decoded.image, thumbnail),
         orientation=decoded.orientation,
+        view=squash(decoded, VIEW_PIXELS) if view else None,
     )
 
 

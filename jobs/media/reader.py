@@ -21,7 +21,12 @@ _IMAGES_AT_ONCE = 8
 
 
 def reader(
-    spec: ModelSpec, size: int, thumbnail: int | None = None, cores: int | None = None
+    spec: ModelSpec,
+    size: int,
+    thumbnail: int | None = None,
+    cores: int | None = None,
+    *,
+    view: bool = False,
 ) -> Read:
     """Reads items for a network of so many pixels.
 
@@ -30,6 +35,7 @@ def reader(
         size: the network's, in pixels.
         thumbnail: pixels of the longer side of thumbnails at most; None makes none.
         cores: as in `task_reader`.
+        view: whether images come with what filters see of them; videos' frames never do.
     """
     if spec.video:
         film = VideoTask(spec=spec, size=size, thumbnail=thumbnail, way=spec.decode)
@@ -39,6 +45,7 @@ def reader(
         max_pixels=spec.max_pixels,
         thumbnail=thumbnail,
         upright=spec.exif == "apply",
+        view=view,
         way=spec.decode,
     )
     return task_reader(task, spec, cores)

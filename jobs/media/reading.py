@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from paliflow import storage
 from paliflow.configs.run import Decode
+from paliflow.configs.safety import Verdict
 from paliflow.jobs.media.pixels import (
     MAX_BYTES,
     FramePosition,
@@ -45,6 +46,10 @@ class Input(NamedTuple):
     """Of a frame or a clip of a video."""
     orientation: int = 1
     """Of an image, as EXIF has it, whether or not that was undone."""
+    view: NDArray[np.uint8] | None = None
+    """[VIEW_PIXELS, VIEW_PIXELS, 3]: what filters see, if that was asked."""
+    verdicts: tuple[Verdict, ...] = ()
+    """What filters have said of it."""
 
 
 def read_input(
@@ -99,6 +104,7 @@ def finished(item: Item, result: Result, data: bytes | None = None) -> Input:
         result.error,
         result.moment,
         result.orientation,
+        result.view,
     )
 
 

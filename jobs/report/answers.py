@@ -16,6 +16,7 @@ COLORS = (
 )
 IMAGE_PIXELS = 448
 SHOWN_CHOICES = 4
+ANSWERED = ("ok", "unscored")
 
 
 def answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
         "mass": row.get("choices_mass"),
         "asked_boxes": row["task"] in ("detect", "segment"),
         "labels": Counter((box["name"], box["color"]) for box in found),
-        "score": max(scores, default=float(np.exp(mean))) if row["status"] == "ok" else 0.0,
+        "score": max(scores, default=float(np.exp(mean))) if row["status"] in ANSWERED else 0.0,
     }
 
 

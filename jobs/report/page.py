@@ -42,6 +42,8 @@ _MAX_BYTES = 8_000_000
 """Of the gallery, which leaves off there."""
 _TIMEOUT_S = 20.0
 """For an image, whatever the run allowed."""
+_NOT_SHOWN = ("error", "filtered")
+"""Statuses of rows whose images are not shown."""
 _COLUMNS = [
     *("source_uri", "source_sha256", "id", "frame_index", "timestamp_s", "width", "height", "task"),
     *("prompt", "text", "detections", "logprob", "token_count", "finished", "status", "error"),
@@ -142,7 +144,7 @@ def _gallery(
         inputs = []
         for _, run in groupby(range(len(keys)), keys.__getitem__):
             numbers = list(run)[:_ROWS_AN_IMAGE]
-            inputs.append((numbers, any(status[number] == "error" for number in numbers)))
+            inputs.append((numbers, any(status[number] in _NOT_SHOWN for number in numbers)))
         for failed, into, wanted in ((False, good, _IMAGES), (True, bad, _ERRORS)):
             of_kind = [numbers for numbers, is_bad in inputs if is_bad == failed]
             for numbers in evenly_spaced(of_kind, -(-wanted // len(stretches))):

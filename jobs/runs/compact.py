@@ -201,6 +201,9 @@ def _about(footers: Sequence[pq.FileMetaData]) -> dict[str, str]:
     held = [piece for footer in footers for piece in pieces(footer)]
     kept = {key: last[key] for key in last if key.startswith("paliflow.")}
     del kept["paliflow.shard"]
+    flagged: Counter[str] = Counter()
+    for each in said:
+        flagged.update(json.loads(each.get(b"paliflow.flagged", b"{}")))
     sums = {
         f"paliflow.{name}": str(sum(int(each[f"paliflow.{name}".encode()]) for each in said))
         for name in ("inputs", "failed", "errors")
@@ -208,6 +211,7 @@ def _about(footers: Sequence[pq.FileMetaData]) -> dict[str, str]:
     return kept | {
         **sums,
         "paliflow.reasons": json.dumps(dict(reasons.most_common(REASONS))),
+        "paliflow.flagged": json.dumps(dict(flagged)),
         "paliflow.committed": max(piece.committed for piece in held).isoformat(),
         "paliflow.parts": json.dumps([(p.shard, p.rows, p.committed.isoformat()) for p in held]),
     }

@@ -39,6 +39,9 @@ class Part(NamedTuple):
     """Rows whose answer ended at `max_new_tokens`."""
     checkpoint_sha256: str
     committed: datetime
+    flagged: dict[str, int]
+    """How many rows filters have flagged or not scored, by `<filter>/<label>/<action>`; and under
+    `filtered` and `unscored`, how many rows have that status."""
 
 
 def commit_part(
@@ -73,6 +76,7 @@ def commit_part(
         "errors": str(reasons.total()),
         "reasons": json.dumps(dict(reasons.most_common(REASONS))),
         "cut": str(sum(row.get("finished") is False for row in rows)),
+        "flagged": json.dumps(_flagged(rows)),
         "committed": datetime.now(UTC).isoformat(),
     }
     named = {f"paliflow.{key}": text for key, text in metadata.items()}
@@ -86,6 +90,18 @@ def commit_part(
         compression_level=compression_level,
     )
     return storage.commit_if_absent(part_uri(run, shard), file)
+
+
+def _flagged(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """See `Part.flagged`."""
+    flagged = Counter(
+        f"{verdict['filter']}/{verdict['label']}/{verdict['action']}"
+        for row in rows
+        for verdict in row.get("safety") or ()
+        if verdict["action"] != "pass"
+    )
+    flagged.update(row["status"] for row in rows if row["status"] in ("filtered", "unscored"))
+    return dict(flagged)
 
 
 def read_part(run: str, shard: int) -> Part:
@@ -109,6 +125,7 @@ def read_part(run: str, shard: int) -> Part:
             int(said.get(b"paliflow.cut", 0)),  # older versions did not count them
             said[b"paliflow.checkpoint_sha256"].decode(),
             datetime.fromisoformat(said[b"paliflow.committed"].decode()),
+            json.loads(said.get(b"paliflow.flagged", b"{}")),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SpecError(f"{uri} is no part of a run, or broken: {error}") from None

@@ -11,7 +11,7 @@ from paliflow.configs.run import RunSpec
 
 _FIELDS = {
     "input", "output", "checkpoint", "compilation_cache", "registry", "tokenizer", "mask_decoder",
-    "allowed_roots",
+    "allowed_roots", "exclude_near",
 }  # fmt: skip
 _S = TypeVar("_S", bound=RunSpec)
 
@@ -25,7 +25,7 @@ def with_absolute_paths(spec: _S) -> _S:
     paths = spec.model_dump(include=_FIELDS, exclude_none=True)
     for field, path in paths.items():
         try:
-            if field == "allowed_roots":
+            if field in ("allowed_roots", "exclude_near"):
                 paths[field] = tuple(map(storage.absolute, path))
             elif not path.startswith("registry://"):
                 paths[field] = storage.absolute(path)

@@ -26,14 +26,15 @@ _SHARDS_A_FILE = 256
 class Plan(Spec):
     """`_plan/plan.json`: what a run is, written when its inputs are all listed."""
 
-    kind: Literal["annotate", "extract"]
+    kind: Literal["annotate", "extract", "filter"]
     spec: dict[str, Any]
-    """The `AnnotateSpec` or `ExtractSpec` as JSON."""
+    """The `AnnotateSpec`, `ExtractSpec` or `FilterSpec` as JSON."""
     folder: str
     """The folder of the plan's Parquet files, in `_plan/`."""
     inputs: int
     rows: int | None
-    """Inputs times the prompts of each; None of videos, whose frames are counted when read."""
+    """Inputs times the prompts of each; None of videos, whose frames are counted when read, and
+    where there are no prompts."""
     shards: int
     passed_over: dict[str, int] = Field(default_factory=dict)
     """Files of the input's folders and tars that are no inputs, by suffix."""
@@ -66,7 +67,7 @@ def write_plan(
     Args:
         run: the run's folder.
         items: streamed; one shard of them is in memory at a time.
-        spec: the `AnnotateSpec` or `ExtractSpec` as JSON.
+        spec: the `AnnotateSpec`, `ExtractSpec` or `FilterSpec` as JSON.
         resolved: the weights that it stands for; its `checkpoint` if not given.
         passed_over: what the items are without, counted while they are streamed.
     """
@@ -91,7 +92,7 @@ def write_plan(
         spec=spec,
         folder=folder,
         inputs=inputs,
-        rows=None if spec.get("video") else rows,
+        rows=None if spec.get("video") or "prompts" not in spec else rows,
         shards=shards,
         passed_over=dict(Counter(passed_over or {}).most_common()),
         checkpoint=resolved and resolved.checkpoint,

@@ -26,7 +26,7 @@ def with_kind(record: Mapping[str, Any]) -> dict[str, Any]:
         return {"kind": "annotate", **record}
     told = (kind for field, kind in _ALWAYS_THERE.items() if field in spec)
     kind = record.get("kind") or spec.get("kind") or next(told, "annotate")
-    before = {} if kind == "extract" else {"decode": "exact"}
+    before = {} if kind in ("extract", "filter") else {"decode": "exact"}
     return {**record, "kind": kind, "spec": {"kind": kind, **before, **spec}}
 
 

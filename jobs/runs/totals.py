@@ -21,6 +21,8 @@ class Totals(NamedTuple):
     """The most common errors and how many rows have them."""
     checkpoints: frozenset[str]
     """The digests of the weights that answered; one, unless the file was changed meanwhile."""
+    flagged: Counter[str]
+    """As `Part.flagged`."""
 
 
 def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
@@ -37,6 +39,7 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
     """
     inputs = rows = errors = cut = 0
     reasons: Counter[str] = Counter()
+    flagged: Counter[str] = Counter()
     checkpoints = set()
     limits = ErrorLimits(spec)
     for part in read_parts(run, range(plan.shards)):
@@ -45,6 +48,7 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         errors += part.errors
         cut += part.cut
         reasons.update(part.reasons)
+        flagged.update(part.flagged)
         checkpoints.add(part.checkpoint_sha256)
         limits.add(part.inputs, part.failed, part.reasons)
     if inputs != plan.inputs or plan.rows not in (None, rows):
@@ -54,4 +58,4 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         )
     limits.check()
     common = dict(reasons.most_common(REASONS))
-    return Totals(rows, errors, cut, common, frozenset(checkpoints))
+    return Totals(rows, errors, cut, common, frozenset(checkpoints), flagged)

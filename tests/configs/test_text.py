@@ -14,6 +14,7 @@ from paliflow.configs import (
     EvaluateSpec,
     ExampleSource,
     ExtractSpec,
+    FilterSpec,
     FineTuneSpec,
     PromoteSpec,
 )
@@ -26,11 +27,15 @@ TUNE: dict[str, Any] = {"output": "/out", "run_id": "r", "train": [{"path": "/in
 SPECS: dict[Any, dict[str, Any]] = {
     AnnotateSpec: ASK,
     ExtractSpec: {"input": "in", "output": "out", "run_id": "r", "video": {"fps": 1}},
+    FilterSpec: {
+        "input": "in", "output": "out", "run_id": "r", "filters": ["personal_data"],
+        "text_columns": ["text"],
+    },
     FineTuneSpec: TUNE,
     EvaluateSpec: {"output": "o", "run_id": "r", "sets": {"a": {"path": "b"}}},
     PromoteSpec: {"registry": "r", "name": "n", "checkpoint": "c"},
     ExampleSource: {"path": "/in.jsonl"},
-}
+}  # fmt: skip
 LISTS = [
     (spec, name)
     for spec in SPECS

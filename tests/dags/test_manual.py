@@ -13,7 +13,14 @@ from typer.core import TyperGroup as Group
 from typer.main import get_command
 
 import paliflow.dags
-from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import (
+    AnnotateSpec,
+    EvaluateSpec,
+    ExtractSpec,
+    FilterSpec,
+    FineTuneSpec,
+    PromoteSpec,
+)
 from paliflow.configs.base import Spec
 from paliflow.configs.load import load_spec
 from paliflow.jobs.cli import commands
@@ -27,12 +34,14 @@ from datetime import timedelta
 from airflow.sdk import DAG
 from paliflow.configs import AnnotateSpec
 from paliflow.operators import (
-    AnnotateOperator, EvaluateOperator, ExtractFramesOperator, FineTuneOperator, PromoteOperator
+    AnnotateOperator, EvaluateOperator, ExtractFramesOperator, FilterOperator, FineTuneOperator,
+    PromoteOperator
 )
 """
 REST: dict[type[Spec], dict[str, Any]] = {
     AnnotateSpec: {"input": "in", "output": "out", "run_id": "r", "prompts": "ocr"},
     ExtractSpec: {"input": "in", "output": "out", "run_id": "r", "video": "{}"},
+    FilterSpec: {"input": "in", "output": "out", "run_id": "r", "filters": "quality"},
     FineTuneSpec: {"output": "out", "run_id": "r", "train": "[{'path': 'in.jsonl'}]"},
     EvaluateSpec: {"output": "out", "run_id": "r", "sets": "{'a': {'path': 'in.jsonl'}}"},
     PromoteSpec: {"registry": "r", "name": "n", "checkpoint": "c"},
@@ -129,6 +138,7 @@ def parsed_by_any(path: Path) -> Spec:
         (commands.annotate, AnnotateSpec),
         (commands.plan, AnnotateSpec),
         (commands.extract, ExtractSpec),
+        (commands.filter, FilterSpec),
         (commands.finetune, FineTuneSpec),
         (commands.evaluate, EvaluateSpec),
         (commands.promote, PromoteSpec),

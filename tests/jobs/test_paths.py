@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec
+from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FilterSpec, FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.job import evaluate
 from paliflow.jobs.extract.job import extract
 from paliflow.jobs.finetune.job import finetune
+from paliflow.jobs.safety.job import filter
 
 _SOURCE = {"path": "/in.jsonl"}
 
@@ -21,6 +22,7 @@ _SOURCE = {"path": "/in.jsonl"}
     [
         (annotate, AnnotateSpec, {"input": "in", "prompts": ["ocr"]}),
         (extract, ExtractSpec, {"input": "in", "video": {"fps": 1}}),
+        (filter, FilterSpec, {"input": "in", "filters": ["quality"]}),
         (evaluate, EvaluateSpec, {"sets": {"a": _SOURCE}}),
         (finetune, FineTuneSpec, {"train": [_SOURCE]}),
     ],

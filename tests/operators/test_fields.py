@@ -9,13 +9,21 @@ from airflow.sdk import DAG, BaseOperator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.configs import AnnotateSpec, EvaluateSpec, ExtractSpec, FineTuneSpec, PromoteSpec
+from paliflow.configs import (
+    AnnotateSpec,
+    EvaluateSpec,
+    ExtractSpec,
+    FilterSpec,
+    FineTuneSpec,
+    PromoteSpec,
+)
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.run import RUN_ID
 from paliflow.operators import (
     AnnotateOperator,
     EvaluateOperator,
     ExtractFramesOperator,
+    FilterOperator,
     FineTuneOperator,
     PromoteOperator,
     job,
@@ -26,6 +34,7 @@ from paliflow.operators.run import default_run_id
 
 GOOD: dict[str, Any] = {"input": "in", "output": "/out", "prompts": ["caption en"]}
 TAKE: dict[str, Any] = {"input": "in", "output": "/out", "video": {"every_s": 2}}
+SIFT: dict[str, Any] = {"input": "in", "output": "/out", "filters": ["quality"]}
 TUNE: dict[str, Any] = {"train": [{"path": "/in.jsonl"}], "output": "/out"}
 SCORE: dict[str, Any] = {"sets": {"held_out": {"path": "/in.jsonl"}}, "output": "/out"}
 GATE: dict[str, Any] = {
@@ -35,6 +44,7 @@ GATE: dict[str, Any] = {
 OPERATORS: list[Any] = [
     pytest.param(AnnotateOperator, AnnotateSpec, GOOD, id="annotate"),
     pytest.param(ExtractFramesOperator, ExtractSpec, TAKE, id="extract"),
+    pytest.param(FilterOperator, FilterSpec, SIFT, id="filter"),
     pytest.param(FineTuneOperator, FineTuneSpec, TUNE, id="finetune"),
     pytest.param(EvaluateOperator, EvaluateSpec, SCORE, id="evaluate"),
     pytest.param(PromoteOperator, PromoteSpec, GATE, id="promote"),
@@ -81,6 +91,9 @@ def test_a_wrong_value_is_an_error_that_names_the_field(wrong: dict[str, Any], n
         (FineTuneOperator, TUNE, {"best": "new/loss"}, "best='new/loss': no validation set"),
         (FineTuneOperator, TUNE, {"batch_size": 3, "workers": 2}, "batch_size=3 has to divide"),
         (ExtractFramesOperator, TAKE, {"video": {"clip": {"frames": 8}}}, "leave out clip"),
+        (FilterOperator, SIFT, {"filters": [{"filter": "duplicates", "max_distnce": 3}]},
+         r"filters\.0\.duplicates\.max_distnce: unknown field, did you mean max_distance"),
+        (FilterOperator, SIFT, {"filters": ["personal_data"]}, "text_columns: filters of texts"),
         (ExtractFramesOperator, TAKE, {"video": {"count": 0}}, r"video\.count=0"),
         (EvaluateOperator, SCORE, {"sets": {}}, r"sets=\{\}"),
         (EvaluateOperator, SCORE, {"checkpoint": "registry://a@b"}, "needs `registry`"),

@@ -206,6 +206,7 @@ RESULT = {
     "moment": None,
     "length": None,
     "orientation": 1,
+    "view": False,
 }
 
 
@@ -228,6 +229,7 @@ RESULT = {
                 {"width": -1},
                 {"width": 2**40},
                 {"orientation": 9},
+                {"view": True},  # which was not asked for
                 {"error": None},
                 {"error": "x" * 3000},
                 {"moment": [0, float("nan"), None, None]},

@@ -1,0 +1,57 @@
+"""`FilterSpec`: which images and texts of a dataset are looked at by which filters."""
+
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from paliflow.configs.annotate import SourceSpec
+from paliflow.configs.run import FleetSpec, Stored
+from paliflow.configs.safety import Filter
+
+
+class FilterSpec(SourceSpec, FleetSpec):
+    """One run of filters over images and the texts beside them; no model of Paliflow's is asked.
+
+    It leaves `kept.parquet`, a manifest of what remains, which annotation and training take.
+    """
+
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = FleetSpec.EXECUTION_FIELDS | {
+        "max_error_fraction",
+        "max_errors",
+    }
+
+    kind: Literal["filter"] = "filter"
+    """What the run is."""
+    filters: tuple[Filter, ...] = ()
+    """The filters, each by its name or with its settings, e.g. `quality` or
+    `{filter: personal_data, action: label}`."""
+    text_columns: tuple[str, ...] = ()
+    """The manifest's columns of texts that filters of texts look at. `kept.parquet` has them under
+    the same names, redacted."""
+    exclude_near: tuple[Stored, ...] = ()
+    """Folders of finished filter runs, e.g. over the images of an evaluation: what is nearly the
+    same as an image of theirs is removed."""
+    unscored: Literal["drop", "keep"] = "drop"
+    """What becomes of an image or text that a filter could not score."""
+
+    @model_validator(mode="after")
+    def _looks_at_something(self) -> "FilterSpec":
+        looks = [each.LOOKS_AT for each in self.filters]
+        if not looks and not self.exclude_near:
+            raise ValueError("give filters, e.g. `quality`, or exclude_near")
+        if ("texts" in looks) != bool(self.text_columns):
+            raise ValueError(
+                "text_columns: filters of texts, such as `personal_data`, need the columns that "
+                "they look at, and those need such a filter"
+            )
+        names = [each.filter for each in self.filters]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"filters: {', '.join(sorted(repeated))} is given twice")
+        if self.video:
+            raise ValueError("leave out video: extract frames first, and filter those")
+        return self
+
+    @property
+    def carried_columns(self) -> tuple[str, ...]:
+        """The manifest's columns that come with each image."""
+        return tuple(dict.fromkeys(self.text_columns + self.metadata_columns))

@@ -1,0 +1,168 @@
+"""The actor of a filter run: takes shards, reads images, has filters score them, commits parts."""
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from importlib.metadata import version
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from paliflow.configs import FilterSpec
+from paliflow.configs.base import brief
+from paliflow.configs.safety import Verdict
+from paliflow.configs.schema import FILTERED
+from paliflow.jobs.fleet.cluster import core_share
+from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
+from paliflow.jobs.media.decoding import ImageTask
+from paliflow.jobs.media.readahead import ReadAhead
+from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.parts import commit_part
+from paliflow.jobs.runs.plan import Item, Plan, read_shard
+from paliflow.jobs.safety.checking import ImageCheck, TextCheck, outcome
+from paliflow.jobs.safety.hashing import image_hash
+from paliflow.jobs.safety.protocol import VIEW, View
+
+_BATCH = 32
+"""Images that filters are given at once."""
+
+
+class FilterActor:
+    """Does shards of a filter run; a threaded actor, a `ShardWorker`."""
+
+    def __init__(self, spec: FilterSpec, run: str, plan: Plan) -> None:
+        """Keeps what it is told."""
+        self._spec, self._run, self._plan = spec, run, plan
+        self._turn = threading.Lock()  # of the shard whose images are taken
+        self._done: Counter[str] = Counter()  # items; inputs and signs of life
+
+    def load(self) -> tuple[tuple[str, str], ...]:
+        """Makes the filters.
+
+        Raises:
+            SpecError: what one of them needs is not installed.
+        """
+        self._images, self._texts = ImageCheck(self._spec.filters), TextCheck(self._spec.filters)
+        return ()
+
+    def heartbeat(self) -> Heartbeat:
+        """Says how far it is."""
+        return Heartbeat(self._done["items"], self._done["moves"])
+
+    def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
+        """Scores a shard's inputs and commits its part.
+
+        Args:
+            shard: of the plan.
+            quarantined: inputs not to touch, by their place in the shard, and why.
+        """
+        items = read_shard(self._run, self._plan, shard)
+        untouched = {items[place]: reason for place, reason in (quarantined or {}).items()}
+        rows = self._scored(items, untouched)
+        reasons = tuple(row["error"] for row in rows if row["status"] == "error")
+        about = {
+            "spec": self._spec.model_dump_json(),
+            "version": version("paliflow"),
+            "checkpoint_sha256": "",  # no model looked at them
+            "inputs": str(len(items)),
+            "failed": str(len(reasons)),
+        }
+        commit_part(self._run, shard, rows, about, FILTERED)
+        return ShardResult(len(items), reasons)
+
+    def probe(self, shard: int, place: int) -> None:
+        """Does one input of a shard and forgets it, to see whether it kills."""
+        self._scored([read_shard(self._run, self._plan, shard)[place]], {})
+
+    def _scored(self, items: Sequence[Item], untouched: Mapping[Item, str]) -> list[dict[str, Any]]:
+        """The row of each item, in order."""
+        spec, cores = self._spec, core_share(self._spec)
+        task = ImageTask(
+            size=VIEW, max_pixels=spec.max_pixels, upright=spec.exif == "apply", way="fast"
+        )
+        read_item = task_reader(task, spec, cores)
+
+        def read(item: Item) -> Iterable[Input | None]:
+            if item in untouched:
+                return (Input(item, error=untouched[item]),)
+            return read_item(item)
+
+        def move() -> None:
+            self._done["moves"] += 1
+
+        rows: list[dict[str, Any]] = []
+        readers = max_concurrent_reads(None, cores)
+        ahead = ReadAhead(read, items, 2 * _BATCH, spec.read_timeout, readers, move)
+        with closing(ahead), self._turn:
+            inputs = iter(ahead)
+            while batch := list(islice(inputs, _BATCH)):
+                rows += self._rows(batch)
+                self._done["items"] += len(batch)
+        return rows
+
+    def _rows(self, batch: Sequence[Input]) -> list[dict[str, Any]]:
+        views = [None if source.pixels is None else _view(source) for source in batch]
+        seen = iter(self._images.verdicts([view for view in views if view]))
+        rows = []
+        for source, view in zip(batch, views, strict=True):
+            row, texts = _row(source, self._spec.text_columns)
+            verdicts = next(seen) if view else []
+            if view:
+                row["image_hash"] = image_hash(view.pixels)
+                row["pixels_sha256"] = _digest(view)
+            for text in texts:
+                found, text["text"] = self._checked(text["column"], text["text"])
+                verdicts += found
+            row["safety"] = [verdict._asdict() for verdict in verdicts]
+            row["status"] = "error" if source.error else outcome(verdicts)
+            rows.append(row)
+        return rows
+
+    def _checked(self, column: str, text: Any) -> tuple[list[Verdict], str | None]:
+        """Verdicts on one text, and the text as it may be kept."""
+        if text is None:
+            return [], None
+        if not isinstance(text, str):
+            why = f"the column holds a {type(text).__name__}, not text"
+            return [Verdict("text", "1", column, "text", None, "unscored", why)], json.dumps(text)
+        ((verdicts, redacted),) = self._texts.verdicts([text], column)
+        return verdicts, redacted
+
+
+def _view(source: Input) -> View:
+    assert source.pixels is not None
+    assert source.width is not None
+    assert source.height is not None
+    levels = np.rint((source.pixels + 1) * 127.5).astype(np.uint8)  # as before `normalize`
+    return View(levels, source.width, source.height)
+
+
+def _digest(view: View) -> bytes:
+    """Of what an image looks like, whatever file it is in."""
+    digest = hashlib.sha256(f"{view.width} {view.height} ".encode())
+    digest.update(view.pixels.tobytes())
+    return digest.digest()
+
+
+def _row(source: Input, text_columns: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """By the columns of `FILTERED`, without what filters say; and the texts, which are in it."""
+    item = source.item
+    carried = json.loads(item.metadata) if item.metadata else {}
+    texts = [{"column": name, "text": carried.pop(name, None)} for name in text_columns]
+    row = {
+        "image": item.uri,
+        "id": item.id,
+        "metadata": json.dumps(carried, ensure_ascii=False) if carried else None,
+        "texts": texts,
+        "width": source.width,
+        "height": source.height,
+        "source_sha256": source.sha256,
+        "source_version": item.version,
+        "error": source.error and brief(source.error),
+    }
+    return row, texts

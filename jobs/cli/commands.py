@@ -271,6 +271,14 @@ def plan(
             help="Of its peak that a chip reaches: compute=0.5 or bandwidth=0.6. Repeatable.",
         ),
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="What it takes at the speed of a finished run: its folder, or that of the output, "
+            "for the newest.",
+        ),
+    ] = None,
     compile_: Annotated[
         str | None,
         typer.Option(
@@ -309,6 +317,12 @@ def plan(
     console = Console()
     load = forecast.load(parsed, images, model, new_tokens)
     console.print(forecast.shown(load, forecast.forecast(load, chips)))
+    if like:
+        from paliflow.jobs.annotate import likeness
+        from paliflow.jobs.runs.outputs import find_run
+
+        for line in likeness.like(load, find_run(like)):
+            console.print(printable(line), markup=False, highlight=False)
     if compile_ and slice_chip:
         table, fits = forecast.compiled(load, slice_chip, compile_)
         console.print("", table)

@@ -10,6 +10,7 @@ from rich.console import Console
 from paliflow import storage
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.configs.log_lines import say
 from paliflow.configs.summary import FineTuneSummary
 from paliflow.jobs.evaluate.scoring import metrics_of
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, sources_of, write_examples
@@ -55,13 +56,12 @@ def finetune(
         training = (each.examples for each in plan.sources if each.name.startswith("train/"))
         examples = sum(training)
         job = Job(spec, start, plan, steps_of(spec, examples))
-        print(
+        say(
             f"{examples} examples, {job.steps.total} steps of {spec.batch_size}, from "
-            f"{printable(start.checkpoint)}, to {printable(run)}",
-            *map(printable, plan.dropped()),
-            sep="\n",
-            flush=True,
+            f"{printable(start.checkpoint)}, to {printable(run)}"
         )
+        for line in plan.dropped():
+            say(printable(line), "warning")
         with connected(ray_address), TrainingProgress(run, job.steps.total, console):
             return job, train(job)
 

@@ -247,6 +247,10 @@ def plan(
     new_tokens: Annotated[
         int | None, typer.Option(help="Of an answer; max_new_tokens if not given.")
     ] = None,
+    megapixels: Annotated[
+        float | None,
+        typer.Option(help="Of an image, which says how many cores reading takes; 2 if not given."),
+    ] = None,
     chip: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="E.g. v5e. Repeat for several; all if not given."),
@@ -282,7 +286,7 @@ def plan(
     ] = None,
     **fields: Any,
 ) -> None:
-    """Reckons what an annotation run takes of each kind of chip: memory, hours, cost.
+    """Reckons what an annotation run takes of each kind of chip: memory, cores, hours, cost.
 
     Nothing is run, and no chip is needed. It takes what `paliflow annotate` takes.
 
@@ -308,7 +312,7 @@ def plan(
     from paliflow.jobs.annotate import forecast
 
     console = Console()
-    load = forecast.load(parsed, images, model, new_tokens)
+    load = forecast.load(parsed, images, model, new_tokens, megapixels)
     console.print(forecast.shown(load, forecast.forecast(load, chips)))
     if like:
         from paliflow.jobs.annotate import likeness

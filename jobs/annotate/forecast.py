@@ -296,9 +296,9 @@ def _model(spec: AnnotateSpec, model: str | None) -> tuple[str, PaliGemmaConfig,
     if model is not None:
         if model not in VARIANTS:
             raise SpecError(f"--model {model!r}: no such model; there are {', '.join(VARIANTS)}")
-        # The bundled tokenizer, which stands for none, is another model's.
-        named = spec.tokenizer or spec.checkpoint
-        return model, VARIANTS[model], _tokenizer(spec, spec.checkpoint or "") if named else None
+        if not (spec.tokenizer or spec.checkpoint):
+            return model, VARIANTS[model], None  # the bundled tokenizer is another model's
+        return model, VARIANTS[model], _tokenizer(spec.tokenizer, spec.checkpoint or "")
     checkpoint = resolve(spec).checkpoint
     if checkpoint.startswith("gs://"):
         raise SpecError(
@@ -312,11 +312,11 @@ def _model(spec: AnnotateSpec, model: str | None) -> tuple[str, PaliGemmaConfig,
     except (FileNotFoundError, PermissionError, ValueError) as error:
         raise SpecError(f"checkpoint={checkpoint!r}: {error}") from error
     known = (name for name, variant in VARIANTS.items() if variant == config)
-    return next(known, Path(checkpoint).name), config, _tokenizer(spec, checkpoint)
+    return next(known, Path(checkpoint).name), config, _tokenizer(spec.tokenizer, checkpoint)
 
 
-def _tokenizer(spec: AnnotateSpec, checkpoint: str) -> Tokenizer | None:
-    path = tokenizer_of(spec.tokenizer, checkpoint)
+def _tokenizer(tokenizer: str | None, checkpoint: str) -> Tokenizer | None:
+    path = tokenizer_of(tokenizer, checkpoint)
     try:
         return Tokenizer.from_file(path) if Path(path).is_file() else None
     except Exception as error:  # protobuf's and sentencepiece's have nothing in common

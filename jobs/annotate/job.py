@@ -77,7 +77,7 @@ def annotate(
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
-        if warning := decode_warning(spec, plan.pinned(spec).checkpoint):
+        if warning := decode_warning(spec.decode, plan.pinned(spec).checkpoint):
             print(printable(warning), flush=True)
         # JAX and Ray take seconds to import: what is finished, or wrong with the input, is said
         # without them.

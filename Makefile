@@ -31,7 +31,7 @@ test: $(INSTALLED)  ## The tests that every change must pass, in two processes
 floor: $(FLOOR)/installed  ## The operators' tests on the oldest Airflow that is supported
 	$(FLOOR)/bin/python -m pytest tests/operators tests/dags
 
-slow: $(INSTALLED)  ## The tests that take minutes
+slow: $(INSTALLED)  ## Variations of the tests, and those that take minutes
 	$(BIN)/python -m pytest -m slow
 
 chaos: $(INSTALLED)  ## Fifty runs in which whoever can be killed is killed: about half an hour

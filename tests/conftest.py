@@ -53,8 +53,8 @@ def gcs() -> Iterator[None]:
         yield
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # xdist looks at the marks in a hook of its own, which comes first
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Keeps a file's tests in one process, for `--dist loadgroup`; the longest files come first."""
     sharing = {
         item.path
@@ -65,3 +65,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = "services" if item.path in sharing else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: (item.path not in sharing, item.path.parent.name != "model"))
+    yield

@@ -194,6 +194,7 @@ def test_unscored_inputs_are_kept_where_the_spec_says_so(
         ({"filters": ["quality", "quality"], "text_columns": []}, "quality is given twice"),
         ({"filters": [], "text_columns": []}, ""),
         ({"video": {"fps": 1}}, "leave out video"),
+        ({"text_columns": ["suffix", "id"]}, "kept.parquet has a column id of its own"),
     ],
 )
 def test_what_is_wrong_with_a_filter_spec_is_said(

@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from sklearn.datasets import load_sample_images
@@ -34,19 +35,19 @@ def main() -> None:
     phones = [f"{_CAPTION}, call 650-253-0000"] * _TEXTS
     for settings in (QualityFilter(), NsfwFilter()):
         images = image_filter(settings)
-        _tell(settings.filter, _IMAGES, lambda images=images: images.score(views))
+        _tell(settings.filter, _IMAGES, partial(images.score, views))
     _tell("hash", _IMAGES, lambda: [image_hash(view.pixels) for view in views])
     for name, words in (("a caption", texts), ("a caption with a phone number", phones)):
         found = text_filter(PersonalDataFilter())
-        _tell(f"personal_data, {name}", _TEXTS, lambda f=found, w=words: f.score(w))
+        _tell(f"personal_data, {name}", _TEXTS, partial(found.score, words))
     toxicity = text_filter(ToxicityFilter())
-    _tell("toxicity, a caption", _TEXTS, lambda: toxicity.score(texts))
+    _tell("toxicity, a caption", _TEXTS, partial(toxicity.score, texts))
 
     draw = np.random.default_rng(0)
     index = NearIndex()
     index.add(draw.integers(0, 2**64, (_KNOWN, 4), np.uint64))
     wanted = draw.integers(0, 2**64, (queries, 4), np.uint64)
-    _tell(f"near hash among {_KNOWN:,}", queries, lambda: index.nearest(wanted))
+    _tell(f"near hash among {_KNOWN:,}", queries, partial(index.nearest, wanted))
 
 
 def _tell(name: str, items: int, work: Callable[[], object]) -> None:

@@ -8,7 +8,6 @@ from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.run import FleetSpec, Stored
 from paliflow.configs.safety import Filter
 
-
 _OWN_COLUMNS = frozenset(
     {"image", "id", "metadata", "width", "height", "source_sha256", "image_hash", "safety"}
 )

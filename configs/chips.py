@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, PositiveFloat
 
 from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.tpus import TpuType
 
 Dtype = Literal["bfloat16", "int8", "float32"]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -53,6 +54,7 @@ class Catalogue(Spec):
 
     prices: str
     """Which prices they are, and of when."""
+    tpus: tuple[TpuType, ...]
     chips: tuple[Chip, ...]
 
     def only(self, names: Iterable[str]) -> tuple[Chip, ...]:
@@ -70,6 +72,18 @@ class Catalogue(Spec):
                 return chip
         known = ", ".join(chip.name for chip in self.chips)
         raise SpecError(f"no chip {name!r} is known; there are {known}")
+
+    def tpu(self, name: str) -> TpuType:
+        """The generation of TPUs of this name, ours or Ray's; case does not matter.
+
+        Raises:
+            SpecError: there is no such generation.
+        """
+        for each in self.tpus:
+            if name.casefold() in (each.name.casefold(), each.ray.casefold()):
+                return each
+        known = ", ".join(each.name for each in self.tpus)
+        raise SpecError(f"accelerator_type={name!r}: no such TPU is known; there are {known}")
 
     def of_device(self, kind: str) -> Chip | None:
         """The chip of a device that JAX names `kind`, e.g. `TPU v5 lite`; None if none is known."""

@@ -6,8 +6,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec
 from paliflow.configs.examples import EvaluationSet, ExampleSource, SetName
+from paliflow.configs.placement import check_workers, slice_of
 from paliflow.configs.resources import Accelerators
 from paliflow.configs.run import BatchSize, ModelSpec, Tokens
+from paliflow.configs.tpus import Slice
 
 
 class Duration(Spec):
@@ -120,9 +122,10 @@ class FineTuneSpec(ModelSpec):
     """Seconds in which the cluster has to have room for all workers; then the job gives up, and the
     next try may find it."""
     topology: str | None = None
-    """Of a TPU slice, e.g. `4x4`; needed where several workers share one."""
+    """Of the TPU slices that the workers are the hosts of, in chips, e.g. `4x4`; needed where
+    several workers have TPUs."""
     accelerator_type: str | None = None
-    """Of a TPU slice, as Ray calls it, e.g. `TPU-V6E`."""
+    """The generation of these TPUs, e.g. `v6e`: v4, v5e, v5p, v6e or v7x."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Lost workers after which the job gives up; preempted ones do not count."""
 
@@ -135,6 +138,11 @@ class FineTuneSpec(ModelSpec):
     def frames_per_example(self) -> int:
         """Images that the model is shown of each example."""
         return self.video.clip.frames if self.video and self.video.clip else self.images_per_example
+
+    @property
+    def slice(self) -> Slice | None:
+        """The slice whose hosts the workers are, if one is named."""
+        return slice_of(self.accelerator_type, self.topology)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FineTuneSpec":
@@ -150,6 +158,9 @@ class FineTuneSpec(ModelSpec):
             )
         if (gpus := self.accelerators_per_worker.get("GPU", 1.0)) % 1:
             raise ValueError(f"accelerators_per_worker: GPU={gpus:g}: workers take whole GPUs")
+        check_workers(
+            self.workers, self.accelerator_type, self.topology, self.accelerators_per_worker
+        )
         name = self.best and self.best.partition("/")[0]
         if name and name not in self.validation:
             known = ", ".join(self.validation) or "none"

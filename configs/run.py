@@ -7,7 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec, redacted
+from paliflow.configs.placement import Placement, check_placement, slice_of, with_accelerators
 from paliflow.configs.resources import Accelerators
+from paliflow.configs.tpus import TOPOLOGY_LABEL, TYPE_LABEL, Slice
 from paliflow.configs.video import VideoSpec
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -144,6 +146,11 @@ class FleetSpec(RunSpec):
         """What Ray is asked for one actor: `CPU`, and its accelerators if it has any."""
         return {"CPU": self.cpus_per_actor}
 
+    @property
+    def actor_labels(self) -> dict[str, str]:
+        """What the nodes of actors have to be labelled with in Ray."""
+        return {}
+
     @model_validator(mode="before")
     @classmethod
     def _videos_are_many_inputs(cls, data: Any) -> Any:
@@ -195,7 +202,8 @@ class InferenceSpec(ModelSpec, FleetSpec):
     """A run whose actors ask a model about images."""
 
     EXECUTION_FIELDS: ClassVar[frozenset[str]] = FleetSpec.EXECUTION_FIELDS | {
-        "accelerators_per_actor", "compilation_cache", "max_error_fraction", "max_errors",
+        "accelerators_per_actor", "placement", "accelerator_type", "topology", "compilation_cache",
+        "max_error_fraction", "max_errors", "max_usd", "usd_per_chip_hour",
     }  # fmt: skip
 
     dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
@@ -222,8 +230,57 @@ class InferenceSpec(ModelSpec, FleetSpec):
     accelerators_per_actor: Accelerators = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`. An actor that finds other
     devices than these refuses to load."""
+    usd_per_chip_hour: PositiveFloat | None = None
+    """What a chip costs you; the list price of `configs/chips.yaml` if not given."""
+    max_usd: PositiveFloat | None = None
+    """The run stops where the chips of its finished shards have cost more than this, and goes on
+    from there with a higher limit."""
+    placement: Placement | None = None
+    """How models are laid onto TPUs: `chip` has an actor on every chip, `host` one on every host,
+    alone even where its slice has more hosts. `accelerators_per_actor` follows from it. It needs
+    `accelerator_type` and `topology`."""
+    accelerator_type: str | None = None
+    """The generation of the TPUs, e.g. `v5e`: v4, v5e, v5p, v6e or v7x. With `topology`; actors run
+    on such slices alone."""
+    topology: str | None = None
+    """Of the TPU slices, in chips, e.g. `2x4`."""
 
     @property
     def actor_resources(self) -> dict[str, float]:
         """What Ray is asked for one actor."""
         return super().actor_resources | self.accelerators_per_actor
+
+    @property
+    def actor_labels(self) -> dict[str, str]:
+        """What the nodes of actors have to be labelled with, if the spec names a slice."""
+        slice_ = self.slice
+        return {TYPE_LABEL: slice_.tpu.ray, TOPOLOGY_LABEL: slice_.topology} if slice_ else {}
+
+    @property
+    def slice(self) -> Slice | None:
+        """The slice whose hosts the actors are on, if one is named."""
+        return slice_of(self.accelerator_type, self.topology)
+
+    @property
+    def actor_topology(self) -> str | None:
+        """The sides of the mesh that an actor's chips form, if it is known."""
+        slice_, chips = self.slice, self.accelerators_per_actor.get("TPU")
+        if slice_ and chips == slice_.chips_per_host:
+            return slice_.host_topology
+        return "1x1" if chips == 1 else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _placement_says_how_many(cls, data: Any) -> Any:
+        return with_accelerators(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _can_be_placed(self) -> "InferenceSpec":
+        check_placement(
+            self.placement,
+            self.accelerator_type,
+            self.topology,
+            self.accelerators_per_actor,
+            self.model_parallel,
+        )
+        return self

@@ -14,6 +14,8 @@ SPEC_VARIABLE = "PALIFLOW_SPEC"
 """The environment variable that carries a spec, as JSON, to `python -m paliflow.jobs`."""
 VERSION_VARIABLE = "PALIFLOW_VERSION"
 """The environment variable that tells it which version of Paliflow has sent the spec."""
+LABELS_VARIABLE = "PALIFLOW_LABELS"
+"""The environment variable with the `dag` and the `task` that a job is of, as JSON."""
 SUMMARY_PREFIX = "paliflow-summary: "
 """What precedes the summary's JSON on the last line that `python -m paliflow.jobs` prints."""
 
@@ -83,14 +85,19 @@ class StageSeconds:
             return ""
         return ", ".join(f"{self.share(seconds):.0%} {name}" for name, seconds in named.items())
 
-    def host_bound(self) -> str:
-        """Says that devices waited for inputs, and what to do; empty where they hardly did."""
+    def host_bound(self, cores: str = "cpus_per_actor") -> str:
+        """Says that devices waited for inputs, and what to do; empty where they hardly did.
+
+        Args:
+            cores: the field that says how many cores a process has.
+        """
         share = self.share(self.read)
         if share < _WAITS:
             return ""
         return (
-            f"the devices stood idle {share:.0%} of the time, waiting for inputs: give each actor "
-            "more cores (cpus_per_actor), or read from storage that is nearer"
+            f"the devices stood idle {share:.0%} of the time, waiting for inputs: give more cores "
+            f"({cores}; `paliflow plan` says how many an annotation needs), or read from storage "
+            "that is nearer"
         )
 
 
@@ -152,6 +159,15 @@ class RunSummary(ModelSummary):
     """Inputs done by that job over its wall time, start-up included."""
     stages: StageSeconds = StageSeconds()
     """Where the time of that job's actors went; all 0 in manifests of older versions."""
+    tokens: int = 0
+    """Tokens generated, for all rows."""
+    chip_seconds: dict[str, float] = Field(default_factory=dict)
+    """By JAX's name of the device: how long actors held their chips for the shards that are done,
+    loading included; of all jobs that had a part in the run."""
+    usd: float | None = None
+    """What these cost, by the spec's or the list price of a chip-hour; null if none is known."""
+    preemptions: int = 0
+    """Actors that job lost because their nodes were taken away."""
 
     def said(self) -> str:
         """The line that sums the run up."""
@@ -241,6 +257,8 @@ class FineTuneSummary(ModelSummary):
     """The validation figures of the model, e.g. `held_out/loss`."""
     examples_per_second: float
     """Of the job that finished the run, start-up left out."""
+    stages: StageSeconds = StageSeconds()
+    """Where the time of that job's first worker went; all 0 in manifests of older versions."""
 
 
 class EvaluateSummary(ModelSummary):

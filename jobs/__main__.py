@@ -17,6 +17,7 @@ from paliflow.configs import (
     PromoteSpec,
 )
 from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.log_lines import say
 from paliflow.configs.summary import SPEC_VARIABLE, SUMMARY_PREFIX, VERSION_VARIABLE
 from paliflow.jobs.cli.main import user_errors
 
@@ -38,7 +39,7 @@ def main() -> None:
     without it in the environment variable. Exit codes are the command line's.
     """
     with user_errors():
-        print(f"paliflow {version('paliflow')}", flush=True)
+        say(f"paliflow {version('paliflow')}")
         _, *arguments = sys.argv
         if len(arguments) not in (1, 2) or arguments[0] not in JOBS:
             raise SpecError(f"python -m paliflow.jobs takes one of: {', '.join(JOBS)}")

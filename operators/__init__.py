@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from paliflow.operators.finetune import FineTuneOperator
     from paliflow.operators.hook import RayJobHook
     from paliflow.operators.promote import PromoteOperator
+    from paliflow.operators.rayjob import RayJobCluster
     from paliflow.operators.trigger import RayJobTrigger
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FilterOperator",
     "FineTuneOperator",
     "PromoteOperator",
+    "RayJobCluster",
     "RayJobHook",
     "RayJobTrigger",
 ]
@@ -31,6 +33,7 @@ _MODULES = {
     "FilterOperator": "paliflow.operators.filter",
     "FineTuneOperator": "paliflow.operators.finetune",
     "PromoteOperator": "paliflow.operators.promote",
+    "RayJobCluster": "paliflow.operators.rayjob",
     "RayJobHook": "paliflow.operators.hook",
     "RayJobTrigger": "paliflow.operators.trigger",
 }

@@ -12,13 +12,13 @@ from paliflow.operators.run import RunOperator
 class AnnotateOperator(RunOperator):
     """Annotates images: takes the fields of `AnnotateSpec`, and those that `JobOperator` has.
 
-    Returns the `RunSummary`. The asset's events carry `run_id`, `output`, `location`, `rows` and
-    `errors`.
+    Returns the `RunSummary`. The asset's events carry `run_id`, `output`, `location`, `rows`,
+    `errors`, `tokens`, `chip_seconds`, `usd` and `stages`.
     """
 
     JOB = "annotate"
     SPEC = AnnotateSpec
-    ANNOUNCED = ("rows", "errors")
+    ANNOUNCED = ("rows", "errors", "tokens", "chip_seconds", "usd", "stages")
 
     @takes_fields_of(AnnotateSpec, optional=RunOperator.MADE_LATER)
     def __init__(self, **kwargs: Any) -> None:

@@ -17,6 +17,8 @@ from paliflow.configs.base import printable
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 TIMEOUT_S = 30.0
 SUBMIT_ATTEMPTS = 3
+PACKAGE_BYTES = 100 * 2**20
+"""Ray answers 413 to a larger request."""
 _TOKEN_HINT = "the connection's password has to be the cluster's token"
 _HINTS = {
     401: _TOKEN_HINT,
@@ -38,7 +40,8 @@ class RayJobHook(BaseHook):
     """Jobs of one Ray cluster, inside `async with RayJobHook("ray_default") as ray:`.
 
     The connection, of type `ray`: host (a name, or a URL that may have a path), port (8265),
-    schema (`http` or `https`), password (the cluster's token, sent as a Bearer token) and in
+    schema (`http` or `https`), password (the cluster's token, sent as a Bearer token in
+    X-Ray-Authorization, and in Authorization unless `headers` has one for a proxy) and in
     extra `headers` (a mapping, or one as JSON) and `verify` (false accepts any certificate, a path
     names the bundle of authorities to trust) and `allow_insecure` (true lets a token or headers
     go to another host over plain http).
@@ -67,9 +70,11 @@ class RayJobHook(BaseHook):
             headers = httpx.Headers(_mapping(extra.get("headers")))
             verify = _verification(extra.get("verify"))
             if connection.password:
-                headers["Authorization"] = f"Bearer {connection.password}"
+                # Ray takes either; a proxy that wants an Authorization of its own leaves the other.
+                headers["X-Ray-Authorization"] = f"Bearer {connection.password}"
+                headers.setdefault("Authorization", headers["X-Ray-Authorization"])
             if headers or url.userinfo:
-                _require_secrecy(url, extra.get("allow_insecure"))
+                require_secrecy(url, extra.get("allow_insecure"))
         except (ValueError, OSError) as error:
             raise RayJobError(f"connection {self.ray_conn_id!r}: {error}") from None
         self._client = httpx.AsyncClient(
@@ -85,7 +90,7 @@ class RayJobHook(BaseHook):
 
         async def ask() -> str:
             async with self as ray:
-                await ray._send("GET", "api/jobs/")  # the version alone needs no token
+                await ray._send("GET", "api/jobs/")  # before 2.60 the version needed no token
                 return await ray.version()
 
         try:
@@ -138,6 +143,12 @@ class RayJobHook(BaseHook):
 
     async def upload(self, name: str, content: bytes) -> str:
         """Stores a package on the cluster, unless it has one of this name; returns its URI."""
+        if len(content) > PACKAGE_BYTES:
+            raise RayJobError(
+                f"the package {name} has {len(content) / 2**20:.0f} MiB, and Ray takes "
+                f"{PACKAGE_BYTES >> 20} MiB; leave data out by `excludes` or a .rayignore, or put "
+                "it in a bucket"
+            )
         path = f"api/packages/gcs/{name}"
         try:
             await self._send("GET", path)
@@ -206,7 +217,7 @@ def base_url(connection: Connection) -> httpx.URL:
     return httpx.URL(f"{connection.schema or 'http'}://{host}:{connection.port or 8265}")
 
 
-def _require_secrecy(url: httpx.URL, allow_insecure: object) -> None:
+def require_secrecy(url: httpx.URL, allow_insecure: object) -> None:
     """
     Raises:
         ValueError: anybody on the way could read what is sent there, and nobody has allowed it.

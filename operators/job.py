@@ -1,6 +1,7 @@
 """`JobOperator`: one of Paliflow's jobs as one task."""
 
 import asyncio
+import json
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -8,7 +9,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from zipfile import ZipInfo
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context
@@ -21,14 +22,16 @@ from airflow.sdk.exceptions import (
 )
 
 from paliflow.configs.base import Spec, SpecError, printable
-from paliflow.configs.summary import SPEC_VARIABLE, VERSION_VARIABLE
+from paliflow.configs.summary import LABELS_VARIABLE, SPEC_VARIABLE, VERSION_VARIABLE
 from paliflow.operators import gcp, process
 from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.fields import check_fields, refuse_unknown
 from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import summary_or_raise
-from paliflow.operators.packages import with_uploads, zipped
+from paliflow.operators.packages import paliflow_package, with_uploads, zipped
+from paliflow.operators.rayjob import RayJobCluster, create_rayjob, delete_rayjob, rayjob_for
+from paliflow.operators.rayjob_trigger import RayClusterJobTrigger
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ class JobOperator(BaseOperator):
     Args:
         ray_conn_id: a connection of type `ray`, whose cluster runs the job. Without one, the job
             is a child process and starts Ray on this machine.
+        cluster: instead of a connection, a `RayJobCluster` that is made for the task, runs its job
+            and ends with it.
         gcp_conn_id: a connection of type `google_cloud_platform`; its `key_path` or `keyfile_dict`
             and its `project` are the job's. On a cluster the `key_path` is there. Without one, the
             job has the Application Default Credentials of the machine it runs on.
@@ -63,6 +68,8 @@ class JobOperator(BaseOperator):
         poll_interval: seconds between two looks at the Ray job.
         runtime_env: of the Ray job, as Ray defines it; what its `working_dir` and `py_modules` name
             on the worker is uploaded.
+        ship: `package` sends Paliflow itself with the job, as it is on this worker: for a cluster
+            whose image has what it depends on, and not it or another version of it.
         pass_env: names or patterns (`AWS_*`) of the worker's environment variables that a child
             process gets besides `process.INHERITED`. What Airflow's own variables hold (its
             database, its Fernet key, connections) stays with Airflow unless it is named here.
@@ -110,12 +117,31 @@ class JobOperator(BaseOperator):
         poll_interval: float = 10.0,
         runtime_env: dict[str, Any] | None = None,
         pass_env: Sequence[str] = (),
+        ship: Literal["package"] | None = None,
+        cluster: RayJobCluster | None = None,
         **kwargs: Any,
     ) -> None:
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
         super().__init__(**{"multiple_outputs": True, **kwargs})
         check_fields(self.SPEC, {**self.MADE_LATER, **spec})
-        _check_environment(ray_conn_id, runtime_env, pass_env)
+        _check_environment(ray_conn_id or cluster, runtime_env, pass_env)
+        if cluster and ray_conn_id:
+            raise ValueError(
+                f"cluster and ray_conn_id={ray_conn_id!r}: give one of them; the cluster is made "
+                "for the task"
+            )
+        if cluster and set(runtime_env or ()) - {"env_vars"}:
+            raise ValueError(
+                f"runtime_env={runtime_env!r}: with cluster it may have env_vars alone; code is in "
+                "the cluster's image"
+            )
+        if ship not in (None, "package"):
+            raise ValueError(f"ship={ship!r}: 'package', or leave it out")
+        if ship and not ray_conn_id:
+            raise ValueError(
+                f"ship={ship!r} needs a ray_conn_id: a child process and a cluster's image have "
+                "Paliflow"
+            )
         self.spec = spec
         self.ray_conn_id = ray_conn_id
         self.gcp_conn_id = gcp_conn_id
@@ -123,6 +149,8 @@ class JobOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.runtime_env = runtime_env
         self.pass_env = tuple(pass_env)
+        self.ship = ship
+        self.cluster = cluster
         self._stop: Callable[[], None] | None = None
         self._alias = AssetAlias(f"{self.dag_id}.{self.task_id}")
         self._outlet = self._asset_outlet() or self._alias
@@ -159,7 +187,7 @@ class JobOperator(BaseOperator):
             spec = self._render_spec(context)
         except SpecError as error:
             raise AirflowFailException(printable(str(error))) from None
-        if not self.ray_conn_id:
+        if not self.ray_conn_id and not self.cluster:
             with gcp.local_environment(self.gcp_conn_id) as environment:
                 child = process.start(self.JOB, spec, environment, self.pass_env)
                 self._stop = partial(process.terminate, child)
@@ -167,15 +195,25 @@ class JobOperator(BaseOperator):
 
         ti = context["ti"]
         runtime_env = self._runtime_env()
-        ray = RayJobHook(self.ray_conn_id)
         store = context["task_state_store"]
-        job = asyncio.run(job_for(ray, store.get(STATE), ti.max_tries))
+        left = store.get(STATE)
+        if self.cluster:
+            job = asyncio.run(rayjob_for(self.cluster, left, ti.max_tries))
+        else:
+            assert self.ray_conn_id
+            ray = RayJobHook(self.ray_conn_id)
+            job = asyncio.run(job_for(ray, left, ti.max_tries))
+            RayJobLink().push(ti, ray.page(job["submission_id"]))
         # Stored first: whatever happens to the submission, the next try knows its id.
         store.set(STATE, job)
-        RayJobLink().push(ti, ray.page(job["submission_id"]))
         trigger = self._trigger(job["submission_id"])
         self._stop = partial(_run_in_thread, trigger.on_kill)
-        asyncio.run(self._submit(trigger, spec, runtime_env, ti))
+        if self.cluster:
+            variables = runtime_env["env_vars"]
+            name = trigger.submission_id
+            asyncio.run(create_rayjob(self.cluster, name, self.JOB, spec, variables))
+        else:
+            asyncio.run(self._submit(trigger, spec, runtime_env, ti))
         self.log.info("Ray job %s does it", trigger.submission_id)
         if self.deferrable:
             ti.xcom_push(RELAYED, 0)
@@ -207,12 +245,23 @@ class JobOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """The summary of a job that ended, whose lines have been relayed already."""
+        if self.cluster:
+            self._delete_cluster(context["task_state_store"])
         summary = summary_or_raise(event)
         if asset_event := self._asset_event(summary):
             self._announce(context, *asset_event)
         for line in self._log_lines(summary):
             self.log.info("%s", printable(line))
         return summary
+
+    def _delete_cluster(self, store: Any) -> None:
+        assert self.cluster
+        if job := store.get(STATE):
+            try:
+                delete_rayjob(self.cluster, job["submission_id"])
+            except RayJobError as error:  # its deadlines end it
+                self.log.warning("RayJob %s may still be there: %s", job["submission_id"], error)
+            store.delete(STATE)
 
     def on_kill(self) -> None:
         """Ends the child process, or the Ray job if a worker is waiting for it."""
@@ -234,10 +283,17 @@ class JobOperator(BaseOperator):
     def _runtime_env(self) -> dict[str, Any]:
         runtime_env = self.runtime_env or {}
         google = gcp.cluster_environment(self.gcp_conn_id)
-        own = {VERSION_VARIABLE: version("paliflow")}
+        labels = json.dumps({"dag": self.dag_id, "task": self.task_id})
+        own = {VERSION_VARIABLE: version("paliflow"), LABELS_VARIABLE: labels}
         return {**runtime_env, "env_vars": {**google, **runtime_env.get("env_vars", {}), **own}}
 
     def _trigger(self, submission_id: str) -> RayJobTrigger:
+        if self.cluster:
+            return RayClusterJobTrigger(
+                cluster=self.cluster.model_dump(mode="json"),
+                submission_id=submission_id,
+                poll_interval=self.poll_interval,
+            )
         assert self.ray_conn_id
         return RayJobTrigger(
             ray_conn_id=self.ray_conn_id,
@@ -254,6 +310,9 @@ class JobOperator(BaseOperator):
         given = spec.given().replace("$", r"\u0024")
         async with RayJobHook(trigger.ray_conn_id) as ray:
             runtime_env = await with_uploads(ray, runtime_env)
+            if self.ship:
+                package = await ray.upload(*paliflow_package())
+                runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), package]
             if len(given.encode()) <= VARIABLE_BYTES:
                 runtime_env["env_vars"][SPEC_VARIABLE] = given
             else:
@@ -270,15 +329,15 @@ class JobOperator(BaseOperator):
 
 
 def _check_environment(
-    ray_conn_id: str | None, runtime_env: dict[str, Any] | None, pass_env: Sequence[str]
+    where: str | RayJobCluster | None, runtime_env: dict[str, Any] | None, pass_env: Sequence[str]
 ) -> None:
     """
     Raises:
         ValueError: an argument is of the other place where a job runs, or no list.
     """
-    if runtime_env and not ray_conn_id:
+    if runtime_env and not where:
         raise ValueError(f"runtime_env={runtime_env!r} needs a ray_conn_id: it is of a Ray job")
-    if pass_env and ray_conn_id:
+    if pass_env and where:
         raise ValueError(
             f"pass_env={pass_env!r}: it is of a job on the worker; a Ray job's variables are "
             "runtime_env's env_vars"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from paliflow.configs.base import brief, printable
+from paliflow.configs.log_lines import parse
 from paliflow.configs.summary import SUMMARY_PREFIX
 
 USER_ERROR = 2
@@ -20,6 +21,8 @@ _REASONS = 20
 
 class Logger(Protocol):
     def info(self, message: str, /, *args: Any) -> Any: ...
+    def warning(self, message: str, /, *args: Any) -> Any: ...
+    def error(self, message: str, /, *args: Any) -> Any: ...
 
 
 def lines_of(text: str) -> list[str]:
@@ -32,10 +35,12 @@ def lines_of(text: str) -> list[str]:
 
 
 def relay(lines: Iterable[str], log: Logger) -> None:
-    """Writes a job's lines to the task log, but for the summary, which `summary_or_raise` reads."""
+    """Writes a job's lines to the task log, each at its level, but for the summary, which
+    `summary_or_raise` reads."""
     for line in lines:
         if line.strip() and not line.startswith(SUMMARY_PREFIX):
-            log.info("%s", _shortened(line))
+            level, message = parse(line)
+            getattr(log, level)("%s", _shortened(message))
 
 
 def outcome(

@@ -3,6 +3,8 @@
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import distribution, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -10,8 +12,11 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from airflow.sdk.exceptions import AirflowFailException
 from pathspec import GitIgnoreSpec
 
+import paliflow
 from paliflow.operators.hook import RayJobHook
 
+_SHIPPED = ("configs", "storage", "model", "metrics", "jobs")
+"""What of Paliflow a job imports."""
 _LEFT_OUT = (".git", ".venv", "venv", "__pycache__")
 """Ray's RAY_RUNTIME_ENV_DEFAULT_EXCLUDES: of a `working_dir`, never uploaded."""
 
@@ -37,6 +42,34 @@ async def with_uploads(ray: RayJobHook, runtime_env: Mapping[str, Any]) -> dict[
             for module in modules
         ]
     return result
+
+
+def paliflow_package() -> tuple[str, bytes]:
+    """Paliflow as it is on this machine, without what Airflow alone needs.
+
+    A zip that is imported as it lies, and no wheel: that one Ray would install with all that it
+    depends on, on every node. It has the metadata in which a job finds its version.
+
+    Returns:
+        The package's name, which its content decides, and its content.
+    """
+    files = [_renamed(_entry(Path(paliflow.__file__), Path(paliflow.__file__).parent), "paliflow")]
+    for name in _SHIPPED:
+        spec = find_spec(f"paliflow.{name}")
+        assert spec
+        assert spec.submodule_search_locations
+        folder = Path(spec.submodule_search_locations[0])
+        inside = _files(folder, folder, ["__pycache__"])
+        files += [_renamed(entry, f"paliflow/{name}") for entry in inside]
+    metadata = distribution("paliflow").read_text("METADATA") or ""
+    about = ZipInfo(f"paliflow-{version('paliflow')}.dist-info/METADATA")
+    return zipped([*files, (about, metadata.encode())])
+
+
+def _renamed(entry: tuple[ZipInfo, bytes], folder: str) -> tuple[ZipInfo, bytes]:
+    info, data = entry
+    info.filename = f"{folder}/{info.filename}"
+    return info, data
 
 
 def zipped(files: Iterable[tuple[ZipInfo, bytes]]) -> tuple[str, bytes]:

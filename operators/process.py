@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from paliflow.configs.base import Spec
+from paliflow.configs.log_lines import FORMAT_VARIABLE
 from paliflow.configs.summary import VERSION_VARIABLE
 from paliflow.operators.outcome import TAIL_LINES, Logger, outcome, relay
 
@@ -28,7 +29,7 @@ INHERITED = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     *("GOOGLE_*", "CLOUDSDK_*", "GCE_METADATA_*", "STORAGE_EMULATOR_HOST"),
     *("JAX_*", "XLA_*", "PJRT_*", "LIBTPU_*", "TPU_*", "CUDA_*", "NVIDIA_*", "NCCL_*"),
-    *("RAY_*", "OMP_*"),
+    *("RAY_*", "OMP_*", FORMAT_VARIABLE),
 )
 """Patterns of the worker's variables that a job gets; Airflow's own hold its secrets."""
 

@@ -26,8 +26,21 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
-        "hooks": [{"integration-name": "Ray", "python-modules": ["paliflow.operators.hook"]}],
-        "triggers": [{"integration-name": "Ray", "python-modules": ["paliflow.operators.trigger"]}],
+        "hooks": [
+            {
+                "integration-name": "Ray",
+                "python-modules": ["paliflow.operators.hook", "paliflow.operators.kubernetes"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "Ray",
+                "python-modules": [
+                    "paliflow.operators.trigger",
+                    "paliflow.operators.rayjob_trigger",
+                ],
+            }
+        ],
         "extra-links": [
             "paliflow.operators.links.RayJobLink",
             "paliflow.operators.links.OutputLink",

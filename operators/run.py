@@ -51,7 +51,9 @@ class RunOperator(JobOperator):
         return None if rendered_later(output) else Asset(asset_uri(output))
 
     def _asset_event(self, summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        extra = {key: summary[key] for key in ("run_id", "location", *self.ANNOUNCED)}
+        # A cluster may run an older Paliflow, whose summary has less.
+        named = ("run_id", "location", *self.ANNOUNCED)
+        extra = {key: summary[key] for key in named if key in summary}
         extra["output"] = self.spec["output"]
         return asset_uri(self.spec["output"]), extra
 

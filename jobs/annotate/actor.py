@@ -20,10 +20,10 @@ from paliflow.jobs.annotate.filtering import RowFilters
 from paliflow.jobs.annotate.predictor import PendingBatch, Predictor
 from paliflow.jobs.annotate.progress import Progress, ShardRows
 from paliflow.jobs.annotate.tracks import link
-from paliflow.jobs.fleet.accelerators import require_accelerators
+from paliflow.jobs.fleet.accelerators import local_chips, require_accelerators, require_alone
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
-from paliflow.jobs.fleet.stages import StageClock
+from paliflow.jobs.fleet.stages import ChipClock, StageClock
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import max_concurrent_reads, reader
 from paliflow.jobs.media.reading import Input
@@ -31,6 +31,7 @@ from paliflow.jobs.registry.checkpoints import loading, opened
 from paliflow.jobs.registry.locations import tokenizer_of
 from paliflow.jobs.runs.parts import commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
+from paliflow.jobs.runs.spending import require_price
 from paliflow.model import MaskDecoder, PaliGemma
 
 _BATCHES_AHEAD = 2
@@ -65,6 +66,9 @@ class Annotator:
         self._filters = RowFilters(spec.filters)
         share_cores(spec)
         require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
+        require_alone("accelerators_per_actor", spec.actor_topology)
+        self._held, self._kind = ChipClock(local_chips()), jax.local_devices()[0].device_kind
+        require_price(self._kind, spec)
         if spec.compilation_cache:
             _use_compilation_cache(spec.compilation_cache)
         overrides = spec.model_dump(include={"query_pre_attn_scalar"}, exclude_none=True)
@@ -118,16 +122,25 @@ class Annotator:
         rows = self._answer(items, shard, untouched)
         wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
         reasons = tuple(errors[0] for errors in wrong if errors)
-        counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
         flat = [row for own in rows for row in own]
+        held_s = self._held.take()
+        counts = {"inputs": str(len(items)), "failed": str(len(reasons))}
+        counts |= {"chip_seconds": f"{held_s:.3f}", "device": self._kind}
         with self._clock.stage("commit"):
             commit_part(
                 *(self._run, shard, flat, self._about | counts),
                 row_group_size=self._spec.row_group_size,
                 compression_level=self._spec.compression_level,
             )
-        notes = self._progress.notes + self._predictor.notes
-        return ShardResult(len(items), reasons, self._clock.take(), notes)
+        return ShardResult(
+            len(items),
+            reasons,
+            self._clock.take(),
+            self._progress.notes + self._predictor.notes,
+            sum(row.get("token_count") or 0 for row in flat),
+            held_s,
+            self._kind,
+        )
 
     def probe(self, shard: int, place: int) -> None:
         """Does one input of a shard and forgets it, to see whether it kills."""

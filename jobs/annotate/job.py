@@ -11,6 +11,7 @@ from rich.console import Console
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.configs.base import printable
+from paliflow.configs.log_lines import say
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.annotate.audit import write_audit
@@ -22,6 +23,7 @@ from paliflow.jobs.runs.compact import compact
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
+from paliflow.jobs.runs.spending import cost
 from paliflow.jobs.runs.totals import add_up
 from paliflow.jobs.safety.selection import AUDIT_TABLE
 from paliflow.jobs.sources.incremental import filter_unanswered
@@ -41,6 +43,8 @@ class _Done(NamedTuple):
     """Inputs that an earlier job has done."""
     stages: StageSeconds
     """Where this job's actors spent their time."""
+    preemptions: int
+    """Actors that this job lost because their nodes were taken away."""
     digests: Digests
 
 
@@ -78,21 +82,24 @@ def annotate(
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
         if warning := decode_warning(spec.decode, plan.pinned(spec).checkpoint):
-            print(printable(warning), flush=True)
+            say(printable(warning), "warning")
         # JAX and Ray take seconds to import: what is finished, or wrong with the input, is said
         # without them.
         from paliflow.jobs.annotate.actor import Annotator
         from paliflow.jobs.fleet.shards import run_pending_shards
 
-        already, stages = run_pending_shards(Annotator, spec, run, plan, console, ray_address)
-        if said := stages.host_bound():
-            print(said, flush=True)
-        return _Done(plan, already, stages, digests)
+        fleet = run_pending_shards(Annotator, spec, run, plan, console, ray_address)
+        if said := fleet.stages.host_bound():
+            say(said, "warning")
+        return _Done(plan, *fleet, digests)
 
     def sum_up(spec: AnnotateSpec, done: _Done) -> Mapping[str, Any]:
-        speed = (done.plan.inputs - done.already) / (time.monotonic() - clock)
-        timed = {"images_per_second": speed, "stages": done.stages}
-        return _figures(done.plan, spec, done.digests) | timed
+        of_job = {
+            "images_per_second": (done.plan.inputs - done.already) / (time.monotonic() - clock),
+            "stages": done.stages,
+            "preemptions": done.preemptions,
+        }
+        return _figures(done.plan, spec, done.digests) | of_job
 
     summary = run_once(spec, RunSummary, work, sum_up, _PACKAGES, ANNOTATIONS)
     return _finish(summary, spec)
@@ -125,6 +132,9 @@ def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]
         "error_reasons": totals.error_reasons,
         "shards": plan.shards,
         "passed_over": plan.passed_over,
+        "tokens": totals.tokens,
+        "chip_seconds": totals.chip_seconds,
+        "usd": cost(totals.chip_seconds, spec),
         "checkpoint": pinned.checkpoint,
         "checkpoint_sha256": next(iter(totals.checkpoints), None) or digests(pinned)[0],
     }
@@ -159,5 +169,5 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
         try:
             write_report(summary)
         except Exception as error:  # a failed report must not fail the run
-            print(f"no report: {type(error).__name__}: {printable(str(error))}", flush=True)
+            say(f"no report: {type(error).__name__}: {printable(str(error))}", "warning")
     return summary

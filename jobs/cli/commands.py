@@ -255,6 +255,10 @@ def plan(
     new_tokens: Annotated[
         int | None, typer.Option(help="Of an answer; max_new_tokens if not given.")
     ] = None,
+    megapixels: Annotated[
+        float | None,
+        typer.Option(help="Of an image, which says how many cores reading takes; 2 if not given."),
+    ] = None,
     chip: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="E.g. v5e. Repeat for several; all if not given."),
@@ -272,6 +276,14 @@ def plan(
             help="Of its peak that a chip reaches: compute=0.5 or bandwidth=0.6. Repeatable.",
         ),
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="What it takes at the speed of a finished run: its folder, or that of the output, "
+            "for the newest.",
+        ),
+    ] = None,
     compile_: Annotated[
         str | None,
         typer.Option(
@@ -282,7 +294,7 @@ def plan(
     ] = None,
     **fields: Any,
 ) -> None:
-    """Reckons what an annotation run takes of each kind of chip: memory, hours, cost.
+    """Reckons what an annotation run takes of each kind of chip: memory, cores, hours, cost.
 
     Nothing is run, and no chip is needed. It takes what `paliflow annotate` takes.
 
@@ -308,8 +320,14 @@ def plan(
     from paliflow.jobs.annotate import forecast
 
     console = Console()
-    load = forecast.load(parsed, images, model, new_tokens)
+    load = forecast.load(parsed, images, model, new_tokens, megapixels)
     console.print(forecast.shown(load, forecast.forecast(load, chips)))
+    if like:
+        from paliflow.jobs.annotate import likeness
+        from paliflow.jobs.runs.outputs import find_run
+
+        for line in likeness.like(load, find_run(like)):
+            console.print(printable(line), markup=False, highlight=False)
     if compile_ and slice_chip:
         table, fits = forecast.compiled(load, slice_chip, compile_)
         console.print("", table)

@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
+from paliflow.configs.log_lines import say
+from paliflow.jobs.cli.cluster_commands import cluster
 from paliflow.jobs.cli.commands import annotate, evaluate, extract, filter, finetune, plan, promote
+from paliflow.jobs.cli.doctor import doctor
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
 
@@ -35,7 +38,7 @@ def user_errors() -> Iterator[None]:
         yield
     except (SpecError, ClusterError) as error:
         said = printable(brief(" ".join(str(error).split()), _MESSAGE))
-        print(f"paliflow: {said}", file=sys.stderr, flush=True)
+        say(said, "error", sys.stderr)
         sys.exit(2 if isinstance(error, SpecError) else 1)
     except Exception:
         lines = traceback.format_exc().rstrip("\n").split("\n")
@@ -48,9 +51,10 @@ def _paliflow() -> None:
     """PaliGemma over image datasets: captions, answers and boxes to Parquet, on Ray."""
 
 
-for _command in (annotate, plan, extract, filter, finetune, evaluate, promote):
+for _command in (annotate, plan, extract, filter, finetune, evaluate, promote, doctor):
     app.command()(_command)
 app.add_typer(registry, name="registry")
+app.add_typer(cluster, name="cluster")
 
 Output = Annotated[
     str, typer.Argument(help="The folder or gs:// prefix that runs were written to, or one run's.")

@@ -40,9 +40,9 @@ _PANELS = {
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id generation thumbnail compact report row_group_size compression_level",
-    "How": "actors cpus_per_actor accelerators_per_actor batch_size model_parallel "
-    "compilation_cache shard_size stall_timeout "
-    "start_timeout max_errors max_error_fraction",
+    "How": "actors cpus_per_actor placement accelerator_type topology accelerators_per_actor "
+    "batch_size model_parallel compilation_cache shard_size stall_timeout start_timeout "
+    "max_errors max_error_fraction max_usd usd_per_chip_hour",
 }
 _FLAGS = {"accelerators_per_actor": "--accelerator"}
 _NOTES = {

@@ -19,6 +19,7 @@ from rich.text import Text
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary
 from paliflow.configs.base import SpecError, printable
+from paliflow.configs.log_lines import say
 from paliflow.configs.run import InferenceSpec
 from paliflow.configs.schema import PREDICTIONS, SCORE
 from paliflow.configs.summary import cut_said
@@ -80,7 +81,7 @@ def evaluate(
         plan = write_examples(run, spec.sets, spec)
         check_same_spec(plan.spec, spec)
         for line in plan.dropped():
-            print(printable(line), flush=True)
+            say(printable(line), "warning")
         metrics = _metrics(spec, plan)
         questions, digest = _write_questions(run, plan)
         asked = partial(_questions, run, plan)

@@ -10,6 +10,7 @@ from rich.console import Console
 from paliflow import storage
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.configs.log_lines import say
 from paliflow.configs.summary import FineTuneSummary
 from paliflow.jobs.evaluate.scoring import metrics_of
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, sources_of, write_examples
@@ -55,15 +56,17 @@ def finetune(
         training = (each.examples for each in plan.sources if each.name.startswith("train/"))
         examples = sum(training)
         job = Job(spec, start, plan, steps_of(spec, examples))
-        print(
+        say(
             f"{examples} examples, {job.steps.total} steps of {spec.batch_size}, from "
-            f"{printable(start.checkpoint)}, to {printable(run)}",
-            *map(printable, plan.dropped()),
-            sep="\n",
-            flush=True,
+            f"{printable(start.checkpoint)}, to {printable(run)}"
         )
+        for line in plan.dropped():
+            say(printable(line), "warning")
         with connected(ray_address), TrainingProgress(run, job.steps.total, console):
-            return job, train(job)
+            outcome = train(job)
+        if said := outcome.stages.host_bound("cpus_per_worker"):
+            print(said, flush=True)
+        return job, outcome
 
     return run_once(spec, FineTuneSummary, work, _figures, _PACKAGES)
 
@@ -110,4 +113,5 @@ def _figures(spec: FineTuneSpec, done: tuple[Job, Outcome]) -> Mapping[str, Any]
         "loss": sum(losses) / max(1, len(losses)),
         "figures": figures,
         "examples_per_second": outcome.examples_per_second,
+        "stages": outcome.stages,
     }

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from paliflow.configs.base import printable
+from paliflow.configs.log_lines import say
 from paliflow.jobs.finetune.log import Values, read_progress
 from paliflow.jobs.fleet.progress import LINE_EVERY_S
 
@@ -71,13 +72,13 @@ class TrainingProgress:
         due = at - self._shown >= LINE_EVERY_S
         if "loss" in now and not self._console.is_terminal and (first or due or last):
             self._shown = at
-            print(described(now), flush=True)
+            say(described(now))
 
     def _say(self, line: str) -> None:
         if self._console.is_terminal:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
-            print(line, flush=True)
+            say(line)
 
 
 def described(now: Values) -> str:
@@ -89,6 +90,7 @@ def described(now: Values) -> str:
         "grad_norm": "gradient norm {:.3g}",
         "examples_per_second": "{:.1f} examples/s",
         "mfu": "{:.0%} MFU",
+        "read": "{:.0%} read",
     }
     parts += [form.format(now[name]) for name, form in forms.items() if name in now]
     if "hbm" in now:

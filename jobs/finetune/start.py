@@ -7,6 +7,7 @@ from jax.sharding import AbstractMesh
 
 from paliflow.configs.base import Spec, SpecError, printable
 from paliflow.configs.finetune import Duration, FineTuneSpec
+from paliflow.configs.log_lines import say
 from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.checkpoints import opened
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
@@ -77,13 +78,13 @@ def _look(spec: FineTuneSpec, resolved: Resolved, tokenizer: str) -> tuple[Start
     except ValueError as error:
         raise SpecError(str(error)) from None
     if spec.weight_decay and not any(re.fullmatch(spec.decayed, p) for p in trainer.trained):
-        print(
-            f"warning: weight_decay={spec.weight_decay:g} reaches nothing, since no parameter "
-            f"that decayed={spec.decayed!r} matches is trained",
-            flush=True,
+        say(
+            f"weight_decay={spec.weight_decay:g} reaches nothing, since no parameter that "
+            f"decayed={spec.decayed!r} matches is trained",
+            "warning",
         )
     if warning := decode_warning(spec.decode, resolved.checkpoint):
-        print(printable(warning), flush=True)
+        say(printable(warning), "warning")
     start = Start(
         spec=spec.model_dump(mode="json"),
         checkpoint=resolved.checkpoint,

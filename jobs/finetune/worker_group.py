@@ -14,15 +14,13 @@ from ray.train.v2.jax import JaxConfig, JaxTrainer
 
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.configs.log_lines import say
 from paliflow.jobs.finetune.stop import Stop
 from paliflow.jobs.finetune.worker import Job, Outcome, work
 from paliflow.jobs.fleet.cluster import described, places
 
-_QUICKER = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
-"""Ray Train looks at its workers every two seconds, and keeps gauges that nobody reads."""
+_QUICKER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+"""Ray Train looks at its workers every two seconds."""
 _TURN_S = 60.0
 
 
@@ -50,7 +48,7 @@ def train(job: Job) -> Outcome:
             run_config=_run_config(spec, folder, turn),
         )
         try:
-            return Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
+            return Outcome.unpacked(trainer.fit().return_value)  # type: ignore[attr-defined]
         except ControllerError as error:
             if isinstance(error.controller_failure, SpecError):
                 raise error.controller_failure from None
@@ -86,7 +84,7 @@ def _say_if_waiting(spec: FineTuneSpec) -> None:
     wanted, free = _resources(spec), ray.available_resources()
     busy = any(free.get(name, 0) < spec.workers * amount for name, amount in wanted.items())
     if busy or places(wanted) < spec.workers:
-        print(f"waiting for room for workers={spec.workers}: {described(wanted)}", flush=True)
+        say(f"waiting for room for workers={spec.workers}: {described(wanted)}", "warning")
 
 
 def _resources(spec: FineTuneSpec) -> dict[str, float]:
@@ -104,7 +102,7 @@ def _scaling(spec: FineTuneSpec) -> ScalingConfig:
             use_gpu="GPU" in resources,
             resources_per_worker=resources,
             topology=spec.topology,
-            accelerator_type=spec.accelerator_type,
+            accelerator_type=spec.slice and spec.slice.tpu.ray,
         )
     except ValueError as error:
         raise SpecError(f"workers={spec.workers}, topology={spec.topology!r}: {error}") from None

@@ -1,11 +1,12 @@
 """Whether a process has the accelerators that it was to have: JAX falls back to the CPU quietly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import jax
 
 from paliflow.configs.base import SpecError
+from paliflow.configs.tpus import sides
 
 _REMEDIES = {
     "TPU": "install paliflow[tpu] where the actors run, and let JAX_PLATFORMS there be unset or "
@@ -33,11 +34,52 @@ def require_accelerators(field: str, wanted: Mapping[str, float]) -> None:
         devices = jax.local_devices()
     except RuntimeError as error:
         raise SpecError(_refusal(field, wanted, f"JAX finds none: {error}", kind)) from None
-    platform = devices[0].platform
-    # A chip may be two devices; both are at its coordinates.
-    found = len({tuple(getattr(each, "coords", None) or [each.id]) for each in devices})
+    platform, found = devices[0].platform, local_chips()
     if platform != kind.lower() or found != count:
         raise SpecError(_refusal(field, wanted, f"JAX finds {found} x {platform}", kind))
+
+
+def local_chips() -> int:
+    """How many chips this process computes on: one may be two devices, at the same coordinates."""
+    devices = jax.local_devices()
+    return len({tuple(getattr(each, "coords", None) or [each.id]) for each in devices})
+
+
+def require_alone(field: str, topology: str | None) -> None:
+    """Compares the mesh that this process's chips form with what it was to have for itself.
+
+    Args:
+        field: of the spec, that asks for the chips.
+        topology: their sides, e.g. `2x2`; if None, any will do.
+
+    Raises:
+        SpecError: JAX has joined other processes, or the chips form another mesh.
+    """
+    if (processes := jax.process_count()) > 1:
+        raise SpecError(
+            f"{field}: JAX sees the chips of {processes} processes, where an actor computes alone; "
+            "TPU_PROCESS_BOUNDS and TPU_WORKER_HOSTNAMES in its environment are another program's"
+        )
+    found = extent([getattr(each, "coords", None) for each in jax.local_devices()])
+    if topology and found and _mesh(found) != _mesh(sides(topology)):
+        shown = "x".join(map(str, found))
+        raise SpecError(
+            f"{field}: the chips of this process form a mesh of {shown}, and not of {topology}; "
+            "check accelerator_type and topology against the nodes' labels"
+        )
+
+
+def extent(coordinates: Sequence[Sequence[int] | None]) -> tuple[int, ...] | None:
+    """The sides of the box around chips; None where devices have no coordinates, as CPUs."""
+    chips = [each for each in coordinates if each is not None]
+    if not chips:
+        return None
+    return tuple(max(axis) - min(axis) + 1 for axis in zip(*chips, strict=True))
+
+
+def _mesh(sides: Sequence[int]) -> list[int]:
+    """The sides that make a difference: libtpu may lie a slice of 2x4 down as 4x2x1."""
+    return sorted(side for side in sides if side > 1)
 
 
 def _refusal(field: str, wanted: Mapping[str, float], found: str, kind: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
+from ray._private.state import state
 
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.run import FleetSpec
@@ -56,12 +57,13 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def actor_options(resources: Mapping[str, float]) -> dict[str, Any]:
-    """Ray's options for one actor that takes these resources."""
+def actor_options(resources: Mapping[str, float], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Ray's options for one actor that takes these resources of a node with these labels."""
     named = {"CPU": "num_cpus", "GPU": "num_gpus"}
     return {
         **{option: resources.get(name, 0) for name, option in named.items()},
         "resources": {name: n for name, n in resources.items() if name not in named},
+        "label_selector": dict(labels),
         "max_concurrency": _CONCURRENCY,
         "max_restarts": 0,  # the driver replaces the dead, because it knows which shard they held
     }
@@ -71,39 +73,62 @@ def target_actor_count(spec: FleetSpec) -> int:
     """How many actors there should be: as many as fit into the cluster as it is now."""
     if spec.actors:
         return spec.actors
-    fitting = places(spec.actor_resources)
+    fitting = places(spec.actor_resources, spec.actor_labels)
     if fitting and _on_cpus(spec.actor_resources):
         cores = ray.cluster_resources()["CPU"]
         return max(1, min(fitting, int(cores // _CORES_OF_A_CPU_ACTOR)))
     return fitting
 
 
-def places(wanted: Mapping[str, float]) -> int:
+def draining_nodes() -> frozenset[str]:
+    """The ids of the nodes that are about to be taken away.
+
+    Ray tells this by a private function alone; it is in 2.60 and newer.
+    """
+    return frozenset(state.get_draining_nodes())
+
+
+def places(wanted: Mapping[str, float], labels: Mapping[str, str] | None = None) -> int:
     """How many processes that take these resources fit into the cluster's nodes, all being free.
 
     A process is on one node: two nodes of 4 TPUs have no place for one that takes 8.
+
+    Args:
+        wanted: Ray resources of one process.
+        labels: what its node has to be labelled with.
     """
     return sum(
         min(int(_units(node.get(name, 0)) // _units(amount)) for name, amount in wanted.items())
-        for node in _nodes()
+        for node in _nodes(labels)
     )
 
 
-def described(wanted: Mapping[str, float]) -> str:
+def described(wanted: Mapping[str, float], labels: Mapping[str, str] | None = None) -> str:
     """What one process takes, what the nodes have, and what of that is free."""
+    labelled = "".join(f", labelled {name}={value}" for name, value in (labels or {}).items())
     kinds = Counter(_said({name: node.get(name, 0) for name in wanted}) for node in _nodes())
     nodes = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "none"
     free = ray.available_resources()
     of_all = _said({name: free.get(name, 0) for name in wanted})
-    return f"each takes {_said(wanted)} of one node; nodes: {nodes}; free in all of them: {of_all}"
+    return (
+        f"each takes {_said(wanted)} of one node{labelled}; nodes: {nodes}; free in all of them: "
+        f"{of_all}"
+    )
 
 
 def _on_cpus(resources: Mapping[str, float]) -> bool:
     return resources.keys() == {"CPU"}
 
 
-def _nodes() -> list[dict[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def _nodes(labels: Mapping[str, str] | None = None) -> list[dict[str, float]]:
+    draining = draining_nodes()
+    return [
+        node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"]
+        and node.get("NodeID") not in draining
+        and (labels or {}).items() <= node.get("Labels", {}).items()
+    ]
 
 
 def _units(amount: float) -> int:
@@ -144,16 +169,16 @@ def require_room(spec: FleetSpec) -> None:
             by number.
     """
     if not target_actor_count(spec):
+        takes = described(spec.actor_resources, spec.actor_labels)
         raise ClusterError(
             "accelerators_per_actor, cpus_per_actor: no actor fits into the cluster: "
-            f"{described(spec.actor_resources)}; ask for less, or set `actors` to wait until it "
-            "grows"
+            f"{takes}; ask for less, or set `actors` to wait until it grows"
         )
 
 
-def awaited(resources: Mapping[str, float]) -> str:
+def awaited(spec: FleetSpec) -> str:
     """What is awaited while no actor has started."""
-    return f"actors do not start: {described(resources)}"
+    return f"actors do not start: {described(spec.actor_resources, spec.actor_labels)}"
 
 
 def require_start(spec: FleetSpec, waiting_s: float) -> None:
@@ -163,6 +188,5 @@ def require_start(spec: FleetSpec, waiting_s: float) -> None:
     """
     if waiting_s > spec.start_timeout:
         raise ClusterError(
-            f"start_timeout={spec.start_timeout:g}: for so many seconds "
-            f"{awaited(spec.actor_resources)}"
+            f"start_timeout={spec.start_timeout:g}: for so many seconds {awaited(spec)}"
         )

@@ -9,9 +9,12 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from paliflow.configs.base import printable
+from paliflow.configs.log_lines import say
 from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult
 
+_INFORMATION = ("model", "first batch")
+"""Notes of every actor; others tell of trouble."""
 LINE_EVERY_S = 30.0
 """Between two lines where there is no terminal, as in a scheduler's log."""
 
@@ -51,18 +54,22 @@ class Progress:
         for name, note in done.notes:
             if name not in self._noted:
                 self._noted.add(name)
-                self._console.print(
-                    printable(f"{name}: {note}"), markup=False, highlight=False, soft_wrap=True
-                )
+                self._note(name, printable(f"{name}: {note}"))
         if self._console.is_terminal or now - self._shown >= LINE_EVERY_S:
             self._show()
+
+    def _note(self, name: str, line: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(line, "info" if name in _INFORMATION else "warning")
 
     def _show(self) -> None:
         self._shown = time.monotonic()
         reached = self._already + self._done + self._fleet.in_flight
         self._bar.update(self._task, completed=reached, description=str(self))
         if not self._console.is_terminal:
-            print(self, flush=True)
+            say(str(self))
 
     def __str__(self) -> str:
         """E.g. `512/2000 images, 25.6 images/s, 3 errors, 2 actors, 5% read, 93% device, 1% commit,
@@ -73,9 +80,11 @@ class Progress:
         left = str(timedelta(seconds=round((self._total - reached) / rate))) if rate else "?"
         stages = f"{said}, " if (said := self.stages.said()) else ""
         starting = f" and {self._fleet.starting} awaited" if self._fleet.starting else ""
+        lost = self._fleet.preemptions
+        preempted = f"{lost} preempted, " if lost else ""
         actors = f"{self._fleet.actors} actors{starting}, " if reached < self._total else ""
         return (
             f"{reached}/{self._total} {self._unit}, {rate:.1f} {self._unit}/s, "
             f"{self._errors} errors, "
-            f"{actors}{stages}{left} left"
+            f"{actors}{preempted}{stages}{left} left"
         )

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -32,6 +32,12 @@ class ShardResult(NamedTuple):
     """Where the actor's time went since its last result."""
     notes: tuple[tuple[str, str], ...] = ()
     """What the actor wants to be known, each under a name: of actors alike, one is enough."""
+    tokens: int = 0
+    """Tokens generated."""
+    chip_seconds: float = 0.0
+    """How long the actor held its chips since its last result, times their number."""
+    device: str = ""
+    """JAX's name of the chips; empty where no device was used."""
 
 
 class Heartbeat(NamedTuple):
@@ -41,6 +47,8 @@ class Heartbeat(NamedTuple):
     """Inputs that the actor has answered since it started."""
     moved: int
     """Changes whenever it has read an input or had one answered, and while a long one is read."""
+    node: str = ""
+    """The id of the Ray node that the actor is on."""
 
 
 class ShardWorker(Protocol):
@@ -75,6 +83,10 @@ class FleetStatus(NamedTuple):
     """Actors that are asked for and that the cluster has not started yet."""
     waiting_s: float = 0.0
     """Seconds since there was an actor that had started."""
+    preemptions: int = 0
+    """Actors lost so far because their nodes were taken away."""
+    queued: int = 0
+    """Shards that no actor has."""
 
 
 @dataclass
@@ -97,6 +109,7 @@ class _Worker:
     committed: int = 0
     alive_at: float | None = None  # when it last moved; None until it has started
     loaded: bool = False
+    node: str = ""  # unknown until it has started
 
 
 def drive(
@@ -106,6 +119,7 @@ def drive(
     wanted: Callable[[], int],
     report: Callable[[ShardResult, FleetStatus], None],
     stall_timeout: float,
+    draining: Callable[[], Collection[str]] = tuple,
 ) -> None:
     """Has every shard processed once or, where an actor died over it, again.
 
@@ -117,13 +131,15 @@ def drive(
         report: called in this thread with each shard's outcome, and at least every second with
             an empty one.
         stall_timeout: an actor that answers nothing for so many seconds is killed.
+        draining: the ids of nodes that are about to be taken away; asked every second. Actors on
+            them are ended at once, and nobody is blamed for that or for what dies there.
 
     Raises:
         RuntimeError: actors keep dying.
         Exception: whatever an actor or `report` raised, as it was raised.
     """
-    scheduler = _Scheduler(start_actor, deque(shards), size_of, report, stall_timeout)
-    census = -_SCALE_INTERVAL_S
+    scheduler = _Scheduler(start_actor, deque(shards), size_of, report, stall_timeout, draining)
+    census = polled = -_SCALE_INTERVAL_S
     try:
         while scheduler.unfinished():
             now = time.monotonic()
@@ -131,6 +147,9 @@ def drive(
                 census = now
                 scheduler.scale_up(wanted())
                 scheduler.check_heartbeats(now)
+            if now - polled >= _TICK_S:
+                polled = now
+                scheduler.leave_draining()
             scheduler.step()
     finally:
         for worker in scheduler.workers:
@@ -145,10 +164,13 @@ class _Scheduler:
         size_of: Callable[[int], int],
         report: Callable[[ShardResult, FleetStatus], None],
         stall_timeout: float,
+        draining: Callable[[], Collection[str]],
     ) -> None:
         self.workers: set[_Worker] = set()
         self._start_actor, self._queue, self._size_of = start_actor, queue, size_of
         self._report, self._stall_timeout = report, stall_timeout
+        self._draining, self._left = draining, set[str]()  # nodes that were ever draining
+        self._preemptions = 0
         self._owners: dict[Any, _Worker] = {}  # of every pending result
         self._deaths: Counter[int | None] = Counter()
         self._searches: dict[int, _Search] = {}
@@ -176,6 +198,16 @@ class _Scheduler:
                 worker.heartbeat = worker.actor.heartbeat.remote()
                 self._owners[worker.heartbeat] = worker
 
+    def leave_draining(self) -> None:
+        """Requeues the shards of actors whose nodes are about to be taken away, and ends them.
+
+        A shard in progress is not waited for: it takes longer than the notice, as a rule.
+        """
+        self._left.update(self._draining())
+        for worker in [*self.workers]:
+            if worker.node in self._left:
+                self._handle_failure(worker, "its node is draining", preempted=True)
+
     def step(self) -> None:
         """Waits for results, at most a second, and deals with all there are."""
         pending = list(self._owners)
@@ -193,13 +225,16 @@ class _Scheduler:
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:
-            self._handle_failure(worker, str(error), preempted=getattr(error, "preempted", False))
+            # The node may have begun to drain a moment ago; `preempted` is true of some ends alone.
+            self._left.update(self._draining())
+            preempted = worker.node in self._left or getattr(error, "preempted", False)
+            self._handle_failure(worker, str(error), preempted=preempted)
             return
         if ref is worker.heartbeat:
             worker.heartbeat = None
             if worker.alive_at is None or result.moved != worker.moved:
                 worker.alive_at = time.monotonic()
-            worker.answered, worker.moved = result
+            worker.answered, worker.moved, worker.node = result
             return
         worker.alive_at = time.monotonic()
         shard = worker.tasks.pop(ref)
@@ -246,6 +281,7 @@ class _Scheduler:
 
     def _handle_failure(self, worker: _Worker, why: str, preempted: bool = False) -> None:
         self._remove(worker)
+        self._preemptions += preempted
         for shard in worker.tasks.values():
             if not preempted:
                 self._record_failure(shard, why)
@@ -282,4 +318,8 @@ class _Scheduler:
         now = time.monotonic()
         if starting < len(self.workers):
             self._attended = now
-        self._report(done, FleetStatus(len(loaded), in_flight, starting, now - self._attended))
+        waiting_s = now - self._attended
+        fleet = FleetStatus(
+            len(loaded), in_flight, starting, waiting_s, self._preemptions, len(self._queue)
+        )
+        self._report(done, fleet)

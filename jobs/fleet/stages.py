@@ -61,3 +61,20 @@ class StageClock:
         counts = next((stage for stage in _FIRST_TO_LAST if self._under_way[stage]), "other")
         self._seconds[counts] += now - self._at
         self._at = now
+
+
+class ChipClock:
+    """Counts how long an actor holds its chips, from when it is made; any thread may ask."""
+
+    def __init__(self, chips: int, now: Callable[[], float] = time.monotonic) -> None:
+        """Starts it; `now` tells the time in seconds."""
+        self._chips, self._now = chips, now
+        self._lock = threading.Lock()
+        self._at = now()
+
+    def take(self) -> float:
+        """Returns the chip-seconds since it was last asked, or since it started."""
+        with self._lock:
+            now = self._now()
+            taken, self._at = (now - self._at) * self._chips, now
+        return taken

@@ -44,6 +44,6 @@ def decode_warning(decode: str, checkpoint: str) -> str | None:
     if trained in (None, decode):
         return None
     return (
-        f"warning: decode={decode!r}, but {checkpoint} was trained with {trained!r}: answers "
+        f"decode={decode!r}, but {checkpoint} was trained with {trained!r}: answers "
         f"may differ in a few cases; decode={trained!r} reads images as its training did"
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from paliflow.configs.base import printable
+from paliflow.configs.log_lines import say
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.outputs import S, read_summary, write_manifest
 from paliflow.jobs.runs.paths import require_folder, with_absolute_paths
@@ -48,7 +49,7 @@ def run_once(
     run = spec.location
     if summary := read_summary(run, kind):
         check_same_spec(summary.spec, spec)
-        print(f"run {spec.run_id} is finished already: {printable(run)}", flush=True)
+        say(f"run {spec.run_id} is finished already: {printable(run)}")
         return summary
     require_folder(spec)
     done = work(spec)

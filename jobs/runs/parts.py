@@ -42,6 +42,12 @@ class Part(NamedTuple):
     flagged: dict[str, int]
     """How many rows filters have flagged or not scored, by `<filter>/<label>/<action>`; and under
     `filtered` and `unscored`, how many rows have that status."""
+    tokens: int = 0
+    """Tokens generated for its rows."""
+    chip_seconds: float = 0.0
+    """How long its actor held chips for it, times their number."""
+    device: str = ""
+    """JAX's name of the chips; empty where no device was used."""
 
 
 def commit_part(
@@ -61,7 +67,7 @@ def commit_part(
         shard: the part's number.
         rows: by `columns`; those left out are null.
         about: what else the file shall say of itself; keys get the prefix `paliflow.`. It needs
-            `inputs`, `failed` and `checkpoint_sha256`.
+            `inputs`, `failed` and `checkpoint_sha256`, and may have `chip_seconds` and `device`.
         columns: of the part, with what else it says of itself.
         row_group_size: rows a row group.
         compression_level: of zstd.
@@ -77,6 +83,7 @@ def commit_part(
         "reasons": json.dumps(dict(reasons.most_common(REASONS))),
         "cut": str(sum(row.get("finished") is False for row in rows)),
         "flagged": json.dumps(_flagged(rows)),
+        "tokens": str(sum(row.get("token_count") or 0 for row in rows)),
         "committed": datetime.now(UTC).isoformat(),
     }
     named = {f"paliflow.{key}": text for key, text in metadata.items()}
@@ -126,6 +133,9 @@ def read_part(run: str, shard: int) -> Part:
             said[b"paliflow.checkpoint_sha256"].decode(),
             datetime.fromisoformat(said[b"paliflow.committed"].decode()),
             json.loads(said.get(b"paliflow.flagged", b"{}")),
+            int(said.get(b"paliflow.tokens", 0)),
+            float(said.get(b"paliflow.chip_seconds", 0)),
+            said.get(b"paliflow.device", b"").decode(),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SpecError(f"{uri} is no part of a run, or broken: {error}") from None

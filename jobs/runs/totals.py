@@ -23,6 +23,10 @@ class Totals(NamedTuple):
     """The digests of the weights that answered; one, unless the file was changed meanwhile."""
     flagged: Counter[str]
     """As `Part.flagged`."""
+    tokens: int
+    """Tokens generated."""
+    chip_seconds: dict[str, float]
+    """How long chips were held, by JAX's name of the device."""
 
 
 def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
@@ -37,7 +41,8 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         ErrorLimitError: too many inputs have failed.
         RuntimeError: the parts do not hold what the plan lists.
     """
-    inputs = rows = errors = cut = 0
+    inputs = rows = errors = cut = tokens = 0
+    chip_seconds: dict[str, float] = {}
     reasons: Counter[str] = Counter()
     flagged: Counter[str] = Counter()
     checkpoints = set()
@@ -47,6 +52,9 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         rows += part.rows
         errors += part.errors
         cut += part.cut
+        tokens += part.tokens
+        if part.device:
+            chip_seconds[part.device] = chip_seconds.get(part.device, 0.0) + part.chip_seconds
         reasons.update(part.reasons)
         flagged.update(part.flagged)
         checkpoints.add(part.checkpoint_sha256)
@@ -58,4 +66,4 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         )
     limits.check()
     common = dict(reasons.most_common(REASONS))
-    return Totals(rows, errors, cut, common, frozenset(checkpoints), flagged)
+    return Totals(rows, errors, cut, common, frozenset(checkpoints), flagged, tokens, chip_seconds)

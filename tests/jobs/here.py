@@ -25,6 +25,7 @@ from paliflow.jobs.evaluate import job as evaluation
 from paliflow.jobs.extract import job as extraction
 from paliflow.jobs.fleet import shards
 from paliflow.jobs.fleet.scheduler import ShardWorker
+from paliflow.jobs.fleet.shards import FleetResult
 from paliflow.jobs.runs.parts import present_parts
 from paliflow.jobs.runs.plan import Plan
 
@@ -57,7 +58,7 @@ def extract_here(spec: ExtractSpec) -> ExtractSummary:
 
 def _run_pending_shards(
     actor: Callable[[Any, str, Plan], ShardWorker], spec: Any, run: str, plan: Plan, *_: object
-) -> tuple[int, StageSeconds]:
+) -> FleetResult:
     """As `jobs.fleet.shards.run_pending_shards`, without a limit of errors on the way."""
     done = present_parts(run)
     stages = StageSeconds()
@@ -67,4 +68,4 @@ def _run_pending_shards(
         worker.load()
         for shard in missing:
             stages += worker.process(shard).stages
-    return sum(plan.size_of(shard) for shard in done), stages
+    return FleetResult(sum(plan.size_of(shard) for shard in done), stages)

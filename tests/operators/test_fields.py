@@ -57,7 +57,7 @@ OPERATORS: list[Any] = [
         ({"promts": ["caption en"]}, "AnnotateOperator has no promts, did you mean prompts"),
         ({"prompt": "ocr"}, "AnnotateOperator has no prompt, did you mean prompts"),
         ({"retires": 2}, "AnnotateOperator has no retires, did you mean retries"),
-        ({"zzz": 2}, "AnnotateOperator has no zzz; Its fields are accelerators_per_actor, "),
+        ({"zzz": 2}, "AnnotateOperator has no zzz; Its fields are accelerator_type, accelerators_"),
         ({"accelerators_per_actor": {"TPU": 3}}, "TPU=3: a process has 1, 2, 4 or 8 chips"),
         ({"prompts": "Detect digit"}, "is spelt 'detect'"),
         ({"batch_size": 0}, "batch_size=0"),

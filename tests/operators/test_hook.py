@@ -137,6 +137,19 @@ def test_a_token_crosses_the_network_in_the_clear_only_where_that_is_allowed(
     assert "secret" not in str(refused.value)
 
 
+def test_a_proxys_authorization_is_kept_beside_rays_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sent(extra: dict[str, Any]) -> tuple[str, str]:
+        connection = {"conn_type": "ray", "password": "t", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_RAY", json.dumps(connection))
+        async with RayJobHook("ray") as ray:
+            headers = ray._client.headers
+            return headers["Authorization"], headers["X-Ray-Authorization"]
+
+    proxy = {"headers": {"authorization": "Basic cHJveHk="}}
+    assert asyncio.run(sent({})) == ("Bearer t", "Bearer t")
+    assert asyncio.run(sent(proxy)) == ("Basic cHJveHk=", "Bearer t")
+
+
 def test_an_unclear_permission_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = {"conn_type": "ray", "host": "h", "password": "t"}
     connection["extra"] = json.dumps({"allow_insecure": "maybe"})

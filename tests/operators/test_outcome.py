@@ -39,15 +39,34 @@ def test_only_exit_code_2_is_not_retried(exit_code: int | None, final: bool) -> 
 
 
 class Log:
-    lines: tuple[object, ...] = ()
+    """Keeps what is logged, by level."""
+
+    def __init__(self) -> None:
+        self.lines: tuple[object, ...] = ()
+        self.warnings: tuple[object, ...] = ()
+        self.errors: tuple[object, ...] = ()
 
     def info(self, message: str, /, *args: object) -> None:
         self.lines += args
+
+    def warning(self, message: str, /, *args: object) -> None:
+        self.warnings += args
+
+    def error(self, message: str, /, *args: object) -> None:
+        self.errors += args
 
 
 def test_the_summary_line_and_blank_lines_are_not_relayed() -> None:
     relay(["one", "", SUMMARY, "two"], log := Log())
     assert log.lines == ("one", "two")
+
+
+def test_lines_carry_their_level_to_airflow() -> None:
+    lines = ["one", "warning: slow", "paliflow: broken"]
+    relay([*lines, '{"time": "t", "level": "warning", "message": "as JSON"}'], log := Log())
+    assert log.lines == ("one",)
+    assert log.warnings == ("slow", "as JSON")
+    assert log.errors == ("broken",)
 
 
 def test_a_name_with_a_line_separator_does_not_break_the_summary() -> None:
@@ -68,13 +87,6 @@ def test_what_a_job_prints_cannot_command_who_reads_the_log() -> None:
 
 def test_what_a_job_prints_takes_little_room_in_logs_and_xcoms() -> None:
     long = "x" * 10**6
-
-    class Log:
-        lines: tuple[object, ...] = ()
-
-        def info(self, message: str, /, *args: object) -> None:
-            self.lines += args
-
     relay([long], log := Log())
     assert len(str(log.lines[0])) < LINE_CHARACTERS + 50
     failed = outcome("FAILED", long, 1, [long] * 100)

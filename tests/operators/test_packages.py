@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 import zipfile
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from ray._private.runtime_env.packaging import create_package
 
 from paliflow.operators import RayJobHook, RayJobTrigger
-from paliflow.operators.packages import _py_module, _working_dir, with_uploads
+from paliflow.operators.hook import PACKAGE_BYTES, RayJobError
+from paliflow.operators.packages import _py_module, _working_dir, paliflow_package, with_uploads
 
 
 @pytest.fixture
@@ -66,6 +68,40 @@ def test_local_folders_of_a_runtime_env_are_uploaded_to_the_cluster(
     ended = asyncio.run(trigger.follow())
     assert ended["status"] == "SUCCEEDED", ended
     assert "abdata" in ended["tail"]
+
+
+def test_paliflow_itself_is_imported_from_the_package_that_is_shipped(ray: str) -> None:
+    code = (
+        "import paliflow.jobs, paliflow.model; from importlib.metadata import distribution as d; "
+        "print(paliflow.jobs.__file__, d('paliflow').locate_file(''), paliflow.__version__)"
+    )
+
+    async def submit() -> None:
+        async with RayJobHook(ray) as hook:
+            package = await hook.upload(*paliflow_package())
+            runtime_env = {"py_modules": [package]}
+            # Python looks first into the folder that it is started in: here, the repository.
+            command = f'cd / && python -c "{code}"'
+            await hook.submit(job, command, runtime_env=runtime_env, metadata={})
+
+    job = f"test-{uuid.uuid4()}"
+    asyncio.run(submit())
+    trigger = RayJobTrigger(ray_conn_id=ray, submission_id=job, poll_interval=0.2)
+    ended = asyncio.run(trigger.follow())
+    assert ended["status"] == "SUCCEEDED", ended
+    module, metadata, said = ended["tail"][-1].split()
+    assert "/py_modules_files/" in module
+    assert "/py_modules_files/" in metadata
+    assert said == version("paliflow")
+
+
+def test_a_package_that_ray_would_refuse_is_refused_with_the_remedy(ray: str) -> None:
+    async def upload() -> None:
+        async with RayJobHook(ray) as hook:
+            await hook.upload("_ray_pkg_large.zip", bytes(PACKAGE_BYTES + 1))
+
+    with pytest.raises(RayJobError, match="has 100 MiB, and Ray takes 100 MiB; leave data out"):
+        asyncio.run(upload())
 
 
 def test_a_package_holds_the_files_that_rays_own_client_would_send(

@@ -1,6 +1,7 @@
 """What an actor knows of its shards: rows under their items, in order, and how many are done."""
 
 from paliflow.jobs.annotate.progress import Progress, ShardRows
+from paliflow.jobs.fleet.scheduler import Heartbeat
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
 
@@ -22,6 +23,6 @@ def test_progress_counts_items_and_signs_of_life_and_tells_of_the_first_batch_on
     first = progress.notes
     progress.batch_done(1)
     progress.answered(1)
-    assert progress.heartbeat() == (4, 3)
+    assert progress.heartbeat() == Heartbeat(4, 3)
     assert progress.notes == first
     assert [name for name, _ in first] == ["first batch"]

@@ -27,6 +27,7 @@ from paliflow.jobs.annotate import actor
 from paliflow.jobs.annotate import job as run
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.runs.plan import write_plan
+from paliflow.jobs.runs.spending import SpendingLimitError
 from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.annotate.mortal import MortalAnnotator
 from paliflow.tests.jobs.conftest import SpecFactory, small_spec
@@ -79,6 +80,9 @@ def test_every_input_and_prompt_is_one_row(finished: RunSummary, images: Path) -
     assert (finished.ok, finished.errors) == (96, 64)
     assert finished.stages.device > 0
     assert finished.stages.read > 0
+    assert finished.tokens == sum(row["token_count"] or 0 for row in rows) > 0
+    assert finished.chip_seconds["cpu"] > finished.stages.device
+    assert finished.usd is None
 
 
 def test_broken_files_are_error_rows_that_say_why(finished: RunSummary) -> None:
@@ -166,7 +170,13 @@ def test_a_resumed_run_does_only_what_is_missing(
 ) -> None:
     location = Path(unfinished.output, "run_id=test")
     before = {path.name: path.stat().st_mtime_ns for path in location.glob("part-*")}
-    summary = annotate_here(unfinished)
+    # What earlier jobs have cost counts: the run stops before an actor starts.
+    limited = unfinished.model_copy(update={"max_usd": 1e-6, "usd_per_chip_hour": 1.0})
+    with pytest.raises(SpendingLimitError, match=r"max_usd=1e-06: .* Nothing is lost: raise the"):
+        annotate(limited)
+    priced = {"max_usd": 1e6, "usd_per_chip_hour": 1.0}
+    summary = annotate_here(unfinished.model_copy(update=priced))
+    assert summary.usd == pytest.approx(sum(summary.chip_seconds.values()) / 3600)
     after = {path.name: path.stat().st_mtime_ns for path in location.glob("part-*")}
     assert before.items() < after.items()
     assert read_rows(location) == read_rows(finished.location)

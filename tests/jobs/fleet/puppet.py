@@ -19,9 +19,14 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self._folder, self._answered = folder, 0
         self._device = threading.Lock()
+        self._node = str(os.getpid())  # as if each were on a node of its own
 
     def _begin(self, line: str) -> None:
         note(self._folder, "log", line)
+        if told(self._folder, "drain", line):
+            note(self._folder, "draining", self._node)
+            if (self._folder / "notice").exists():
+                time.sleep(60)
         if told(self._folder, "kill", line):
             # What the driver was not told in time it has done again, and rightly.
             while len(log(self._folder, "reported")) < len(log(self._folder, "finished")):
@@ -36,7 +41,7 @@ class Worker:
         self._begin("load")
 
     def heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._answered, self._answered)
+        return Heartbeat(self._answered, self._answered, self._node)
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         with self._device:

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import pytest
 import ray
 from rich.console import Console
@@ -14,8 +16,15 @@ from paliflow.jobs.annotate import job as run
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.finetune.job import finetune
 from paliflow.jobs.fleet import shards
-from paliflow.jobs.fleet.accelerators import require_accelerators
-from paliflow.jobs.fleet.cluster import described, places, share_cores
+from paliflow.jobs.fleet.accelerators import require_accelerators, require_alone
+from paliflow.jobs.fleet.cluster import (
+    actor_options,
+    described,
+    places,
+    require_room,
+    share_cores,
+    target_actor_count,
+)
 from paliflow.jobs.runs.plan import Plan
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
@@ -132,3 +141,47 @@ def test_a_worker_without_the_accelerators_it_asked_for_refuses_to_train(folder:
 
 def test_other_resources_ask_for_no_devices() -> None:
     require_accelerators("accelerators_per_actor", {"big-memory": 1})
+
+
+def test_actors_are_placed_on_nodes_of_the_slice_that_the_spec_names(
+    cluster: str, make_spec: SpecFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def node(kind: str, topology: str) -> dict[str, Any]:
+        labels = {"ray.io/accelerator-type": kind, "ray.io/tpu-topology": topology}
+        return {"Alive": True, "Resources": {"CPU": 8.0, "TPU": 4.0}, "Labels": labels}
+
+    spec = make_spec(input="-", placement="host", accelerator_type="v5e", topology="4x4")
+    other = [node("TPU-V6E", "4x4"), node("TPU-V5LITEPOD", "2x2")]
+    monkeypatch.setattr(ray, "nodes", lambda: [*other, node("TPU-V5LITEPOD", "4x4")])
+    options = actor_options(spec.actor_resources, spec.actor_labels)
+    assert options["label_selector"] == ray.nodes()[2]["Labels"]
+    assert target_actor_count(spec) == 1
+    chips = make_spec(input="-", placement="chip", accelerator_type="v5e", topology="4x4")
+    assert target_actor_count(chips) == 4
+    monkeypatch.setattr(ray, "nodes", lambda: other)
+    where = "labelled ray.io/accelerator-type=TPU-V5LITEPOD, labelled ray.io/tpu-topology=4x4;"
+    with pytest.raises(ClusterError, match=where):
+        require_room(spec)
+
+
+class Chip(NamedTuple):
+    """What is looked at of one of JAX's devices."""
+
+    coords: tuple[int, int, int]
+
+
+@pytest.mark.parametrize(
+    ("shape", "topology"), [((2, 2, 1), "2x2"), ((4, 2, 1), "2x4"), ((1, 1, 1), "1x1")]
+)
+def test_chips_that_form_another_mesh_than_the_spec_says_are_refused(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], topology: str
+) -> None:
+    chips = [Chip((x + 2, y, z)) for x, y, z in np.ndindex(*shape)]
+    monkeypatch.setattr(jax, "local_devices", lambda: chips)
+    require_alone("accelerators_per_actor", topology)
+    require_alone("accelerators_per_actor", None)
+    with pytest.raises(SpecError, match=r"form a mesh of .x.x1, and not of 4x4"):
+        require_alone("accelerators_per_actor", "4x4")
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(SpecError, match="JAX sees the chips of 4 processes"):
+        require_alone("accelerators_per_actor", topology)

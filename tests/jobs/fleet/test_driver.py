@@ -1,6 +1,7 @@
 """The driver: every shard done, whoever dies or hangs, and an end to it if they keep dying."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def run(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         worker: Any = ray.remote(Worker).options(num_cpus=0.4, max_concurrency=4)
         wanted = actors if callable(actors) else lambda: actors
         start = lambda: worker.remote(tmp_path)  # noqa: E731
-        drive(start, shards, lambda shard: INPUTS, wanted, report, stall_timeout)
+        draining = partial(log, tmp_path, "draining")
+        drive(start, shards, lambda shard: INPUTS, wanted, report, stall_timeout, draining)
         return sorted(done for done in reports if done.inputs)
 
     return run
@@ -103,6 +105,35 @@ def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(
     assert begun.count("shard 1") == SUSPICIOUS + 1
     probes = [line for line in begun if line.startswith("probe 1.")]
     assert probes == ["probe 1.0", "probe 1.1", *["probe 1.2"] * MAX_DEATHS]
+
+
+def test_a_draining_node_loses_its_actor_at_once_and_its_shards_to_others(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "drain shard 1").touch()
+    (tmp_path / "notice").touch()
+    (tmp_path / "wait for two").touch()
+    fleets: list[FleetStatus] = []
+    assert run(range(4), actors=2, fleets=fleets) == all_of(range(4))
+    assert log(tmp_path).count("shard 1") == 2
+    assert fleets[-1].preemptions == 1
+
+
+def test_deaths_on_draining_nodes_are_nobodys_fault(run: Run, tmp_path: Path) -> None:
+    """A shard that lost so many actors otherwise would be searched for the culprit."""
+    (tmp_path / "drain always shard 1").touch()
+    (tmp_path / "kill always shard 1").touch()
+
+    def wanted() -> int:
+        if log(tmp_path).count("shard 1") > SUSPICIOUS:
+            for deed in ("drain", "kill"):
+                (tmp_path / f"{deed} always shard 1").unlink(missing_ok=True)
+        return 1
+
+    assert run(range(2), actors=wanted) == all_of(range(2))
+    begun = log(tmp_path)
+    assert begun.count("shard 1") > SUSPICIOUS
+    assert not [line for line in begun if line.startswith("probe")]
 
 
 def test_loads_that_keep_dying_end_the_run(run: Run, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from rich.console import Console
 from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.fleet.progress import Progress
 from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult
-from paliflow.jobs.fleet.stages import StageClock
+from paliflow.jobs.fleet.stages import ChipClock, StageClock
 
 
 def test_stage_clock_counts_each_second_once_and_the_device_first() -> None:
@@ -40,3 +40,9 @@ def test_host_bound_run_says_what_to_do_and_another_nothing() -> None:
     assert said.startswith("the devices stood idle 60% of the time, waiting for inputs: ")
     assert StageSeconds(read=1, device=99).host_bound() == ""
     assert StageSeconds().host_bound() == StageSeconds().said() == ""
+
+
+def test_chip_clock_counts_each_chip_and_each_second_once() -> None:
+    times = iter([10.0, 12.0, 12.5])
+    clock = ChipClock(4, lambda: next(times))
+    assert (clock.take(), clock.take()) == (8.0, 2.0)

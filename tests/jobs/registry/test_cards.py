@@ -30,7 +30,7 @@ def test_run_that_reads_otherwise_than_its_model_was_trained_is_warned(tmp_path:
     spec = AnnotateSpec(input="x", output="y", run_id="z", prompts=("ocr",))
     said = decode_warning(spec.decode, str(tmp_path / "model.npz"))
     assert said
-    assert said.startswith("warning: decode='fast', but ")
+    assert said.startswith("decode='fast', but ")
     assert "trained with 'exact'" in said
     exact = spec.model_copy(update={"decode": "exact"})
     assert decode_warning(exact.decode, str(tmp_path / "model.npz")) is None

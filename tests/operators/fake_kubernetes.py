@@ -1,0 +1,196 @@
+"""A Kubernetes API that knows RayJobs alone, with KubeRay behind it and Ray's heads behind that.
+
+It takes what passes KubeRay's schema and the rules of its TPU webhook. A RayJob goes a step further
+each time that it is looked at; when it runs, its entrypoint runs as a process of this machine. It
+can lose answers, refuse, and forget objects.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import prod
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from paliflow.tests.servers import running
+
+TOKEN, RAY_TOKEN = "kubernetes-token", "ray-token"
+STEPS = ("", "Initializing", "Running")
+_SCHEMA = Path(__file__).parent.parent / "data" / "kuberay" / "rayjobs.v1.schema.json"
+
+
+class FakeKubernetes:
+    """Its objects, what was asked of it, and what it is to do wrong."""
+
+    def __init__(self, command: list[str] | None) -> None:
+        """`command` runs in place of the entrypoint; the entrypoint itself if it is None."""
+        self.command = command
+        self.rayjobs: dict[str, dict[str, Any]] = {}
+        self.asked: Counter[str] = Counter()
+        """How often each method was asked for of RayJobs."""
+        self.faults: deque[tuple[str, int]] = deque()
+        """For the next requests of a method: a status to answer with, or 0 to answer nothing after
+        it was done."""
+        self.final: dict[str, Any] = {}
+        """Of the status at its end, instead of what the process says."""
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._steps: Counter[str] = Counter()
+        self.lock = threading.Lock()
+
+    def create(self, manifest: dict[str, Any]) -> tuple[int, Any]:
+        """As KubeRay's operator, its schema and its webhook take it."""
+        errors = [error.message for error in validator().iter_errors(manifest)]
+        for group in manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"] if not errors else ():
+            pod = group["template"]["spec"]
+            chips = int(pod["containers"][0]["resources"]["limits"]["google.com/tpu"])
+            topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
+            if group["numOfHosts"] * chips != prod(map(int, topology.split("x"))):
+                errors.append("numOfHosts is not that of the topology")
+        name = manifest["metadata"]["name"]
+        if errors:
+            return 422, {"message": "; ".join(errors)}
+        if name in self.rayjobs:
+            return 409, {"message": "AlreadyExists"}
+        self.rayjobs[name] = manifest | {"status": {}}
+        return 201, manifest
+
+    def look(self, name: str) -> tuple[int, Any]:
+        """A RayJob, which has gone on since the last look."""
+        if name not in self.rayjobs:
+            return 404, {"message": "NotFound"}
+        rayjob = self.rayjobs[name]
+        self._steps[name] += 1
+        status: dict[str, Any] = rayjob["status"]
+        step = min(self._steps[name], len(STEPS)) - 1
+        if status.get("jobDeploymentStatus") not in ("Complete", "Failed", "ValidationFailed"):
+            status["jobDeploymentStatus"] = STEPS[step]
+        if STEPS[step] == "Running":
+            process = self._process(name, rayjob)
+            status |= {"rayClusterName": f"{name}-abcde", "jobStatus": "RUNNING"}
+            if process.poll() is not None:
+                went = "SUCCEEDED" if process.returncode == 0 else "FAILED"
+                ended = "Complete" if process.returncode == 0 else "Failed"
+                status |= {"jobDeploymentStatus": ended, "jobStatus": went}
+        elif self.final.get("jobDeploymentStatus") == "ValidationFailed":
+            status |= self.final
+        if status["jobDeploymentStatus"] in ("Complete", "Failed"):
+            status |= self.final
+        return 200, rayjob
+
+    def delete(self, name: str) -> tuple[int, Any]:
+        """Its cluster and its job end with it."""
+        if self.rayjobs.pop(name, None) is None:
+            return 404, {"message": "NotFound"}
+        if process := self._processes.get(name):
+            process.kill()
+        return 200, {}
+
+    def ray(self, path: str) -> tuple[int, Any]:
+        """What the head of a job's cluster answers."""
+        _, _, name, *logs = path.strip("/").split("/")
+        if name not in self.rayjobs or name not in self._processes:
+            return 404, {"message": "no such job"}
+        process = self._processes[name]
+        if logs:
+            return 200, {"logs": self._output(name).read_text()}
+        return 200, {"driver_exit_code": process.poll(), "status": "RUNNING", "message": ""}
+
+    def _process(self, name: str, rayjob: dict[str, Any]) -> subprocess.Popen[str]:
+        if name not in self._processes:
+            spec = rayjob["spec"]
+            variables = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
+            command = self.command or [sys.executable, *spec["entrypoint"].split()[1:]]
+            with self._output(name).open("w") as output:
+                self._processes[name] = subprocess.Popen(
+                    command, env=os.environ | variables, stdout=output, stderr=output, text=True
+                )
+        return self._processes[name]
+
+    def _output(self, name: str) -> Path:
+        return Path(os.environ["AIRFLOW_HOME"], f"{name}.log")
+
+
+@cache
+def validator() -> Any:
+    """Of KubeRay's RayJobs, unknown fields refused."""
+    return Draft202012Validator(json.loads(_SCHEMA.read_text()))
+
+
+@contextmanager
+def kubernetes(command: list[str] | None = None) -> Iterator[FakeKubernetes]:
+    """Serves one, which the connection `kubernetes_default` leads to."""
+    fake = FakeKubernetes(command)
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            path = urlsplit(self.path).path
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else {}
+            with fake.lock:
+                status, answer = self._status(path, body)
+                fault = None
+                if fake.faults and fake.faults[0][0] == self.command and "/rayjobs" in path:
+                    fault = fake.faults.popleft()[1]
+            if fault == 0:
+                self.connection.close()
+                return
+            content = json.dumps(answer).encode()
+            self.send_response(fault or status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def _status(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+            if self.headers["Authorization"] != f"Bearer {TOKEN}":
+                return 401, {"message": "Unauthorized"}
+            if "/services/" in path:
+                if self.headers["X-Ray-Authorization"] != f"Bearer {RAY_TOKEN}":
+                    return 403, {"message": "wrong token"}
+                return fake.ray(path.partition("/proxy/")[2])
+            if "/secrets/" in path:
+                token = base64.b64encode(RAY_TOKEN.encode()).decode()
+                return 200, {"data": {"auth_token": token}}
+            assert path.startswith("/apis/ray.io/v1/namespaces/vision/rayjobs"), path
+            fake.asked[self.command] += 1
+            refused = fake.faults and fake.faults[0] == (self.command, 403)
+            if refused:
+                return 403, {"message": "Forbidden"}
+            name = path.rpartition("rayjobs/")[2]
+            if self.command == "POST":
+                assert "fieldValidation=Strict" in self.path
+                return fake.create(body)
+            return fake.look(name) if self.command == "GET" else fake.delete(name)
+
+        do_GET = do_POST = do_DELETE = _answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with running(server) as port:
+        connection = {
+            "conn_type": "kubernetes",
+            "host": f"http://127.0.0.1:{port}",
+            "password": TOKEN,
+        }
+        before = os.environ.get("AIRFLOW_CONN_KUBERNETES_DEFAULT")
+        os.environ["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = json.dumps(connection)
+        try:
+            yield fake
+        finally:
+            os.environ.pop("AIRFLOW_CONN_KUBERNETES_DEFAULT")
+            if before:
+                os.environ["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = before
+            for name in [*fake.rayjobs]:
+                fake.delete(name)

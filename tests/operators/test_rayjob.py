@@ -1,0 +1,217 @@
+"""Operators whose cluster is made for them: made once, followed, and gone in the end."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+
+from paliflow.configs.base import SpecError
+from paliflow.operators import AnnotateOperator, RayJobCluster
+from paliflow.operators.attempts import STATE
+from paliflow.operators.hook import RayJobError
+from paliflow.operators.rayjob import create_rayjob, delete_rayjob, rayjob_for
+from paliflow.operators.rayjob_trigger import RayClusterJobTrigger
+from paliflow.tests.operators import dag_run
+from paliflow.tests.operators.fake_kubernetes import FakeKubernetes, kubernetes
+from paliflow.tests.operators.test_on_ray import Store
+
+SUMMARY = {"run_id": "r", "location": "gs://out/run_id=r", "rows": 4, "errors": 0}
+JOB = f"""
+import os
+print("warning: slow")
+assert os.environ["PALIFLOW_SPEC"] and os.environ["PALIFLOW_LABELS"]
+print('paliflow-summary: {json.dumps(SUMMARY)}')
+"""
+CLUSTER = RayJobCluster(
+    image="i:1", accelerator_type="v5e", topology="4x4", namespace="vision", ray_version="2.60.0"
+)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeKubernetes]:
+    with kubernetes([sys.executable, "-c", JOB]) as fake:
+        yield fake
+
+
+def operator(**fields: Any) -> AnnotateOperator:
+    defaults = {"input": "gs://in", "output": "gs://out", "prompts": ["ocr"], "run_id": "r"}
+    return AnnotateOperator(
+        **{"task_id": "annotate", "cluster": CLUSTER, "poll_interval": 0.01, "deferrable": True}
+        | defaults
+        | fields
+    )
+
+
+class Instance:
+    """What an operator asks of its task instance."""
+
+    dag_id, task_id, run_id, map_index, try_number = "d", "annotate", "r", -1, 1
+    is_mapped = False
+    max_tries = 0
+
+    def xcom_push(self, key: str, value: Any) -> None: ...
+
+
+def context(store: Store, max_tries: int = 0) -> Any:
+    ti = Instance()
+    ti.max_tries = max_tries
+    return {"ti": ti, "task_state_store": store}
+
+
+def follow(trigger: Any) -> dict[str, Any]:
+    async def go() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    (payload,) = asyncio.run(go())
+    return dict(payload)
+
+
+def deferred(store: Store, max_tries: int = 0) -> RayClusterJobTrigger:
+    """What a try of the task waits with."""
+    with pytest.raises(TaskDeferred) as left:
+        operator().execute(context(store, max_tries))
+    path, kwargs = left.value.trigger.serialize()
+    assert path == f"{RayClusterJobTrigger.__module__}.RayClusterJobTrigger"
+    return RayClusterJobTrigger(**json.loads(json.dumps(kwargs)))
+
+
+def test_a_task_makes_a_cluster_follows_its_job_and_deletes_it(fake: FakeKubernetes) -> None:
+    with DAG("on_a_cluster_of_its_own", schedule=None) as dag:
+        operator()
+    finished = dag_run.run(dag)
+    assert finished.state == "success"
+    (ti,) = finished.get_task_instances()
+    assert ti.xcom_pull(key="rows", task_ids="annotate") == SUMMARY["rows"]
+    assert not fake.rayjobs
+    assert fake.asked["POST"] == fake.asked["DELETE"] == 1
+
+
+def test_a_try_after_a_lost_worker_adopts_what_its_predecessor_made(fake: FakeKubernetes) -> None:
+    store = Store()
+    first, second = deferred(store), deferred(store)
+    assert first.submission_id == second.submission_id
+    assert len(fake.rayjobs) == 1
+    ended = follow(second)
+    assert ended["summary"] == SUMMARY
+    assert follow(first) == ended  # the trigger of another triggerer
+
+
+def test_a_creation_whose_answer_is_lost_is_not_made_twice(fake: FakeKubernetes) -> None:
+    fake.faults.append(("POST", 0))
+    store = Store()
+    with pytest.raises(RayJobError):
+        operator().execute(context(store))
+    assert len(fake.rayjobs) == 1
+    trigger = deferred(store)
+    assert [*fake.rayjobs] == [trigger.submission_id]
+
+
+def test_clearing_the_task_deletes_the_cluster_and_makes_another(fake: FakeKubernetes) -> None:
+    store = Store()
+    old = deferred(store)
+    new = deferred(store, max_tries=1)
+    assert old.submission_id != new.submission_id
+    assert [*fake.rayjobs] == [new.submission_id]
+    asyncio.run(old.on_kill())  # which may come late
+    assert [*fake.rayjobs] == [new.submission_id]
+
+
+def test_ending_the_task_deletes_the_cluster(fake: FakeKubernetes) -> None:
+    trigger = deferred(Store())
+    asyncio.run(trigger.on_kill())
+    assert not fake.rayjobs
+    assert follow(trigger)["status"] == "LOST"
+    asyncio.run(trigger.on_kill())
+
+
+@pytest.mark.parametrize(
+    ("final", "error", "said"),
+    [
+        ({"jobStatus": "STOPPED"}, AirflowException, "The job is STOPPED: Complete"),
+        (
+            {"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "DeadlineExceeded"},
+            AirflowException,
+            "The job is RUNNING: Failed, DeadlineExceeded",
+        ),
+        (
+            {"jobDeploymentStatus": "ValidationFailed", "message": "no such field"},
+            AirflowFailException,
+            "ValidationFailed: no such field",
+        ),
+    ],
+)
+def test_a_job_that_did_not_succeed_fails_the_task_and_leaves_no_cluster(
+    fake: FakeKubernetes, final: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    fake.final = final
+    store = Store()
+    event = follow(deferred(store))
+    with pytest.raises(AirflowException, match=said) as failed:
+        operator().execute_complete(context(store), event)
+    assert type(failed.value) is error
+    assert not fake.rayjobs
+    assert STATE not in store
+
+
+def test_polls_that_fail_are_repeated(fake: FakeKubernetes) -> None:
+    trigger = deferred(Store())
+    fake.faults.extend([("GET", 500), ("GET", 0), ("GET", 403)])
+    assert follow(trigger)["status"] == "SUCCEEDED"
+
+
+def test_a_refusal_names_the_rights_that_are_needed(fake: FakeKubernetes) -> None:
+    fake.faults.append(("POST", 403))
+    with pytest.raises(RayJobError, match=r"HTTP 403; the account needs the rights of docs/cl"):
+        operator().execute(context(Store()))
+
+
+def test_an_object_that_the_schema_refuses_is_not_tried_again(fake: FakeKubernetes) -> None:
+    fake.faults.append(("POST", 422))
+    with pytest.raises(AirflowFailException, match="HTTP 422; the object is not what KubeRay's"):
+        operator().execute(context(Store()))
+
+
+def test_a_connection_that_names_no_cluster_says_what_it_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", '{"conn_type": "kubernetes"}')
+    with pytest.raises(RayJobError, match=r"give host and password .a token., or in_cl"):
+        delete_rayjob(CLUSTER, "a")
+    in_pod = {"conn_type": "kubernetes", "extra": {"in_cluster": True}}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(in_pod))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(RayJobError, match="this process is in no pod"):
+        asyncio.run(rayjob_for(CLUSTER, {"submission_id": "a", "max_tries": 0}, 0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"ray_conn_id": "ray"}, "cluster and ray_conn_id='ray': give one of them"),
+        ({"runtime_env": {"pip": ["x"]}}, "with cluster it may have env_vars alone"),
+        ({"ship": "package"}, "needs a ray_conn_id"),
+        ({"pass_env": ["AWS_*"]}, "it is of a job on the worker"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(
+    fields: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        operator(**fields)
+
+
+def test_a_version_that_is_none_and_a_spec_that_is_too_long_are_refused(
+    fake: FakeKubernetes,
+) -> None:
+    with pytest.raises(SpecError, match="ray_version='latest'"):
+        RayJobCluster.parse(CLUSTER.model_dump() | {"ray_version": "latest"})
+    long = AnnotateOperator.SPEC.parse(
+        {"input": "x" * 100_001, "output": "gs://out", "run_id": "r", "prompts": ["ocr"]}
+    )
+    with pytest.raises(AirflowFailException, match=r"the spec has .* bytes, and Kubernetes"):
+        asyncio.run(create_rayjob(CLUSTER, "a", "annotate", long, {}))

@@ -80,7 +80,7 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
     prompts: tuple[AnyPrompt, ...] = ()
     """What the model is asked about each image, e.g. `caption en` or `detect cat ; dog`. Of a
     manifest's rows, `{name}` stands for a column: `answer en {question}`. An object fixes the
-    answers: `{ask: answer en which shelf?, choices: [top, middle, none]}`."""
+    answers: `{ask: "answer en which shelf?", choices: [top, middle, none]}`."""
     sampling: Sampling = Sampling()
     """How tokens are chosen."""
     prompt_column: str | None = None

@@ -98,8 +98,14 @@ def expanded(choices: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
+def labels_of(prompt: str) -> tuple[str, ...]:
+    """The labels that a prompt of `detect` or `segment` asks for, joined by ` ; `."""
+    _, _, asked = prompt.partition(" ")
+    return tuple(dict.fromkeys(filter(None, (label.strip() for label in asked.split(";")))))
+
+
 class PromptSpec(Spec):
-    """A prompt whose answer is one of a list: see docs/choices.md."""
+    """A prompt whose answer is one of a list, or has labels of a list: see docs/choices.md."""
 
     ask: Prompt
     """What the model is asked, as in a prompt of text alone."""
@@ -113,6 +119,9 @@ class PromptSpec(Spec):
     is started, and the spec that the run keeps has its lines."""
     top_choices: PositiveInt | None = None
     """The output's `choices` keeps the likeliest of them only; all if not given."""
+    closed: bool = False
+    """Of `detect` and `segment`: the answer is whole boxes of the labels that are asked for, and
+    nothing else."""
     name: str | None = None
     """Goes to the output's `name`, to tell answers apart."""
 
@@ -123,10 +132,19 @@ class PromptSpec(Spec):
 
     @model_validator(mode="after")
     def _has_choices(self) -> "PromptSpec":
-        given = (self.choices, self.choices_column, self.choices_file)
+        given = (self.choices, self.choices_column, self.choices_file, self.closed)
         if sum(map(bool, given)) != 1:
             raise ValueError(
-                f"ask={self.ask!r}: give one of choices, choices_column and choices_file"
+                f"ask={self.ask!r}: give one of choices, choices_column, choices_file and closed"
+            )
+        if self.closed and self.top_choices:
+            raise ValueError(f"ask={self.ask!r}: top_choices is for choices, not for closed")
+        if self.closed and (
+            task_of(self.ask) not in ("detect", "segment") or not labels_of(self.ask)
+        ):
+            raise ValueError(
+                f"ask={self.ask!r}: closed is for `detect` and `segment` with labels, such as "
+                "`detect cat ; dog`"
             )
         return self
 

@@ -13,6 +13,8 @@ DETECTION = pa.struct(
         ("score", pa.float32()),
         ("mask", MASK),
         ("track_id", pa.int32()),
+        ("label_probability", pa.float32()),
+        ("location_mass", pa.float32()),
     ]
 )
 CHOICE = pa.struct([("label", pa.string()), ("probability", pa.float32())])
@@ -60,6 +62,8 @@ ANNOTATIONS = pa.schema(
         ("name", pa.string()),
         ("choices", pa.list_(CHOICE)),
         ("choices_mass", pa.float32()),
+        ("mean_logprob", pa.float32()),
+        ("min_logprob", pa.float32()),
         ("safety", SAFETY),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},

@@ -2,7 +2,7 @@
 
 import html
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs import AnnotateSpec, PromptSpec, RunSummary
 from paliflow.configs.run import run_id_now
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.runs.outputs import row_files, sample_rows
@@ -35,7 +35,7 @@ class Annotations:
         for uri in row_files(self.summary):
             with storage.open_binary(uri) as file:
                 tables.append(pq.read_table(file))
-        return pa.concat_tables(tables or [ANNOTATIONS.empty_table()], promote_options="default")
+        return pa.concat_tables(tables or [ANNOTATIONS.empty_table()], promote_options="permissive")
 
     def to_pandas(self) -> "pd.DataFrame":
         """As `to_arrow`. It needs pandas, which Paliflow does not install."""
@@ -62,7 +62,7 @@ class Annotations:
 
 def annotate(
     input: str | os.PathLike[str],
-    prompts: str | Iterable[str] = (),
+    prompts: str | Iterable[str | Mapping[str, Any] | PromptSpec] = (),
     *,
     output: str | os.PathLike[str],
     ray_address: str | None = None,
@@ -75,7 +75,8 @@ def annotate(
 
     Args:
         input: an image, a folder, a glob, a manifest or a tar; local or `gs://`.
-        prompts: what is asked, e.g. `caption en` or `detect cat ; dog`.
+        prompts: what is asked, e.g. `caption en`, `detect cat ; dog` or with fixed choices
+            `{"ask": "answer en is it open?", "choices": "yes/no"}`.
         output: the folder or `gs://` prefix that the run is written below.
         ray_address: of a Ray cluster's head, `host:port`, or `auto`.
         fields: any other field of `AnnotateSpec`. `run_id` is the time if not given; the same one
@@ -86,7 +87,13 @@ def annotate(
         ClusterError: the cluster is not there, or has no room now.
     """
     prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    given = {"input": input, "prompts": prompts, "output": output, "run_id": run_id_now(), **fields}
+    given: dict[str, Any] = {
+        "input": input,
+        "prompts": prompts,
+        "output": output,
+        "run_id": run_id_now(),
+        **fields,
+    }
     spec = AnnotateSpec.parse(
         {
             name: os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -13,6 +13,7 @@ BINS = 1023
 """A coordinate v of extent e is bin `round(v / e * 1023)`, and bin n is `n / 1023 * e`."""
 _CODES_PER_MASK = 16
 _CODEBOOK_SIZE = 128
+_BOX_CHARACTERS = len("<loc0000>") * 4
 _OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>)*)([^<>;]*)")
 
 
@@ -31,8 +32,14 @@ class Detection:
     """The mask in the image, if there are codes and a decoder."""
     score: float | None = field(default=None, compare=False)
     """In [0, 1]; see `score_detections`."""
+    label_probability: float | None = field(default=None, compare=False)
+    """In [0, 1]: of the label, given the box."""
+    location_mass: float | None = field(default=None, compare=False)
+    """In [0, 1]: of boxes whose four locations are each within a few bins of this one's."""
     span: tuple[int, int] = field(default=(0, 0), compare=False)
     """Where it stands in the text it was parsed from, in characters."""
+    label_span: tuple[int, int] = field(default=(0, 0), compare=False)
+    """Where its label does."""
 
 
 def parse_detections(
@@ -64,9 +71,16 @@ def parse_detections(
             x_max / BINS * width,
             codes if valid else None,
             span=match.span(),
+            label_span=_stripped(match, 3),
         )
         found.append(detection)
     return found if mask_decoder is None else _with_masks(found, width, height, mask_decoder)
+
+
+def _stripped(match: re.Match[str], group: int) -> tuple[int, int]:
+    """Where a group's text stands, without white space around it."""
+    begin = match.start(group) + len(match[group]) - len(match[group].lstrip())
+    return begin, begin + len(match[group].strip())
 
 
 def _with_masks(
@@ -84,23 +98,42 @@ def _with_masks(
 
 
 def score_detections(
-    detections: Sequence[Detection], offsets: Sequence[int], logprobs: Sequence[float]
+    detections: Sequence[Detection],
+    offsets: Sequence[int],
+    logprobs: Sequence[float],
+    nearby: Sequence[float] | None = None,
 ) -> list[Detection]:
     """Scores each detection by the geometric mean of its tokens' probabilities.
+
+    Its `label_probability` is the product of its label's, its `location_mass` that of what is
+    nearby its four locations.
 
     Args:
         detections: from `parse_detections` of the text.
         offsets: the character at which each token starts, and the text's length at the end.
         logprobs: of each token.
+        nearby: of each token, as `Generation.nearby`.
     """
+
+    def within(values: Sequence[float], span: tuple[int, int]) -> list[float]:
+        return [
+            value
+            for start, end, value in zip(offsets[:-1], offsets[1:], values, strict=True)
+            if start < span[1] and end > span[0]
+        ]
+
     scored = []
     for d in detections:
-        own = [
-            logprob
-            for start, end, logprob in zip(offsets[:-1], offsets[1:], logprobs, strict=True)
-            if start < d.span[1] and end > d.span[0]
-        ]
-        scored.append(replace(d, score=exp(sum(own) / len(own)) if own else None))
+        own, label = within(logprobs, d.span), within(logprobs, d.label_span)
+        box = within(nearby or (), (d.span[0], d.span[0] + _BOX_CHARACTERS)) if nearby else []
+        scored.append(
+            replace(
+                d,
+                score=exp(sum(own) / len(own)) if own else None,
+                label_probability=exp(sum(label)) if label else None,
+                location_mass=min(1.0, exp(sum(box))) if box else None,
+            )
+        )
     return scored
 
 

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from paliflow.model.checkpoint import read_checkpoint
 from paliflow.model.choices import ChoiceScores, ChoiceTable, score_choices
+from paliflow.model.closed import Grammar
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.files import local_copy
 from paliflow.model.generate import Generation, generate
@@ -131,6 +132,8 @@ class PaliGemma:
         seed: int = 0,
         eos_id: int | None = 1,
         int8_cache: bool = False,
+        grammar: Grammar | None = None,
+        begins: ArrayLike | None = None,
     ) -> Generation:
         """Continues each prompt.
 
@@ -143,6 +146,8 @@ class PaliGemma:
             seed: decides every random choice.
             eos_id: the token that ends a row; None never stops early.
             int8_cache: keep keys and values in int8, in half the memory of bfloat16.
+            grammar: allows some tokens only, from `closed.closed_boxes`; None allows all.
+            begins: int32 [B], with a grammar, the state that each row's answer begins in.
         """
         prompt = np.asarray(prompt, np.int32)
         rows, length = prompt.shape
@@ -156,6 +161,8 @@ class PaliGemma:
             eos_id=eos_id,
             int8_cache=int8_cache,
             slices=self.slices(rows, image_tokens.shape[1] + length),
+            grammar=None if grammar is None else jax.device_put(grammar, replicated(self.mesh)),
+            begins=None if begins is None else self._place(np.asarray(begins, np.int32))[0],
         )
         return generation
 

@@ -31,6 +31,8 @@ class Chosen(NamedTuple):
     text: str
     logprob: float
     """Of the likeliest as the whole answer, before normalising."""
+    min_logprob: float
+    """Of its least likely token."""
     token_count: int
     choices: list[dict[str, Any]]
     """Labels and probabilities, the likeliest first; all add up to 1."""
@@ -50,6 +52,7 @@ class PendingChoices(NamedTuple):
     def chosen(self, top: Sequence[int | None]) -> list[Chosen]:
         """Waits for the scores; of each row, at most so many of its choices are kept."""
         logprobs = np.asarray(self.scores.logprob, np.float64)
+        least = np.asarray(self.scores.least)
         answers = []
         for row, (choices, most) in enumerate(zip(self.lists, top, strict=True)):
             own = logprobs[row, self.columns[choices]]
@@ -63,7 +66,10 @@ class PendingChoices(NamedTuple):
                 for place in order[:most]
             ]
             length = self.lengths[choices][best]
-            answers.append(Chosen(choices[best], float(own[best]), length, kept, min(mass, 1.0)))
+            lowest = float(least[row, self.columns[choices][best]])
+            answers.append(
+                Chosen(choices[best], float(own[best]), lowest, length, kept, min(mass, 1.0))
+            )
         return answers
 
 
@@ -114,6 +120,7 @@ def chosen_row(source: Input, question: Question, chosen: Chosen) -> dict[str, A
     return answer_row(
         *(source, question.prompt, chosen.text, None),
         logprob=chosen.logprob,
+        min_logprob=chosen.min_logprob,
         token_count=chosen.token_count,
         finished=True,
         name=question.name,

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.errors import JaxRuntimeError
 
-from paliflow.configs import AnnotateSpec, PromptSpec, Sampling
+from paliflow.configs import AnnotateSpec, Sampling
 from paliflow.configs.prompts import task_of
 from paliflow.jobs.annotate.choosing import Chooser, PendingChoices, chosen_row
+from paliflow.jobs.annotate.closing import Grammars
 from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.annotate.rows import answer_row, error_row
 from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.plan import Item
 from paliflow.model import (
     Detection,
     Generation,
@@ -86,16 +88,17 @@ class Predictor:
     ) -> None:
         """
         Raises:
-            ValueError: one of the spec's prompts is too long, the tokenizer cannot write a choice,
-                or the device is too small for a row.
+            ValueError: one of the spec's prompts is too long, its choices or labels cannot be
+                written, or the device is too small for a row.
         """
         self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
         self._spec, self._sampler = spec, _sampler(spec.sampling)
         self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
         self._chooser = Chooser(model, tokenizer)
-        for prompt in spec.prompts:
-            if isinstance(prompt, PromptSpec) and prompt.choices:
-                self._chooser.tokens(prompt.choices)
+        self._grammars = Grammars(tokenizer, spec.max_new_tokens)
+        for question in questions(Item(""), spec):
+            if "{" not in question.prompt:  # of a manifest's rows, each is known when it comes
+                self._require(question)
         self.batch_size, self.memory = fitting_batch(model, spec, self._prompts.length)
         self._notes: list[tuple[str, str]] = []
 
@@ -152,9 +155,9 @@ class Predictor:
         image_tokens = self._encode_images(inputs, batch_size)
         pairs = list(_pairs([questions(source.item, self._spec) for source in inputs]))
         batches = []
-        # Answers in words, then those that are one of some choices: each with a program of its own.
-        for fixed in (False, True):
-            alike = [pair for pair in pairs if (pair[1].choices is not None) == fixed]
+        # Answers in words, closed detections, choices: each with a program of its own.
+        for kind in ("free", "closed", "choices"):
+            alike = [pair for pair in pairs if _kind(pair[1]) == kind]
             for start in range(0, len(alike), batch_size):
                 places, asked = map(list, zip(*alike[start : start + batch_size], strict=True))
                 tokens = [self._encode(question) for question in asked]
@@ -163,10 +166,15 @@ class Predictor:
                 if image_tokens is not None and not all(isinstance(t, ValueError) for t in tokens):
                     numbers = [number for number, _ in places]
                     images = _images_of_rows(image_tokens, numbers, batch_size)
-                    if fixed:
+                    if kind == "choices":
                         answers = self._choose(images, asked, tokens)
                     else:
-                        answers = self._generate(images, tokens, seed)
+                        closed = (
+                            self._grammars.options(asked, tokens, batch_size)
+                            if kind == "closed"
+                            else {}
+                        )
+                        answers = self._generate(images, tokens, seed, **closed)
                 batches.append(DeviceBatch(places, asked, tokens, answers))
         return PendingBatch(inputs, place, batch_size, batches)
 
@@ -174,12 +182,21 @@ class Predictor:
         """The tokens of a question's prompt, or why it cannot be asked."""
         if question.error:
             return ValueError(question.error)
-        if question.choices:
-            try:
-                self._chooser.tokens(question.choices)
-            except ValueError as error:
-                return error
+        try:
+            self._require(question)
+        except ValueError as error:
+            return error
         return self._prompts.encode(question.prompt)
+
+    def _require(self, question: Question) -> None:
+        """
+        Raises:
+            ValueError: its choices or labels cannot be written.
+        """
+        if question.choices:
+            self._chooser.tokens(question.choices)
+        if question.labels is not None:
+            self._grammars.require(question)
 
     def _encode_images(self, inputs: Sequence[Input], batch_size: int) -> _ImageTokens | None:
         """Encodes the inputs' pixels, `batch_size` at a time; None if there are none at all."""
@@ -196,7 +213,11 @@ class Predictor:
         return encoded[0] if pieces == 1 else jnp.concatenate(encoded)
 
     def _generate(
-        self, image_tokens: _ImageTokens, prompts: list[list[int] | ValueError], seed: int
+        self,
+        image_tokens: _ImageTokens,
+        prompts: list[list[int] | ValueError],
+        seed: int,
+        **closed: Any,
     ) -> Generation:
         """Dispatches a device batch, a row for each image.
 
@@ -205,6 +226,7 @@ class Predictor:
             prompts: the tokens of the first rows' prompts; of errors and of rows without a prompt
                 the answers are not looked at.
             seed: of what is sampled.
+            closed: from `Grammars.options`, if the answers are closed detections.
         """
         return self._model.generate_from_tokens(
             *(image_tokens, *self._prompts.pad(prompts, len(image_tokens))),
@@ -213,6 +235,7 @@ class Predictor:
             seed=seed,
             eos_id=self._tokenizer.eos_id,
             int8_cache=self._spec.int8_cache,
+            **closed,
         )
 
     def _choose(
@@ -266,27 +289,40 @@ class Predictor:
     def _row(self, source: Input, question: Question, answer: Sequence[Any]) -> _Row:
         """The row of one answer: a row of each field of `Generation`."""
         prompt = question.prompt
-        tokens, logprobs, length, finished = answer
+        tokens, logprobs, length, finished, nearby = answer
         ids = tokens[: length - finished]  # without the end token
         text = self._tokenizer.decode(ids)
         detections = None
         if task_of(prompt) in ("detect", "segment"):
-            detections = self._detections(source, text, ids, logprobs[: len(ids)])
+            known = logprobs[: len(ids)], nearby[: len(ids)]
+            detections = self._detections(source, text, ids, *known)
         return answer_row(
             *(source, prompt, text, detections),
             logprob=sum(logprobs),
+            min_logprob=min(logprobs[:length], default=None),
             token_count=length,
             finished=finished,
             name=question.name,
         )
 
     def _detections(
-        self, source: Input, text: str, ids: list[int], logprobs: list[float]
+        self,
+        source: Input,
+        text: str,
+        ids: list[int],
+        logprobs: list[float],
+        nearby: list[float],
     ) -> list[Detection]:
         assert source.width is not None
         assert source.height is not None
         found = parse_detections(text, source.width, source.height, self._mask_decoder)
-        return score_detections(found, self._tokenizer.offsets(ids), logprobs)
+        return score_detections(found, self._tokenizer.offsets(ids), logprobs, nearby)
+
+
+def _kind(question: Question) -> str:
+    if question.labels is not None:
+        return "closed"
+    return "free" if question.choices is None else "choices"
 
 
 def _pairs(asked: Sequence[Sequence[Question]]) -> Iterator[tuple[tuple[int, int], Question]]:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from paliflow.configs import AnnotateSpec, PromptSpec
+from paliflow.configs.prompts import labels_of
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources.labels import choices_of_row
 
@@ -15,6 +16,8 @@ class Question(NamedTuple):
     choices: tuple[str, ...] | None = None
     """The answers that it may have; None for any."""
     top_choices: int | None = None
+    labels: tuple[str, ...] | None = None
+    """Of closed detection, those that boxes may have; None for any."""
     error: str | None = None
     """Why it cannot be asked."""
 
@@ -39,6 +42,8 @@ def _question(text: str | PromptSpec, asked: str | PromptSpec, own: str | None =
     prompt = text if isinstance(text, str) else text.ask
     if isinstance(asked, str):
         return Question(prompt)
+    if asked.closed:
+        return Question(prompt, asked.name, labels=labels_of(prompt))
     question = Question(prompt, asked.name, asked.choices, asked.top_choices)
     if not asked.choices_column:
         return question

@@ -73,7 +73,9 @@ def write_report(summary: RunSummary) -> str:
         Its URI.
     """
     stretches, committed = _sample(row_files(summary))
-    rows = pa.concat_tables([stretch.rows for stretch in stretches]) if stretches else None
+    # Parts that an older version wrote lack columns.
+    tables = [stretch.rows for stretch in stretches]
+    rows = pa.concat_tables(tables, promote_options="permissive") if tables else None
     labels = _labels(rows)
     colors = {label: color for (label, _), color in zip(labels, cycle(COLORS), strict=False)}
     video = bool(summary.spec.get("video"))

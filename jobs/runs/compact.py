@@ -165,14 +165,16 @@ def _write(
 ) -> None:
     """Writes whole parts until the file is large enough."""
     # A run that was resumed by a newer version has parts with more columns than others.
-    schema = pa.unify_schemas([ANNOTATIONS, first.schema_arrow]).remove_metadata()
+    schema = pa.unify_schemas(
+        [ANNOTATIONS, first.schema_arrow], promote_options="permissive"
+    ).remove_metadata()
     footers: list[pq.FileMetaData] = []
     waiting: list[pa.Table] = []
     level = {"compression": "zstd", "compression_level": compression_level}
     with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, **level) as writer:
 
         def flush() -> None:
-            table = pa.concat_tables([schema.empty_table(), *waiting], promote_options="default")
+            table = pa.concat_tables([schema.empty_table(), *waiting], promote_options="permissive")
             groups = max(1, table.num_rows // row_group_size)
             writer.write_table(table, row_group_size=-(-table.num_rows // groups) or None)
             waiting.clear()

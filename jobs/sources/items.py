@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from paliflow import storage
+from paliflow.configs import PromptSpec
 from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.summary import passed_over_said
@@ -159,8 +160,13 @@ def _is_glob(uri: str) -> bool:
 def _refuse_columns(spec: SourceSpec) -> None:
     if spec.video and spec.video.group_column:
         raise SpecError("video.group_column: only the rows of a manifest have columns")
-    for field in ("prompt_column", "id_column", "metadata_columns"):
-        if value := getattr(spec, field, None):
+    names = ("prompt_column", "id_column", "metadata_columns")
+    given = {name: getattr(spec, name, None) for name in names}
+    for prompt in getattr(spec, "prompts", ()):
+        if isinstance(prompt, PromptSpec) and prompt.choices_column:
+            given["choices_column"] = prompt.choices_column
+    for field, value in given.items():
+        if value:
             raise SpecError(
                 f"{field}={value!r}: only the rows of a manifest ({', '.join(TABLE_SUFFIXES)}) "
                 "and the samples of a .tar have columns"

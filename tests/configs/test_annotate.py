@@ -18,11 +18,17 @@ GOOD: dict[str, Any] = {"input": "in", "output": "out", "prompts": ["ocr"], "run
         ({"prompts": []}, "give prompts, or the prompt_column of a manifest"),
         ({"prompts": ["ocr", "ocr"]}, "the same prompt twice"),
         ({"prompts": ["ocr", {"ask": "ocr", "choices": "0..9"}]}, "the same prompt twice"),
-        ({"prompts": [{"ask": "ocr"}]}, r"prompts\.0=.*give one of choices, choices_column and"),
+        ({"prompts": [{"ask": "ocr"}]}, r"prompts\.0=.*give one of choices, choices_column,"),
         ({"prompts": [{"ask": "ocr", "choices": "a"}]}, r"prompts\.0\.choices=.*it has 1 choices"),
         ({"prompts": [{"ask": "ocr", "choises": "a"}]}, r"prompts\.0\.choises: .* choices\?"),
         ({"prompts": [{"ask": "Ocr", "choices": "0..9"}]}, r"prompts\.0\.ask='Ocr': .*spelt 'ocr'"),
         ({"prompts": [{"ask": "ocr", "choices": ["a", "b "]}]}, "white space around it"),
+        ({"prompts": [{"ask": "ocr", "closed": True}]}, "ask='ocr': closed is for `detect` and"),
+        ({"prompts": [{"ask": "detect ;", "closed": True}]}, "ask='detect ;': closed is for"),
+        (
+            {"prompts": [{"ask": "detect a", "closed": True, "top_choices": 1}]},
+            "top_choices is for",
+        ),
         (
             {"prompts": [{"ask": "ocr", "choices_column": "c"}], "only_new": True},
             "only_new cannot tell whether a row's choices_column has changed",

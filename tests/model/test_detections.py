@@ -99,10 +99,20 @@ def test_a_detection_scores_the_mean_log_probability_of_its_own_tokens() -> None
     pieces += ["<loc0002>", "<loc0002>", "<loc0008>", "<loc0008>", " dog"]
     offsets = np.cumsum([0, *map(len, pieces)]).tolist()
     logprobs = [-0.1] * 5 + [-9.0] * 2 + [-0.2] * 4 + [-0.7]
-    first, second = score_detections(parse_detections("".join(pieces), 10, 10), offsets, logprobs)
+    nearby = [-0.01, -0.02, -0.03, -0.04, -5, -9, -9, 0.0, 0.0, 1e-6, 0.0, -5]
+    found = parse_detections("".join(pieces), 10, 10)
+    first, second = score_detections(found, offsets, logprobs, nearby)
     # The separator belongs to neither, but for the blank that the first label is read with.
     assert first.score == pytest.approx(exp((-0.1 * 5 - 9.0) / 6))
     assert second.score == pytest.approx(exp((-0.2 * 4 - 0.7) / 5))
+    # The label alone, and what is near the four locations; rounding makes no more than all of it.
+    assert first.label_probability == pytest.approx(exp(-0.1))
+    assert first.location_mass == pytest.approx(exp(-0.1))
+    assert second.label_probability == pytest.approx(exp(-0.7))
+    assert second.location_mass == 1.0
+    (bare,) = parse_detections("".join(pieces[:4]), 10, 10)
+    (bare,) = score_detections([bare], offsets[:5], logprobs[:4])
+    assert (bare.label_probability, bare.location_mass) == (None, None)
 
 
 def test_masks_are_pasted_into_their_boxes_as_coco_rle() -> None:

@@ -87,6 +87,38 @@ def test_choices_are_answered_beside_each_other_and_add_up_to_one(
     assert (rows[6][0]["error"], rows[6][0]["name"]) == ("empty file", "first")
 
 
+def test_closed_detections_have_the_labels_asked_for_and_say_how_sure_they_are(
+    model: PaliGemma, make_spec: SpecFactory
+) -> None:
+    own = "detect {what}"
+    spec = make_spec(
+        input="x",
+        batch_size=4,
+        max_new_tokens=24,
+        sampling={},
+        prompts=["answer en is there a 7?", {"ask": own, "closed": True, "name": "boxes"}],
+    )
+    rng = np.random.default_rng(5)
+    drawn = [scenes.compose(rng, "test", scale=2) for _ in range(3)]
+    asked = ["detect digit", "detect 1 ; 2 ; 3", "detect ;"]
+    batch = [
+        shown(model, Item(f"{n}", prompts=(prompt,), asks=(1,)), scene)
+        for n, (prompt, scene) in enumerate(zip(asked, drawn, strict=True))
+    ]
+    asking = predictor(model, spec)
+    (digits,), (each,), (error,) = asking.collect(asking.ask(batch, (0, 0)))
+    assert error["error"] == "prompt: it names no label"
+    assert [d["label"] for d in digits["detections"]] == ["digit"] * len(drawn[0].digits)
+    assert {d["label"] for d in each["detections"]} <= {"1", "2", "3"}
+    for row in (digits, each):
+        assert (row["name"], row["finished"]) == ("boxes", True)
+        assert row["mean_logprob"] == pytest.approx(row["logprob"] / row["token_count"])
+        assert row["logprob"] <= row["min_logprob"] <= row["mean_logprob"] <= 0
+    for found in digits["detections"]:
+        assert 0 < found["location_mass"] <= 1
+        assert 0.9 < found["label_probability"] <= 1
+
+
 def test_rows_of_a_manifest_fill_prompts_and_give_choices(tmp_path: Path) -> None:
     table: list[dict[str, Any]] = [
         {"image": "a.png", "what": "left", "options": ["x", "y"], "more": "ocr"},

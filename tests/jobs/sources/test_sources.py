@@ -259,6 +259,16 @@ def test_columns_of_what_has_none_are_refused(tmp_path: Path, fields: dict[str, 
         found(tmp_path, **fields)
 
 
+def test_choices_of_a_column_are_refused_where_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    prompts = [{"ask": "which?", "choices_column": "options"}]
+    with pytest.raises(SpecError, match=r"choices_column='options': only the rows of a manifest"):
+        found(tmp_path, prompts=prompts)
+    manifest = write_rows(tmp_path / "m.jsonl", [{"image": "a.jpg"}])
+    with pytest.raises(SpecError, match="choices_column='options': no such column as 'options'"):
+        found(manifest, prompts=prompts)
+
+
 def test_what_a_later_line_lacks_is_null(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"image": "a.jpg", "n": 1}\n\n{"n": 2}\n{"image": "b.jpg"}')
     rows = found(tmp_path / "m.jsonl", metadata_columns=["n"], prompts=["count {n}"])

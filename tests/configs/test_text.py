@@ -40,7 +40,7 @@ LISTS = [
     (spec, name)
     for spec in SPECS
     for name, field in spec.model_fields.items()
-    if tuple[str, ...] == field.annotation or name in ("prompts", "allowed_roots")
+    if tuple[str, ...] == field.annotation or name in ("prompts", "allowed_roots", "exclude_near")
 ]
 
 

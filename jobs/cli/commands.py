@@ -144,7 +144,8 @@ def filter(
         typer.Option(
             "--filter",
             metavar="NAME",
-            help="A filter with its defaults: quality, personal_data or duplicates. Repeatable.",
+            help="A filter with its defaults: quality, nsfw, personal_data, toxicity or "
+            "duplicates. Repeatable.",
         ),
     ] = None,
     text_column: Annotated[

@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 import typer
 
-from paliflow.model import VARIANTS, Greedy, PaliGemma
+from paliflow.model import VARIANTS, Greedy, PaliGemma, PaliGemmaConfig
 from paliflow.model.cost import Shape, work
 from paliflow.model.generate import generate
 from paliflow.model.huggingface import write_huggingface
@@ -53,7 +53,7 @@ def main(
         print(json.dumps(_time_jax(json.loads(one))))
         return
     if not (weights / "config.json").exists():
-        _write_weights(weights, model)
+        write_weights(weights, VARIANTS[model])
     engines = engine or ["torch:bfloat16", "jax:bfloat16", "jax:int8"]
     best: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -116,16 +116,16 @@ def write_inputs(folder: Path, model: str, batch: int) -> Path:
     return path
 
 
-def _write_weights(folder: Path, model: str) -> None:
+def write_weights(folder: Path, config: PaliGemmaConfig) -> None:
     """Random weights in the published format, 2 bytes a parameter."""
     rng = np.random.default_rng(0)
     params: dict[str, Any] = {}
-    for path, shape in expected_shapes(VARIANTS[model]).items():
+    for path, shape in expected_shapes(config).items():
         leaf = np.empty(shape, ml_dtypes.bfloat16)
         for row in leaf.reshape(shape[0], -1):
             row[:] = rng.standard_normal(row.shape, np.float32) * 0.02
         params[path] = leaf
-    write_huggingface(folder, params, VARIANTS[model])
+    write_huggingface(folder, params, config)
 
 
 def matmul_rate(dtype: str, side: int) -> float:

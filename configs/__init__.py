@@ -8,7 +8,13 @@ from paliflow.configs.filter import FilterSpec
 from paliflow.configs.finetune import Duration, FineTuneSpec, Lora
 from paliflow.configs.promote import PromoteSpec
 from paliflow.configs.prompts import PromptSpec
-from paliflow.configs.safety import DuplicatesFilter, PersonalDataFilter, QualityFilter
+from paliflow.configs.safety import (
+    DuplicatesFilter,
+    NsfwFilter,
+    PersonalDataFilter,
+    QualityFilter,
+    ToxicityFilter,
+)
 from paliflow.configs.summary import (
     Comparison,
     EvaluateSummary,
@@ -37,6 +43,7 @@ __all__ = [
     "FineTuneSpec",
     "FineTuneSummary",
     "Lora",
+    "NsfwFilter",
     "PersonalDataFilter",
     "PromoteSpec",
     "PromoteSummary",
@@ -44,5 +51,6 @@ __all__ = [
     "QualityFilter",
     "RunSummary",
     "Sampling",
+    "ToxicityFilter",
     "VideoSpec",
 ]

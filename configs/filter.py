@@ -8,6 +8,11 @@ from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.run import FleetSpec, Stored
 from paliflow.configs.safety import Filter
 
+_OWN_COLUMNS = frozenset(
+    {"image", "id", "metadata", "width", "height", "source_sha256", "image_hash", "safety"}
+)
+"""Columns of `kept.parquet`, beside those of texts."""
+
 
 class FilterSpec(SourceSpec, FleetSpec):
     """One run of filters over images and the texts beside them; no model of Paliflow's is asked.
@@ -43,6 +48,11 @@ class FilterSpec(SourceSpec, FleetSpec):
             raise ValueError(
                 "text_columns: filters of texts, such as `personal_data`, need the columns that "
                 "they look at, and those need such a filter"
+            )
+        if taken := _OWN_COLUMNS.intersection(self.text_columns):
+            raise ValueError(
+                f"text_columns: kept.parquet has a column {', '.join(sorted(taken))} of its own; "
+                "rename that of the manifest"
             )
         names = [each.filter for each in self.filters]
         if repeated := {name for name in names if names.count(name) > 1}:

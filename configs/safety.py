@@ -79,6 +79,32 @@ class PersonalDataFilter(Spec):
         return tuple(dict.fromkeys(value))
 
 
+class NsfwFilter(Spec):
+    """Flags images with pornography or nudity, by OpenNSFW."""
+
+    LOOKS_AT: ClassVar[LooksAt] = "images"
+
+    filter: Literal["nsfw"] = "nsfw"
+    """What the filter is."""
+    action: Literal["drop", "label"] = "drop"
+    """What becomes of an image that is flagged: it is removed, or only labelled."""
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """Flags images with this score or more. Its authors call less than 0.2 safe."""
+
+
+class ToxicityFilter(Spec):
+    """Flags English texts that are toxic, obscene, threatening or insulting, by a small LSTM."""
+
+    LOOKS_AT: ClassVar[LooksAt] = "texts"
+
+    filter: Literal["toxicity"] = "toxicity"
+    """What the filter is."""
+    action: Literal["drop", "label"] = "drop"
+    """What becomes of a text that is flagged: its row is removed, or only labelled."""
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """Flags texts of which any of the six scores is this or more."""
+
+
 class DuplicatesFilter(Spec):
     """Flags images that are nearly the same as an earlier one of the run, by a hash of 256 bits of
     what they look like."""
@@ -108,6 +134,8 @@ Filter = Annotated[
     Annotated[
         Annotated[QualityFilter, Tag("quality")]
         | Annotated[PersonalDataFilter, Tag("personal_data")]
+        | Annotated[NsfwFilter, Tag("nsfw")]
+        | Annotated[ToxicityFilter, Tag("toxicity")]
         | Annotated[DuplicatesFilter, Tag("duplicates")],
         Discriminator(_name),
     ],

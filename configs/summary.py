@@ -85,14 +85,19 @@ class StageSeconds:
             return ""
         return ", ".join(f"{self.share(seconds):.0%} {name}" for name, seconds in named.items())
 
-    def host_bound(self) -> str:
-        """Says that devices waited for inputs, and what to do; empty where they hardly did."""
+    def host_bound(self, cores: str = "cpus_per_actor") -> str:
+        """Says that devices waited for inputs, and what to do; empty where they hardly did.
+
+        Args:
+            cores: the field that says how many cores a process has.
+        """
         share = self.share(self.read)
         if share < _WAITS:
             return ""
         return (
-            f"the devices stood idle {share:.0%} of the time, waiting for inputs: give each actor "
-            "more cores (cpus_per_actor), or read from storage that is nearer"
+            f"the devices stood idle {share:.0%} of the time, waiting for inputs: give more cores "
+            f"({cores}; `paliflow plan` says how many an annotation needs), or read from storage "
+            "that is nearer"
         )
 
 
@@ -252,6 +257,8 @@ class FineTuneSummary(ModelSummary):
     """The validation figures of the model, e.g. `held_out/loss`."""
     examples_per_second: float
     """Of the job that finished the run, start-up left out."""
+    stages: StageSeconds = StageSeconds()
+    """Where the time of that job's first worker went; all 0 in manifests of older versions."""
 
 
 class EvaluateSummary(ModelSummary):

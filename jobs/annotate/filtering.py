@@ -38,24 +38,27 @@ class RowFilters:
     def check_rows(self, answers: Iterable[tuple[Input, Sequence[dict[str, Any]]]]) -> None:
         """Gives the rows of inputs their `safety`, and what follows from it: another status, or a
         redacted text."""
-        for source, rows in answers:
-            for row in rows:
-                verdicts = list(source.verdicts)
-                if row["status"] == "ok":
-                    verdicts += self._check_answer(row)
-                if verdicts:
-                    row["safety"] = [verdict._asdict() for verdict in verdicts]
-                    _settle(row, verdicts)
+        told = [(row, list(source.verdicts)) for source, rows in answers for row in rows]
+        self._check_answers([pair for pair in told if pair[0]["status"] == "ok"])
+        for row, verdicts in told:
+            if verdicts:
+                row["safety"] = [verdict._asdict() for verdict in verdicts]
+                _settle(row, verdicts)
 
-    def _check_answer(self, row: dict[str, Any]) -> list[Verdict]:
-        """Checks an answer's text and the labels of its boxes, which may be changed."""
-        if not self._texts or row.get("choices"):  # which the user has written
-            return []
-        ((verdicts, row["text"]),) = self._texts.verdicts([row["text"]], "text")
-        for detection in row.get("detections") or ():
-            # What is in a label is in the text, which has the verdicts.
-            ((_, detection["label"]),) = self._texts.verdicts([detection["label"]], "text")
-        return verdicts
+    def _check_answers(self, told: Sequence[tuple[dict[str, Any], list[Verdict]]]) -> None:
+        """Checks the texts of answers and the labels of their boxes, which may be changed."""
+        if not self._texts:
+            return
+        told = [pair for pair in told if not pair[0].get("choices")]  # which the user has written
+        checked = self._texts.verdicts([row["text"] for row, _ in told], "text")
+        for (row, verdicts), (found, text) in zip(told, checked, strict=True):
+            row["text"] = text
+            verdicts += found
+        # What is in a label is in the text, which has the verdicts.
+        boxes = [box for row, _ in told for box in row.get("detections") or ()]
+        labels = self._texts.verdicts([box["label"] for box in boxes], "text")
+        for box, (_, label) in zip(boxes, labels, strict=True):
+            box["label"] = label
 
 
 def _settle(row: dict[str, Any], verdicts: Sequence[Verdict]) -> None:

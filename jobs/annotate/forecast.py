@@ -15,6 +15,7 @@ from rich.text import Text
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.chips import Chip, Efficiency, catalogue
+from paliflow.configs.reading import reading_costs
 from paliflow.jobs.annotate.prompts import padded_length
 from paliflow.jobs.registry.locations import resolve, tokenizer_of
 from paliflow.jobs.runs.paths import with_absolute_paths
@@ -35,6 +36,8 @@ _SPREADS = (1, 2, 4, 8)
 """Chips that share a model; they are those of one host, 8 at most."""
 _ROWS = 8
 """Of a batch, below which a chip mostly waits for weights: then more chips share the model."""
+MEGAPIXELS = 2.0
+"""Of an image, where nobody says."""
 _SAMPLE = 1000
 """Inputs whose prompts are tokenized to see how long they get."""
 
@@ -56,6 +59,17 @@ class Load:
     """What an answer is estimated to take."""
     sources: tuple[str, ...]
     """Where these figures come from."""
+    megapixels: float = MEGAPIXELS
+    """Of an image, if the inputs are images."""
+
+    @property
+    def read_ms(self) -> float | None:
+        """Milliseconds of a host's core to read an image as a JPEG; None of films, whose frames are
+        decoded whether or not the model sees them."""
+        if self.spec.video:
+            return None
+        side = self.config.image_size
+        return reading_costs().milliseconds(self.spec.decode, side, self.megapixels)
 
     @property
     def unit(self) -> str:
@@ -84,6 +98,8 @@ class Outlook:
     hours: float
     cost: float
     """USD, for all actors' chips."""
+    cores: float | None = None
+    """Of a host, that one actor needs to read as fast as its chips ask; None if nobody knows."""
 
 
 def load(
@@ -91,6 +107,7 @@ def load(
     inputs: int | None = None,
     model: str | None = None,
     new_tokens: int | None = None,
+    megapixels: float | None = None,
 ) -> Load:
     """Counts what there is to do; of a checkpoint, only the shapes are read.
 
@@ -99,13 +116,14 @@ def load(
         inputs: how many images, frames or clips there are; counted as the run would if None.
         model: a key of `VARIANTS` instead of the spec's checkpoint, which is then not looked at.
         new_tokens: of an answer; as many as the spec allows if None.
+        megapixels: of an image; `MEGAPIXELS` if None.
 
     Raises:
         SpecError: there is no such model, checkpoint or input, or it cannot be counted.
         OSError: the storage fails in a way that may pass.
     """
     spec = with_absolute_paths(spec)
-    _check_given(spec, inputs, new_tokens)
+    _check_given(spec, inputs, new_tokens, megapixels)
     name, config, tokenizer = _model(spec, model)
     inputs, rows, prompts = _counted(spec) if inputs is None else _as_told(spec, inputs)
     prompt_tokens, why = _prompt_tokens(prompts, tokenizer, spec.max_prompt_tokens)
@@ -117,10 +135,15 @@ def load(
     ]
     if spec.only_new:
         sources.append("only_new as if no earlier run had answered any")
-    return Load(spec, name, config, inputs, rows, prompt_tokens, new_tokens, tuple(sources))
+    return Load(
+        *(spec, name, config, inputs, rows, prompt_tokens, new_tokens, tuple(sources)),
+        megapixels or MEGAPIXELS,
+    )
 
 
-def _check_given(spec: AnnotateSpec, inputs: int | None, new_tokens: int | None) -> None:
+def _check_given(
+    spec: AnnotateSpec, inputs: int | None, new_tokens: int | None, megapixels: float | None
+) -> None:
     """
     Raises:
         SpecError: an option has a value that cannot be, or one is needed.
@@ -131,6 +154,11 @@ def _check_given(spec: AnnotateSpec, inputs: int | None, new_tokens: int | None)
         )
     if inputs is not None and inputs < 1:
         raise SpecError(f"--images {inputs}: give at least 1")
+    if megapixels is not None and not 0 < megapixels <= spec.max_pixels / 1e6:
+        raise SpecError(
+            f"--megapixels {megapixels:g}: give more than 0, and no more than "
+            f"max_pixels={spec.max_pixels}"
+        )
     if spec.video and inputs is None:
         raise SpecError(
             f"video={spec.video.model_dump(exclude_defaults=True)}: how many frames or clips that "
@@ -203,7 +231,8 @@ def _outlook(load: Load, chip: Chip, chips: int | None, over: int) -> Outlook:
     speed = actors * batch / seconds
     hours = load.inputs / speed / 3600
     cost = hours * actors * over * copies * chip.price
-    return Outlook(chip, over * copies, over, largest, batch, need, speed, hours, cost)
+    cores = None if load.read_ms is None else speed / actors * load.read_ms / 1000
+    return Outlook(chip, over * copies, over, largest, batch, need, speed, hours, cost, cores)
 
 
 def shown(load: Load, outlooks: Sequence[Outlook]) -> RenderableType:
@@ -217,15 +246,17 @@ def shown(load: Load, outlooks: Sequence[Outlook]) -> RenderableType:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("\nchip")
     columns = ("chips\nan actor", "chips\na model", "GiB of HBM\na chip", "\nbatch")
-    for column in (*columns, f"\n{load.unit}/s", "\nhours", "USD/h\na chip", "\nUSD"):
+    rates = f"\n{load.unit}/s", "cores\nan actor"
+    for column in (*columns, *rates, "\nhours", "USD/h\na chip", "\nUSD"):
         table.add_column(column, justify="right", no_wrap=True)
     for each in outlooks:
         hbm = f"{each.memory.total / _GIB:.1f} of {each.chip.hbm:.4g}"
         price = f"{each.chip.price:.2f}"
-        cells = ["none fits", "", "", price, ""]
+        cells = ["none fits", "", "", "", price, ""]
         if each.largest:
-            cells = [f"{each.batch}", _figure(each.images_per_second), _figure(each.hours)]
-            cells += [price, _figure(each.cost)]
+            cores = "" if each.cores is None else f"{each.cores:.1f}"
+            cells = [f"{each.batch}", _figure(each.images_per_second), cores]
+            cells += [_figure(each.hours), price, _figure(each.cost)]
         table.add_row(each.chip.name, f"{each.chips}", f"{each.model_parallel}", hbm, *cells)
     said = map(Text, map(printable, (head, *_remarks(load, outlooks))))
     return Group(next(said), "", table, "", *said)
@@ -352,12 +383,32 @@ def _remarks(load: Load, outlooks: Sequence[Outlook]) -> Iterator[str]:
     priced = [chip.name for chip in chips if chip.price != known.named(chip.name).price]
     given = f"; of {', '.join(priced)}: --price" if priced else ""
     yield f"Prices: {known.prices}{given}."
-    yield (
-        "Not counted: reading and decoding on the host, which decides where it is slower; what "
-        "chips exchange; loading and compiling."
-    )
+    yield from _reading(load, outlooks)
+    films = "decoding films on the host, which decides where it is slower; " * bool(load.spec.video)
+    yield f"Not counted: {films}what chips exchange; loading and compiling."
     for each in outlooks:
         yield from _fit(load.spec, each)
+
+
+def _reading(load: Load, outlooks: Sequence[Outlook]) -> Iterator[str]:
+    """What reading takes of the hosts, and which chips would wait for it."""
+    spec, costs, read_ms = load.spec, reading_costs(), load.read_ms
+    if read_ms is None:
+        return
+    yield (
+        f"Cores are those that read JPEGs of {load.megapixels:g} megapixels with "
+        f"decode={spec.decode} as fast as the chips ask: {read_ms:.1f} ms each (measured on "
+        f"{costs.measured}: {costs.command}). --megapixels says another size."
+    )
+    given = spec.cpus_per_actor
+    waiting = [each.chip.name for each in outlooks if each.cores and each.cores > given]
+    if waiting:
+        faster = "" if spec.decode == "fast" else ", or decode=fast"
+        yield (
+            f"Of {', '.join(waiting)} the host is the limit, not the chip, where an actor has "
+            f"cpus_per_actor={given:g} and no more: that reads {given * 1000 / read_ms:.0f} "
+            f"images/s. Give it the cores of its line{faster}."
+        )
 
 
 def _efficiencies(chips: Iterable[Chip]) -> Iterator[str]:

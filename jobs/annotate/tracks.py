@@ -22,7 +22,7 @@ def link(rows: Sequence[Mapping[str, Any]], least: float) -> None:
     seen: dict[str, list[dict[str, Any]]] = defaultdict(list)
     following = 0
     for row in rows:
-        if row["status"] != "ok":
+        if row["status"] not in ("ok", "unscored"):
             continue
         found = row.get("detections") or []
         pairs = _pairs(seen[row["prompt"]], found, least)

@@ -128,7 +128,8 @@ def filter(
         typer.Option(
             "--filter",
             metavar="NAME",
-            help="A filter with its defaults: quality, personal_data or duplicates. Repeatable.",
+            help="A filter with its defaults: quality, nsfw, personal_data, toxicity or "
+            "duplicates. Repeatable.",
         ),
     ] = None,
     text_column: Annotated[
@@ -254,6 +255,10 @@ def plan(
     new_tokens: Annotated[
         int | None, typer.Option(help="Of an answer; max_new_tokens if not given.")
     ] = None,
+    megapixels: Annotated[
+        float | None,
+        typer.Option(help="Of an image, which says how many cores reading takes; 2 if not given."),
+    ] = None,
     chip: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="E.g. v5e. Repeat for several; all if not given."),
@@ -289,7 +294,7 @@ def plan(
     ] = None,
     **fields: Any,
 ) -> None:
-    """Reckons what an annotation run takes of each kind of chip: memory, hours, cost.
+    """Reckons what an annotation run takes of each kind of chip: memory, cores, hours, cost.
 
     Nothing is run, and no chip is needed. It takes what `paliflow annotate` takes.
 
@@ -315,7 +320,7 @@ def plan(
     from paliflow.jobs.annotate import forecast
 
     console = Console()
-    load = forecast.load(parsed, images, model, new_tokens)
+    load = forecast.load(parsed, images, model, new_tokens, megapixels)
     console.print(forecast.shown(load, forecast.forecast(load, chips)))
     if like:
         from paliflow.jobs.annotate import likeness

@@ -36,7 +36,8 @@ SPEC_SUFFIXES = (".yaml", ".yml")
 
 _PANELS = {
     "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
-    "allowed_roots only_new filters max_pixels exif read_timeout video_timeout decoder_memory",
+    "allowed_roots only_new filters max_pixels exif decode read_timeout "
+    "video_timeout decoder_memory",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "max_new_tokens max_prompt_tokens temperature top_k top_p seed",
     "Output": "output run_id generation thumbnail compact report row_group_size compression_level",

@@ -1,12 +1,16 @@
 """The model card: what a model was made from, how good it is and how to use it, for people."""
 
+import posixpath
 from collections.abc import Mapping
 
 from paliflow.configs.finetune import FineTuneSpec
+from paliflow.configs.summary import FilterSummary
 from paliflow.jobs.examples.plan import training_name
 from paliflow.jobs.finetune.export import model_uri
 from paliflow.jobs.finetune.worker import Job, Outcome
 from paliflow.jobs.registry.cards import OURS
+from paliflow.jobs.runs.outputs import read_summary
+from paliflow.jobs.safety.selection import KEPT
 
 _PLACES = {
     "kind", "output", "run_id", "registry", "checkpoint", "tokenizer", "train", "validation",
@@ -91,7 +95,33 @@ def _examples(job: Job, outcome: Outcome) -> list[str]:
         f"Of {job.steps.total * spec.batch_size:,} examples drawn, {outcome.errors:,} were "
         "skipped.",
         *(f"- {count:,} x {reason}" for reason, count in outcome.reasons.items()),
+        *filtered_lines(paths),
     ]
+
+
+def filtered_lines(paths: Mapping[str, str]) -> list[str]:
+    """What filters removed from sources that are the `kept.parquet` of a filter run.
+
+    Args:
+        paths: of sources, by their names.
+    """
+    lines: list[str] = []
+    for name, path in paths.items():
+        folder, file = posixpath.split(path)
+        summary = read_summary(folder, FilterSummary) if file == KEPT else None
+        if summary is None:
+            continue
+        lines += [
+            "",
+            f"{name} was filtered: of {summary.inputs:,} inputs {summary.kept:,} were kept, "
+            f"{summary.removed:,} removed, {summary.changed:,} redacted, {summary.unscored:,} not "
+            f"scored and {summary.errors:,} could not be read.",
+            "",
+            *(f"- {count:,} x {what}" for what, count in summary.flagged.items()),
+        ]
+        versions = ", ".join(f"{each} {v}" for each, v in summary.versions_of_filters.items())
+        lines += [f"- by {versions}"] if versions else []
+    return lines
 
 
 def _precision(dtype: str, seed: int) -> str:

@@ -63,7 +63,10 @@ def finetune(
         for line in plan.dropped():
             say(printable(line), "warning")
         with connected(ray_address), TrainingProgress(run, job.steps.total, console):
-            return job, train(job)
+            outcome = train(job)
+        if said := outcome.stages.host_bound("cpus_per_worker"):
+            print(said, flush=True)
+        return job, outcome
 
     return run_once(spec, FineTuneSummary, work, _figures, _PACKAGES)
 
@@ -110,4 +113,5 @@ def _figures(spec: FineTuneSpec, done: tuple[Job, Outcome]) -> Mapping[str, Any]
         "loss": sum(losses) / max(1, len(losses)),
         "figures": figures,
         "examples_per_second": outcome.examples_per_second,
+        "stages": outcome.stages,
     }

@@ -90,6 +90,7 @@ def described(now: Values) -> str:
         "grad_norm": "gradient norm {:.3g}",
         "examples_per_second": "{:.1f} examples/s",
         "mfu": "{:.0%} MFU",
+        "read": "{:.0%} read",
     }
     parts += [form.format(now[name]) for name, form in forms.items() if name in now]
     if "hbm" in now:

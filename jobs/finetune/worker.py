@@ -3,18 +3,22 @@
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import traverse_util
+from jax.errors import JaxRuntimeError
 from numpy.typing import NDArray
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.finetune import FineTuneSpec
-from paliflow.jobs.examples.feed import training_feed
+from paliflow.configs.summary import StageSeconds
+from paliflow.jobs.examples.feed import Fed, training_feed
 from paliflow.jobs.examples.plan import ExamplePlan
 from paliflow.jobs.finetune.checkpointing import Checkpoints, Tally
 from paliflow.jobs.finetune.export import export
@@ -23,6 +27,7 @@ from paliflow.jobs.finetune.start import Start, Steps, open_weights, recipe_of
 from paliflow.jobs.finetune.throughput import Speed, gather_counts
 from paliflow.jobs.finetune.validation import Validation
 from paliflow.jobs.fleet.accelerators import require_accelerators
+from paliflow.jobs.fleet.stages import StageClock
 from paliflow.jobs.registry.checkpoints import opened
 from paliflow.jobs.registry.locations import Resolved
 from paliflow.jobs.runs.error_limits import ErrorLimits
@@ -66,6 +71,17 @@ class Outcome(NamedTuple):
     errors: int
     reasons: dict[str, int]
     examples_per_second: float
+    stages: StageSeconds
+    """Where the first worker's time went, from the first step on."""
+
+    def packed(self) -> dict[str, Any]:
+        """As plain values, like `Job.packed`."""
+        return {**self._asdict(), "stages": asdict(self.stages)}
+
+    @classmethod
+    def unpacked(cls, packed: Mapping[str, Any]) -> "Outcome":
+        """The inverse of `packed`."""
+        return cls(**{**packed, "stages": StageSeconds(**packed["stages"])})
 
 
 def work(packed: dict[str, str]) -> dict[str, Any]:
@@ -75,13 +91,13 @@ def work(packed: dict[str, str]) -> dict[str, Any]:
         packed: a `Job`.
 
     Returns:
-        The fields of an `Outcome`.
+        An `Outcome`, packed.
 
     Raises:
         SpecError: the user must change something.
     """
     with ExitStack() as stack:
-        return _Training(Job.unpacked(packed), stack).run()._asdict()
+        return _Training(Job.unpacked(packed), stack).run().packed()
 
 
 def _require_divisible(batch_size: int, accumulate: int, devices: int) -> None:
@@ -142,6 +158,8 @@ class _Training:
         self._validation = Validation(job.plan, spec, self._trainer, self._tokenizer)
         self._speed = Speed(spec, self._trainer)
         self._losses: deque[float] = deque(maxlen=_LOSSES_SHOWN)
+        self._clock, self._stages = StageClock(), StageSeconds()
+        self._watcher = stack.enter_context(ThreadPoolExecutor(1, "watcher"))
 
     def run(self) -> Outcome:
         spec, steps = self._job.spec, self._job.steps
@@ -161,26 +179,55 @@ class _Training:
         # The device computes a step while the figures of the one before it are looked at.
         waiting: deque[tuple[int, dict[str, jax.Array], tuple[str, ...]]] = deque()
         self._speed.resume_timer()
-        for step, fed in enumerate(feed, self._first + 1):
+        self._clock.take()
+        for step, fed in enumerate(self._awaited(feed), self._first + 1):
             batch = global_batch(fed.batch, self._mesh)
+            self._clock.begin("device")
             self._state, metrics = self._trainer.step(self._state, self._frozen, batch)
+            self._watcher.submit(self._watch, metrics)
             waiting.append((step, metrics, fed.failures))
             look = step % steps.validate_every == 0 or step == steps.total
             save = step % steps.save_every == 0 or step == steps.total or (look and spec.best)
             while len(waiting) > (0 if look or save else 1):
                 self._account(*waiting.popleft())
-            figures = self._validate(step) if look else {}
+            with self._clock.stage("device"):
+                figures = self._validate(step) if look else {}
             if save:
-                self._save(step, figures)
+                with self._clock.stage("commit"):
+                    self._save(step, figures)
             if look or save:
                 self._speed.resume_timer()
         self._limits.check()
+        with self._clock.stage("commit"):
+            best_step = self._export()
         return Outcome(
-            best_step=self._export(),
+            best_step=best_step,
             errors=self._tally.reasons.total(),
             reasons=dict(self._tally.reasons),
             examples_per_second=self._speed.overall,
+            stages=self._spent(),
         )
+
+    def _awaited(self, feed: Iterator[Fed]) -> Iterator[Fed]:
+        """The feed's batches; the time that they take to come is counted."""
+        while True:
+            with self._clock.stage("read"):
+                fed = next(feed, None)
+            if fed is None:
+                return
+            yield fed
+
+    def _watch(self, metrics: Mapping[str, jax.Array]) -> None:
+        """Notices when the devices are done with a step."""
+        try:
+            with suppress(JaxRuntimeError):  # which `_account` raises again
+                jax.block_until_ready(metrics)
+        finally:
+            self._clock.end("device")
+
+    def _spent(self) -> StageSeconds:
+        self._stages += self._clock.take()
+        return self._stages
 
     def _account(
         self, step: int, metrics: Mapping[str, jax.Array], failures: tuple[str, ...]
@@ -206,6 +253,8 @@ class _Training:
         self._tally = Tally(self._tally.drawn + drawn, self._tally.reasons + reasons)
         self._limits.add(drawn, failed, reasons)
         speed = self._speed.step(drawn)
+        stages = self._spent()
+        speed["read"] = round(stages.share(stages.read), 4)
         if self._log:
             self._log.write(step, {**values, **speed, "errors": self._tally.reasons.total()})
 

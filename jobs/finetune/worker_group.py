@@ -48,7 +48,7 @@ def train(job: Job) -> Outcome:
             run_config=_run_config(spec, folder, turn),
         )
         try:
-            return Outcome(**trainer.fit().return_value)  # type: ignore[attr-defined]
+            return Outcome.unpacked(trainer.fit().return_value)  # type: ignore[attr-defined]
         except ControllerError as error:
             if isinstance(error.controller_failure, SpecError):
                 raise error.controller_failure from None

@@ -108,30 +108,35 @@ class FilterActor:
     def _rows(self, batch: Sequence[Input]) -> list[dict[str, Any]]:
         views = [None if source.pixels is None else _view(source) for source in batch]
         seen = iter(self._images.verdicts([view for view in views if view]))
-        rows = []
-        for source, view in zip(batch, views, strict=True):
-            row, texts = _row(source, self._spec.text_columns)
-            verdicts = next(seen) if view else []
+        rows = [_row(source, self._spec.text_columns) for source in batch]
+        verdicts = [next(seen) if view else [] for view in views]
+        for row, view in zip(rows, views, strict=True):
             if view:
                 row["image_hash"] = image_hash(view.pixels)
                 row["pixels_sha256"] = _digest(view)
-            for text in texts:
-                found, text["text"] = self._checked(text["column"], text["text"])
-                verdicts += found
-            row["safety"] = [verdict._asdict() for verdict in verdicts]
-            row["status"] = "error" if source.error else outcome(verdicts)
-            rows.append(row)
+        for number, column in enumerate(self._spec.text_columns):
+            self._check_column(column, [row["texts"][number] for row in rows], verdicts)
+        for row, own in zip(rows, verdicts, strict=True):
+            row["safety"] = [verdict._asdict() for verdict in own]
+            row["status"] = "error" if row["error"] else outcome(own)
         return rows
 
-    def _checked(self, column: str, text: Any) -> tuple[list[Verdict], str | None]:
-        """Verdicts on one text, and the text as it may be kept."""
-        if text is None:
-            return [], None
-        if not isinstance(text, str):
-            why = f"the column holds a {type(text).__name__}, not text"
-            return [Verdict("text", "1", column, "text", None, "unscored", why)], json.dumps(text)
-        ((verdicts, redacted),) = self._texts.verdicts([text], column)
-        return verdicts, redacted
+    def _check_column(
+        self, column: str, texts: Sequence[dict[str, Any]], verdicts: Sequence[list[Verdict]]
+    ) -> None:
+        """Adds the verdicts on a column's texts, and puts in place what may be kept of each."""
+        for each, own in zip(texts, verdicts, strict=True):
+            if not isinstance(each["text"], str | None):
+                why = f"the column holds a {type(each['text']).__name__}, not text"
+                own.append(Verdict("text", "1", column, "text", None, "unscored", why))
+        held = [number for number, each in enumerate(texts) if isinstance(each["text"], str)]
+        checked = self._texts.verdicts([texts[number]["text"] for number in held], column)
+        for each in texts:
+            if not isinstance(each["text"], str | None):
+                each["text"] = json.dumps(each["text"], ensure_ascii=False)
+        for number, (found, redacted) in zip(held, checked, strict=True):
+            verdicts[number].extend(found)
+            texts[number]["text"] = redacted
 
 
 def _view(source: Input) -> View:
@@ -149,12 +154,13 @@ def _digest(view: View) -> bytes:
     return digest.digest()
 
 
-def _row(source: Input, text_columns: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """By the columns of `FILTERED`, without what filters say; and the texts, which are in it."""
+def _row(source: Input, text_columns: Sequence[str]) -> dict[str, Any]:
+    """By the columns of `FILTERED`, without what filters say."""
     item = source.item
     carried = json.loads(item.metadata) if item.metadata else {}
-    texts = [{"column": name, "text": carried.pop(name, None)} for name in text_columns]
-    row = {
+    texts = [{"column": name, "text": carried.get(name)} for name in text_columns]
+    carried = {name: value for name, value in carried.items() if name not in text_columns}
+    return {
         "image": item.uri,
         "id": item.id,
         "metadata": json.dumps(carried, ensure_ascii=False) if carried else None,
@@ -165,4 +171,3 @@ def _row(source: Input, text_columns: Sequence[str]) -> tuple[dict[str, Any], li
         "source_version": item.version,
         "error": source.error and brief(source.error),
     }
-    return row, texts

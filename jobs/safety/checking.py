@@ -3,11 +3,19 @@
 A verdict is what the column `safety` says of one label of one filter.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 from paliflow.configs.base import SpecError, brief
-from paliflow.configs.safety import Filter, PersonalDataFilter, QualityFilter, Verdict
+from paliflow.configs.safety import (
+    Filter,
+    NsfwFilter,
+    PersonalDataFilter,
+    QualityFilter,
+    ToxicityFilter,
+    Verdict,
+)
 from paliflow.jobs.safety.protocol import ImageFilter, Score, TextFilter, View
 
 Outcome = Literal["ok", "filtered", "unscored"]
@@ -79,14 +87,22 @@ def redact(text: str, scores: Iterable[Score]) -> str:
 
 
 def image_filter(settings: Filter) -> ImageFilter:
-    """The filter of images that has these settings."""
-    match settings:
-        case QualityFilter():
-            from paliflow.jobs.safety.quality import Quality
+    """The filter of images that has these settings.
 
-            return Quality(settings)
-        case _:
-            raise SpecError(f"filters: {settings.filter} looks at {settings.LOOKS_AT}, not images")
+    Raises:
+        SpecError: what it needs is not installed.
+    """
+    with _installed(settings):  # what an extra brings is imported where it is needed
+        match settings:
+            case QualityFilter():
+                from paliflow.jobs.safety.quality import Quality
+
+                return Quality(settings)
+            case NsfwFilter():
+                from paliflow.jobs.safety.nsfw import Nsfw
+
+                return Nsfw(settings)
+    raise SpecError(f"filters: {settings.filter} looks at {settings.LOOKS_AT}, not images")
 
 
 def text_filter(settings: Filter) -> TextFilter:
@@ -95,21 +111,31 @@ def text_filter(settings: Filter) -> TextFilter:
     Raises:
         SpecError: what it needs is not installed, or it knows no such country.
     """
-    match settings:
-        case PersonalDataFilter():
-            try:  # an extra brings what it needs
+    with _installed(settings):
+        match settings:
+            case PersonalDataFilter():
                 from paliflow.jobs.safety.personal_data import PersonalData
-            except ImportError as error:
-                raise SpecError(
-                    f"filters: personal_data needs {error.name}; install paliflow[safety] where "
-                    "actors run"
-                ) from None
-            try:
-                return PersonalData(settings)
-            except ValueError as error:
-                raise SpecError(f"filters: personal_data: {error}") from None
-        case _:
-            raise SpecError(f"filters: {settings.filter} looks at {settings.LOOKS_AT}, not texts")
+
+                try:
+                    return PersonalData(settings)
+                except ValueError as error:
+                    raise SpecError(f"filters: personal_data: {error}") from None
+            case ToxicityFilter():
+                from paliflow.jobs.safety.toxicity import Toxicity
+
+                return Toxicity(settings)
+    raise SpecError(f"filters: {settings.filter} looks at {settings.LOOKS_AT}, not texts")
+
+
+@contextmanager
+def _installed(settings: Filter) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise SpecError(
+            f"filters: {settings.filter} needs {error.name}; install paliflow[safety] where "
+            "actors run"
+        ) from None
 
 
 def _verdict(by: ImageFilter | TextFilter, field: str, score: Score, action: str) -> Verdict:

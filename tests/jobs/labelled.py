@@ -61,7 +61,7 @@ def train_here(spec: FineTuneSpec) -> Outcome:
     """What one worker does, in this process."""
     start, plan = begin(spec), write_examples(spec.location, sources_of(spec), spec)
     examples = sum(s.examples for s in plan.sources if s.name.startswith("train/"))
-    return Outcome(**work(Job(spec, start, plan, steps_of(spec, examples)).packed()))
+    return Outcome.unpacked(work(Job(spec, start, plan, steps_of(spec, examples)).packed()))
 
 
 def swap_pieces(tokenizer: Path) -> None:

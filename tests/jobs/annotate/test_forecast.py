@@ -1,6 +1,7 @@
 """What a run will take: counted as the run would, reckoned as one would by hand, and printed."""
 
 import json
+import math
 import re
 import sys
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ import yaml
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.chips import catalogue
+from paliflow.configs.reading import reading_costs
 from paliflow.jobs.annotate.forecast import Load, forecast, load, outlook
 from paliflow.jobs.cli.main import main
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
@@ -29,8 +31,10 @@ def make_spec(**fields: Any) -> AnnotateSpec:
     return AnnotateSpec.parse(defaults | fields)
 
 
-def published(images: int = 1_000_000, model: str = PUBLISHED, **fields: Any) -> Load:
-    return load(make_spec(**fields), images, model)
+def published(
+    images: int = 1_000_000, model: str = PUBLISHED, megapixels: float | None = None, **fields: Any
+) -> Load:
+    return load(make_spec(**fields), images, model, megapixels=megapixels)
 
 
 def test_inputs_are_counted_and_prompts_tokenized_as_the_run_would(tmp_path: Path) -> None:
@@ -86,6 +90,8 @@ def test_clips_have_frames_and_are_counted_by_the_user() -> None:
         ({}, {"inputs": 0}, "--images 0: give at least 1"),
         ({}, {"inputs": 1, "new_tokens": 65}, "--new-tokens 65: give 1 to max_new_tokens=64"),
         ({}, {"inputs": 1, "new_tokens": 0}, "--new-tokens 0: give 1"),
+        ({}, {"inputs": 1, "megapixels": 0}, "--megapixels 0: give more than 0"),
+        ({}, {"inputs": 1, "megapixels": 101}, "and no more than max_pixels=100000000"),
         ({}, {}, "input="),
         ({"checkpoint": "gs://b/x.npz"}, {"inputs": 1}, "say what it is with --model, one of pali"),
         ({"checkpoint": "no-such.npz"}, {"inputs": 1}, "no such file or folder"),
@@ -194,6 +200,32 @@ def test_a_table_is_printed_with_what_it_assumes(
     assert "50% of peak computing and 60% of peak bandwidth (assumed, nobody has measured" in said
     assert "of v5e: --price" in said
     assert "H100" not in said
+
+
+def test_cores_for_reading_are_named_and_where_the_host_is_the_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs = (*NAMED, "--chip", "v6e", "--megapixels", "12")
+    assert plan(monkeypatch, tmp_path, *photographs, decode="exact") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    found = published(decode="exact", megapixels=12)
+    assert found.read_ms == reading_costs().milliseconds("exact", 224, 12)
+    each = outlook(found, catalogue().named("v6e"))
+    assert found.read_ms
+    assert each.cores
+    assert each.cores == pytest.approx(each.images_per_second * found.read_ms / 1000)
+    assert f"{each.cores:.1f} " in said
+    assert f"with decode=exact as fast as the chips ask: {found.read_ms:.1f} ms each" in said
+    assert "Of v6e the host is the limit, not the chip, where an actor has cpus_per_actor=1" in said
+    assert "Give it the cores of its line, or decode=fast." in said
+    cores = str(math.ceil(each.cores))
+    assert plan(monkeypatch, tmp_path, *photographs, decode="exact", cpus_per_actor=cores) == 0
+    assert "is the limit" not in capsys.readouterr().out
+    films = published(video={"fps": 1})
+    assert films.read_ms is outlook(films, catalogue().named("v6e")).cores is None
+    # Four actors read as much as four times the one.
+    four = outlook(published(decode="exact", megapixels=12, actors=4), catalogue().named("v6e"))
+    assert four.cores == pytest.approx(each.cores)
 
 
 def test_options_are_reckoned_with_like_a_file(

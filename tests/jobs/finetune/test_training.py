@@ -76,6 +76,8 @@ def test_a_run_trains_validates_and_exports_a_model_that_loads(folder: Path) -> 
         "step", "held_out/loss", "held_out/exact_match", "held_out/anls",
     }  # fmt: skip
     assert looks[12]["held_out/loss"] < looks[0]["held_out/loss"]
+    assert min(outcome.stages.device, outcome.stages.read, outcome.stages.commit) > 0
+    assert all(0 <= line["read"] < 1 for line in log if "loss" in line)
     assert outcome.best_step == min((6, 12), key=lambda step: looks[step]["held_out/loss"])
     kept = {int(path.name) for path in Path(spec.location, "checkpoints").iterdir()}
     assert kept == {12, outcome.best_step}

@@ -274,8 +274,7 @@ def test_times_run_on_where_the_clock_starts_again_and_a_note_says_so(
     later = [each for each in taken(path, every_frames=40) if isinstance(each, Sample)]
     assert [each.note for each in later] == [None, joins[30], joins[60]]
     clip: dict[str, Any] = {"every_frames": 40, "clip": {"frames": 3}}
-    (found_clip,) = reader(spec(**clip), 8)(Item(str(path)))
-    assert found_clip
+    (found_clip,) = [each for each in reader(spec(**clip), 8)(Item(str(path))) if each]
     assert found_clip.moment
     assert found_clip.moment.note == f"{joins[30]}; {joins[60]}"
     assert numbers(taken(path, every_s=0.8)) == [(n, n % 30) for n in range(0, 90, 20)]

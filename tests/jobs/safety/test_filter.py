@@ -13,9 +13,12 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_sample_images
 
-from paliflow.configs import AnnotateSpec, FilterSpec, FilterSummary
+from paliflow.configs import AnnotateSpec, ExampleSource, FilterSpec, FilterSummary
 from paliflow.configs.base import SpecError
 from paliflow.jobs.cli.main import main
+from paliflow.jobs.examples.example import Example
+from paliflow.jobs.examples.sources import read_examples
+from paliflow.jobs.finetune.card import filtered_lines
 from paliflow.jobs.safety import job
 from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.files import write_rows
@@ -142,6 +145,22 @@ def test_kept_images_are_an_annotations_input(finished: FilterSummary) -> None:
     assert found[0].metadata == '{"suffix": "call [PHONE_NUMBER]"}'
 
 
+def test_kept_rows_are_learnt_from_and_the_card_says_what_was_removed(
+    finished: FilterSummary,
+) -> None:
+    source = ExampleSource(path=finished.manifest)
+    folder = str(Path(finished.location).parents[1])
+    examples = list(read_examples(source, (), (folder,)))
+    assert [(each.prefix, each.suffixes) for each in examples if isinstance(each, Example)] == [
+        ("caption en", ("call [PHONE_NUMBER]",)),
+        ("caption en", ("[CREDIT_CARD_NUMBER]",)),
+    ]
+    lines = filtered_lines({"train/0": finished.manifest, "held_out": "held-out.jsonl"})
+    assert lines[1].startswith("train/0 was filtered: of 7 inputs 2 were kept, 3 removed, 2 red")
+    assert "- 1 x exclude_near/duplicate/drop" in lines
+    assert filtered_lines({"a": "/nowhere/kept.parquet", "b": "labels.jsonl"}) == []
+
+
 def test_killed_filter_run_resumes_with_the_same_tables(
     finished: FilterSummary, spec: dict[str, Any]
 ) -> None:
@@ -175,6 +194,7 @@ def test_unscored_inputs_are_kept_where_the_spec_says_so(
         ({"filters": ["quality", "quality"], "text_columns": []}, "quality is given twice"),
         ({"filters": [], "text_columns": []}, ""),
         ({"video": {"fps": 1}}, "leave out video"),
+        ({"text_columns": ["suffix", "id"]}, "kept.parquet has a column id of its own"),
     ],
 )
 def test_what_is_wrong_with_a_filter_spec_is_said(

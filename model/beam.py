@@ -122,7 +122,9 @@ def beam_search(
     best, live, _ = _step(nothing, one, logits, jnp.int32(0), beams, eos_id)
     first = _State(jnp.int32(1), best, live, jax.tree.map(spread, cache))
     found = jax.lax.while_loop(unfinished, advance, first).best
-    return Generation(found.tokens, found.logprobs, found.lengths, jnp.ones((rows,), bool))
+    # Beams keep no neighbours' probabilities: a location's own stands for that of those around it.
+    finished = jnp.ones((rows,), bool)
+    return Generation(found.tokens, found.logprobs, found.lengths, finished, found.logprobs)
 
 
 def _step(

@@ -97,7 +97,7 @@ def finetune(
 
     Or by a published recipe: paliflow finetune --benchmark cococap --data /data --output models
     """
-    own = {"benchmark": benchmark, "data": data, "checkpoint": checkpoint}
+    own: dict[str, Any] = {"benchmark": benchmark, "data": data, "checkpoint": checkpoint}
     own |= {"image_size": resolution, "output": output}
     named = [f"run_id={run_id}"] if run_id else []
     parsed = spec_with_options(FineTuneSpec, spec, own, [*(set_ or ()), *named])

@@ -230,7 +230,7 @@ def test_a_pair_is_right_if_both_are_and_counts_once() -> None:
 def test_bleu_is_that_of_the_whole_set_and_its_interval_holds_it() -> None:
     right = [["a page with two digits"], ["three digits on a page"], ["one digit alone on a page"]]
     said = ["a page with two digits", "three digits on page", "a digit alone on a page"]
-    known = [
+    known: list[dict[str, Any]] = [
         {
             "prefix": "caption en", "references": own, "text": text, "image": str(n),
             "image_sha256": None, "details": {"groups": {}},

@@ -53,6 +53,8 @@ Figures = Annotated[dict[str, float], BeforeValidator(_without_null)]
 
 _WAITS = 0.1
 """The share of time spent waiting for inputs from which on a run says so."""
+_LONG_S = 60.0
+"""Of shorter runs much is their beginning: decoders start, and the first inputs are awaited."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,14 @@ class StageSeconds:
         return ", ".join(f"{self.share(seconds):.0%} {name}" for name, seconds in named.items())
 
     def host_bound(self, cores: str = "cpus_per_actor") -> str:
-        """Says that devices waited for inputs, and what to do; empty where they hardly did.
+        """Says that devices waited for inputs, and what to do; empty where they hardly did, or
+        worked for less than a minute.
 
         Args:
             cores: the field that says how many cores a process has.
         """
         share = self.share(self.read)
-        if share < _WAITS:
+        if share < _WAITS or sum(astuple(self)) < _LONG_S:
             return ""
         return (
             f"the devices stood idle {share:.0%} of the time, waiting for inputs: give more cores "

@@ -24,6 +24,7 @@ def test_pyproject_lists_every_package_that_has_modules() -> None:
         ".".join((name, *path.parent.relative_to(ROOT / folder).parts))
         for name, folder in FOLDERS.items()
         for path in (ROOT / folder).rglob("__init__.py")
+        if name != "paliflow.tests" or path.parent == ROOT / folder  # which no wheel has
     }
     assert found == set(PYPROJECT["tool"]["setuptools"]["packages"])
 

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from paliflow.benchmarks.digits import scenes
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.schema import ANNOTATIONS
 from paliflow.jobs.annotate.predictor import Predictor
 from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.media.reading import Input
@@ -77,6 +79,12 @@ def test_choices_are_answered_beside_each_other_and_add_up_to_one(
     for number in (0, 1, 5):
         assert rows[number][0]["text"] in ("yes", "no")
         assert len(rows[number][0]["choices"]) == 1
+    flat = [row for own in rows for row in own]
+    kept = pa.Table.from_pylist(flat, ANNOTATIONS).to_pylist()
+    for row, stored in zip(flat, kept, strict=True):
+        labels = [choice["label"] for choice in row.get("choices") or ()]
+        assert [choice["label"] for choice in stored["choices"] or ()] == labels
+        assert (stored["choices_mass"] is None) == (not labels)
     errors = [rows[number][0]["error"] for number in (2, 3, 4)]
     assert errors == [
         "prompt: choices_column='options': it is no list in JSON",

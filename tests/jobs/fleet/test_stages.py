@@ -36,9 +36,10 @@ def test_progress_shows_the_shares_of_all_actors() -> None:
 
 
 def test_host_bound_run_says_what_to_do_and_another_nothing() -> None:
-    said = StageSeconds(read=6, device=3, other=1).host_bound()
+    said = StageSeconds(read=60, device=30, other=10).host_bound()
     assert said.startswith("the devices stood idle 60% of the time, waiting for inputs: ")
     assert StageSeconds(read=1, device=99).host_bound() == ""
+    assert StageSeconds(read=20, device=20).host_bound() == ""  # its beginning, mostly
     assert StageSeconds().host_bound() == StageSeconds().said() == ""
 
 

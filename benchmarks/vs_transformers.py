@@ -27,9 +27,10 @@ from paliflow.model import VARIANTS, Greedy, PaliGemma, PaliGemmaConfig
 from paliflow.model.cost import Shape, work
 from paliflow.model.generate import generate
 from paliflow.model.huggingface import write_huggingface
-from paliflow.model.layers import int8_product, quantise
+from paliflow.model.layers import quantise
 from paliflow.model.paligemma import encode_images
 from paliflow.model.weights import expected_shapes
+from paliflow.model.xla import int8_product
 
 PROMPT_TOKENS = 8
 

@@ -4,15 +4,16 @@ import os
 import re
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from paliflow.model.config import PaliGemmaConfig
+from paliflow.model.config import PaliGemmaConfig, TextConfig
 from paliflow.model.cost import Shape
 from paliflow.model.gemma import Caches, quantised
 from paliflow.model.network import Network, apply
@@ -98,38 +99,51 @@ def compile_inference(
     pixels = (config.image_size, config.image_size, 3)
     images = row(pixels if shape.frames == 1 else (shape.frames, *pixels), jnp.float32)
     prompt, mask = row((shape.prompt_tokens,), jnp.int32), row((shape.prompt_tokens,), jnp.bool_)
-
-    def prefill(params: Any, *rows: jax.Array) -> Any:
-        def answer(images: jax.Array, prompt: jax.Array, mask: jax.Array) -> Any:
-            tokens = apply(network, params, "encode_images", images)
-            logits, cache = apply(network, params, "prefill", tokens, prompt, mask)
-            return logits, quantised(cache) if shape.int8_cache else cache
-
-        return sliced(answer, cut, *rows)
-
-    def decode(params: Any, token: jax.Array, position: jax.Array, cache: Caches) -> Any:
-        seen = jnp.ones((batch, slots), bool)
-        return apply(network, params, "decode", token, position, seen, cache, slots - 1)
-
     length = shape.frames * config.vision.num_patches + shape.prompt_tokens
-    slots = length + shape.new_tokens
     cut = slices(device_rows(batch, mesh.shape["data"]), length)
-    _, filled = jax.eval_shape(prefill, params, images, prompt, mask)
-    heads = "model" if config.text.num_kv_heads % shape.model_parallel == 0 else None
-    place = NamedSharding(mesh, PartitionSpec("data", None, heads))
-    cache = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((batch, slots, *x.shape[2:]), x.dtype, sharding=place),
-        filled,
-    )
+    read = partial(_read, network, shape.int8_cache, cut)
+    _, filled = jax.eval_shape(read, params, images, prompt, mask)
+    cache = _abstract_cache(filled, length + shape.new_tokens, config.text, mesh)
     token = row((), jnp.int32)
-    read = compiled("vision and prefill", jax.jit(prefill).lower(params, images, prompt, mask))
+    program = compiled("vision and prefill", jax.jit(read).lower(params, images, prompt, mask))
+    step = jax.jit(partial(_step, network), donate_argnums=3)
     return [
-        replace(read, flops=cut * read.flops, accessed=cut * read.accessed),
-        compiled(
-            "step of decoding",
-            jax.jit(decode, donate_argnums=3).lower(params, token, token, cache),
-        ),
+        replace(program, flops=cut * program.flops, accessed=cut * program.accessed),
+        compiled("step of decoding", step.lower(params, token, token, cache)),
     ]
+
+
+def _read(network: Network, int8_cache: bool, cut: int, params: Any, *rows: jax.Array) -> Any:
+    """Vision tower and prefill as `generate` runs them, in `cut` slices of the rows."""
+
+    def answer(images: jax.Array, prompt: jax.Array, mask: jax.Array) -> Any:
+        tokens = apply(network, params, "encode_images", images)
+        logits, cache = apply(network, params, "prefill", tokens, prompt, mask)
+        return logits, quantised(cache) if int8_cache else cache
+
+    return sliced(answer, cut, *rows)
+
+
+def _step(
+    network: Network, params: Any, token: jax.Array, position: jax.Array, cache: Caches
+) -> Any:
+    """The last token that the cache has a slot for, which sees all before it."""
+    slots = jax.tree.leaves(cache)[0].shape[1]
+    seen = jnp.ones((len(token), slots), bool)
+    return apply(network, params, "decode", token, position, seen, cache, slots - 1)
+
+
+def _abstract_cache(filled: Caches, slots: int, config: TextConfig, mesh: Mesh) -> Caches:
+    """The cache that prefill leaves, with more slots and spread over the mesh."""
+    heads = "model" if config.num_kv_heads % mesh.shape["model"] == 0 else None
+    place = NamedSharding(mesh, PartitionSpec("data", None, heads))
+
+    def widened(x: jax.Array) -> jax.ShapeDtypeStruct:
+        shape = (x.shape[0], slots, *x.shape[2:])
+        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=place)
+
+    cache: Caches = jax.tree.map(widened, filled)
+    return cache
 
 
 def compiled(name: str, lowered: jax.stages.Lowered) -> Program:

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from paliflow.model.xla import traced_backend
+from paliflow.model.xla import attention_product, fused_attention
 
-# Axes: B batch, T query position, S key position, H query head, K key-value head, h head_dim,
+# Axes: B batch, T query position, S key position, N query head, K key-value head, H head_dim,
 # Q query position and head of one K.
 
 MASKED = -2.3819763e38
@@ -28,30 +28,19 @@ def attend(
     has a kernel for it, none is.
 
     Args:
-        query: [B, T, H, h], already scaled.
-        key, value: [B, S, K, h]; K divides H.
+        query: [B, T, N, H], already scaled.
+        key, value: [B, S, K, H]; K divides N.
         mask: bool [B, T, S]; or [B, 1, S] where all queries see the same keys, the first ones if
             there are several queries; or None where all attend to all.
         softcap: `cap * tanh(logits / cap)` before the mask.
 
     Returns:
-        [B, T, H, h] in the query's dtype.
+        [B, T, N, H] in the query's dtype.
     """
+    fused = fused_attention(query, key, value, mask, softcap)
+    if fused is not None:
+        return fused
     length = query.shape[1]
-    fused = traced_backend().attention
-    if fused and query.dtype == jnp.bfloat16 and length > 1 and softcap is None:
-        lengths = None
-        if mask is not None and mask.shape[1] == 1:
-            # A kernel that is told lengths takes half the time of one that reads a mask, or less.
-            lengths = mask[:, 0].sum(-1, dtype=jnp.int32)
-            mask = None
-        return jax.nn.dot_product_attention(
-            *(query, key, value),
-            mask=None if mask is None else mask[:, None],
-            key_value_seq_lengths=lengths,
-            scale=1.0,
-            implementation=fused,
-        )
     if length <= 2 * BLOCK:
         return _attend(query, key, value, mask, softcap)
     own = mask is not None and mask.shape[1] > 1  # each query sees other keys
@@ -83,7 +72,7 @@ def _attend(
     # One product per key-value head, over the queries of all its heads.
     q = query.reshape(batch, length, kv_heads, -1, dim).transpose(0, 2, 1, 3, 4)
     q = q.reshape(batch, kv_heads, -1, dim)
-    logits = _product("BKQh,BSKh->BKQS", q, key)
+    logits = attention_product("BKQH,BSKH->BKQS", q, key)
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
     if mask is not None:
@@ -91,23 +80,6 @@ def _attend(
         grouped = jnp.where(mask[:, None, :, None, :], grouped, MASKED)
         logits = grouped.reshape(logits.shape)
     weights = jax.nn.softmax(logits, axis=-1)
-    mixed = _product("BKQS,BSKh->BKQh", weights, value)
+    mixed = attention_product("BKQS,BSKH->BKQH", weights, value)
     mixed = mixed.reshape(batch, kv_heads, length, -1, dim).transpose(0, 2, 1, 3, 4)
     return mixed.reshape(query.shape).astype(query.dtype)
-
-
-def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Accumulated in float32, the operands in y's dtype, as the reference rounds its weights."""
-
-    def wide(x: jax.Array, y: jax.Array) -> jax.Array:
-        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
-        return jnp.einsum(equation, x, y, precision="highest")
-
-    def narrow(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.einsum(equation, x.astype(y.dtype), y, preferred_element_type=jnp.float32)
-
-    if y.dtype == jnp.float32:
-        return wide(x, y)
-    # XLA's CPU backend has no batched bfloat16 product with a float32 result.
-    product: jax.Array = jax.lax.platform_dependent(x, y, cpu=wide, default=narrow)
-    return product

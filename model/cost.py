@@ -11,11 +11,12 @@ from paliflow.configs.chips import Chip, Dtype
 from paliflow.model.attention import BLOCK
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.sharding import device_rows
-from paliflow.model.slices import TOKENS, slices
+from paliflow.model.slices import slices
 from paliflow.model.weights import abstract_params
+from paliflow.model.xla import TOKENS
 
-# Axes: B rows on a device, F frame, P patch, T image tokens and prompt, S slot of the cache,
-# D width, M mlp_dim, H query head, K key-value head, h head_dim, V vocabulary.
+# Axes: B rows on a device, P patch, T image tokens and prompt, S slot of the cache,
+# D width, F mlp_dim, N query head, K key-value head, H head_dim, V vocabulary.
 
 _LOGITS = 3
 """Copies of the logits: as they come, as log-probabilities, and what chooses among them."""
@@ -145,8 +146,8 @@ def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
         rows: int, length: int, width: int, hidden: int, heads: int, head_dim: int
     ) -> int:
         # A layer's input, its sum and what is normalised: 3 [B, T, D]. Then the larger of
-        # query, key, value and mixture, 4 [B, T, H, h], with logits and weights in float32,
-        # 2 [B, H, Q, T]; and of the products that are mlp_dim wide in float32, 2 [B, T, M].
+        # query, key, value and mixture, 4 [B, T, N, H], with logits and weights in float32,
+        # 2 [B, N, Q, T]; and of the products that are mlp_dim wide in float32, 2 [B, T, F].
         queries = length if length <= 2 * BLOCK else BLOCK
         heads, hidden = (_share(size, shape.model_parallel) for size in (heads, hidden))
         attending = 4 * length * heads * head_dim * item + 2 * 4 * heads * queries * length
@@ -274,7 +275,7 @@ def _leaves(config: PaliGemmaConfig, dtype: Dtype, model_parallel: int) -> tuple
 
 
 def _slot_bytes(config: PaliGemmaConfig, shape: Shape) -> int:
-    """Of keys and values of all layers, for one position of one row: 2 [L, K, h]."""
+    """Of keys and values of all layers, for one position of one row: 2 [L, K, H]."""
     text = config.text
     head = text.head_dim + 4 if shape.int8_cache else text.head_dim * _itemsize(shape.dtype)
     return 2 * text.depth * _share(text.num_kv_heads, shape.model_parallel) * head

@@ -11,27 +11,42 @@ from paliflow.model.attention import attend
 from paliflow.model.config import TextConfig
 from paliflow.model.layers import RMSNorm, Rows, einsum, kernel, quantise, unstack
 from paliflow.model.sharding import constrain_activations
+from paliflow.model.xla import tied, written_at
 
-# Axes: B batch, T query position, S key position, D width, M mlp_dim, H query head,
-# K key-value head, h head_dim, V vocabulary, L layer.
+# Axes: B batch, T query position, S key position, N query head, K key-value head, H head_dim,
+# D width, F mlp_dim, V vocabulary, L layer.
 
 
 class Quantised(NamedTuple):
     """Keys or values in int8, each head of each position with a scale of its own."""
 
-    values: jax.Array  # int8 [B, S, K, h]
+    values: jax.Array  # int8 [B, S, K, H]
     scale: jax.Array  # float32 [B, S, K, 1]
 
 
 class Cache(NamedTuple):
     """Keys (after RoPE) and values of the positions seen so far."""
 
-    key: Any  # [B, S, K, h], or `Quantised`
+    key: Any  # [B, S, K, H], or `Quantised`
     value: Any  # likewise
 
 
 Caches = Cache | tuple[Cache, ...]
-"""Of all layers: each layer's, or [L, B, S, K, h] where the parameters are stacked, too."""
+"""Of all layers: each layer's, or [L, B, S, K, H] where the parameters are stacked, too."""
+
+
+class AttentionInputs(NamedTuple):
+    """What each layer is told of the tokens of a call, beside their hidden states and the cache."""
+
+    positions: jax.Array
+    """int32 [B, T] for RoPE."""
+    mask: jax.Array
+    """bool [B, T, S], or [B, 1, S] for all T alike, as `attend`; query t sees key s."""
+    index: jax.Array | int = 0
+    """int32 scalar; where there is a cache, its slots [index, index + T) are overwritten."""
+    at: jax.Array | None = None
+    """int32 [B], the one position of each row whose hidden state is wanted, so that the last layer
+    computes no other; None for all."""
 
 
 def quantised(caches: Caches) -> Caches:
@@ -41,38 +56,25 @@ def quantised(caches: Caches) -> Caches:
 
 
 def _written(cache: Any, new: jax.Array, index: jax.Array | int) -> tuple[Any, jax.Array]:
-    """A cache with [B, T, K, h] written at a slot, and what it then holds."""
+    """A cache with [B, T, K, H] written at a slot, and what it then holds."""
     if isinstance(cache, Quantised):
         cache = Quantised(
-            *(_update(old, x, index) for old, x in zip(cache, quantise(new, (-1,)), strict=True))
+            *(written_at(old, x, index) for old, x in zip(cache, quantise(new, (-1,)), strict=True))
         )
         return cache, (cache.values * cache.scale).astype(new.dtype)
-    cache = _update(cache, new, index)
+    cache = written_at(cache, new, index)
     return cache, cache
-
-
-def _update(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
-    def plain(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1)
-
-    def bits(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
-        # XLA's CPU backend would make all of a bfloat16 cache float32 to write into it.
-        unsigned = f"uint{8 * old.itemsize}"
-        return plain(old.view(unsigned), new.view(unsigned), index).view(old.dtype)
-
-    updated: jax.Array = jax.lax.platform_dependent(old, new, index, cpu=bits, default=plain)
-    return updated
 
 
 def rope(x: jax.Array, positions: jax.Array) -> jax.Array:
     """Rotary position embedding, base 10,000, on split halves (arXiv:2104.09864).
 
     Args:
-        x: [B, T, H, h].
+        x: [B, T, N, H].
         positions: int32 [B, T].
 
     Returns:
-        [B, T, H, h], computed in float32, in x's dtype.
+        [B, T, N, H], computed in float32, in x's dtype.
     """
     half = x.shape[-1] // 2
     frequency = 10_000.0 ** -(jnp.arange(half, dtype=jnp.float32) / half)
@@ -106,22 +108,17 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        cache: Cache | None,
-        positions: jax.Array,
-        mask: jax.Array,
-        index: jax.Array | int,
-        at: jax.Array | None = None,
+        self, x: jax.Array, cache: Cache | None, inputs: AttentionInputs
     ) -> tuple[jax.Array, Cache]:
         """As `Decoder.__call__`, for one layer."""
         c = self.config
+        positions, mask, index, at = inputs
         query_w = Weight((c.num_heads, c.width, c.head_dim), 1, name="q_einsum")()
         kv_w = Weight((2, c.num_kv_heads, c.width, c.head_dim), 2, name="kv_einsum")()
         out_w = Weight((c.num_heads, c.head_dim, c.width), 1, name="attn_vec_einsum")()
         key_w, value_w = unstack(kv_w)
-        key = rope(einsum("BTD,KDh->BTKh", x, key_w), positions)
-        value = einsum("BTD,KDh->BTKh", x, value_w)
+        key = rope(einsum("BTD,KDH->BTKH", x, key_w), positions)
+        value = einsum("BTD,KDH->BTKH", x, value_w)
         if cache is None:
             cache = Cache(key, value)
         else:
@@ -130,10 +127,10 @@ class Attention(nn.Module):
             cache = Cache(new_key, new_value)
         if at is not None:
             x, positions, mask = pick(x, at), pick(positions, at), pick(mask, at)
-        query = rope(einsum("BTD,HDh->BTHh", x, query_w), positions)
+        query = rope(einsum("BTD,NDH->BTNH", x, query_w), positions)
         scaled = query * jnp.asarray(c.query_pre_attn_scalar**-0.5, query.dtype)
         mixed = attend(scaled, key, value, mask, c.attn_logits_softcap)
-        return einsum("BTHh,HhD->BTD", mixed, out_w), cache
+        return einsum("BTNH,NHD->BTD", mixed, out_w), cache
 
 
 class FeedForward(nn.Module):
@@ -149,9 +146,9 @@ class FeedForward(nn.Module):
         linear_init = nn.initializers.lecun_normal(0, 1)
         gate_w, up_w = unstack(kernel(self, "gating_einsum", gate_init, (2, width, self.hidden)))
         linear_w = kernel(self, "linear", linear_init, (self.hidden, width))
-        gate = jax.nn.gelu(einsum("BTD,DM->BTM", x, gate_w), approximate=True)
-        hidden = gate * einsum("BTD,DM->BTM", x, up_w)
-        return einsum("BTM,MD->BTD", hidden, linear_w)
+        gate = jax.nn.gelu(einsum("BTD,DF->BTF", x, gate_w), approximate=True)
+        hidden = gate * einsum("BTD,DF->BTF", x, up_w)
+        return einsum("BTF,FD->BTD", hidden, linear_w)
 
 
 class Block(nn.Module):
@@ -165,20 +162,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        cache: Cache | None,
-        positions: jax.Array,
-        mask: jax.Array,
-        index: jax.Array | int,
-        at: jax.Array | None = None,
+        self, x: jax.Array, cache: Cache | None, inputs: AttentionInputs
     ) -> tuple[jax.Array, Cache]:
         """As `Decoder.__call__`, for one layer."""
         y = RMSNorm(name="pre_attention_norm")(x)
-        y, cache = Attention(self.config, name="attn")(y, cache, positions, mask, index, at)
+        y, cache = Attention(self.config, name="attn")(y, cache, inputs)
         if self.config.post_norms:
             y = RMSNorm(name="post_attention_norm")(y)
-        x = x if at is None else pick(x, at)
+        x = x if inputs.at is None else pick(x, inputs.at)
         x = x + nn.Dropout(self.dropout, deterministic=False)(y)
         y = RMSNorm(name="pre_ffw_norm")(x)
         y = FeedForward(self.config.mlp_dim, name="mlp")(y)
@@ -203,9 +194,7 @@ class Embedder(nn.Module):
         """int32 [B, T] to [B, T, D], scaled by sqrt(D) rounded to the result's dtype."""
         scale = jnp.asarray(self.config.width**0.5, dtype)
         whole = isinstance(self.table, Rows)
-        # Tied to the tokens, the table is none of a loop's invariants: XLA's CPU backend would
-        # hold all of a bfloat16 one in float32 beside the loop.
-        table, tokens = jax.lax.optimization_barrier((self.table, tokens))
+        table, tokens = tied((self.table, tokens))
         rows: jax.Array = (table.weight if whole else table)[tokens]
         if whole and table.scale is not None:
             rows = rows * table.scale[tokens][..., None]
@@ -254,7 +243,7 @@ class Decoder(nn.Module):
                 block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                in_axes=(0, nn.broadcast),
                 out_axes=0,
                 length=depth,
                 unroll=1 if self.remat else depth,
@@ -264,38 +253,30 @@ class Decoder(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        positions: jax.Array,
-        mask: jax.Array,
+        inputs: AttentionInputs,
         cache: Caches | None = None,
-        index: jax.Array | int = 0,
-        at: jax.Array | None = None,
     ) -> tuple[jax.Array, Caches]:
         """Runs all layers.
 
         Args:
             x: [B, T, D] embedded tokens; its dtype is that of the matrix products.
-            positions: int32 [B, T] for RoPE.
-            mask: bool [B, T, S], or [B, 1, S] for all T alike, as `attend`; query t sees key s.
-            cache: None, and then S = T; or S slots, of which [index, index + T) are overwritten.
-            index: int32 scalar; only with a cache.
-            at: int32 [B], the one position of each row whose hidden state is wanted, so that the
-                last layer computes no other; None for all.
+            inputs: of these tokens.
+            cache: None, and then S = T; or S slots.
 
         Returns:
             Normalised hidden states [B, T, D], or [B, 1, D] of `at`; and keys and values of all S
             positions.
         """
         x = constrain_activations(x)
+        everywhere = inputs._replace(at=None)
         if self.apart:
-            # The barrier keeps a TPU's compiler from mixing layers, and from holding what it
-            # makes of all of them at once: in int8, gigabytes.
             caches: list[Cache] = []
             for layer, block in enumerate(self.layers):
                 own = None if cache is None else cache[layer]
-                last = at if layer == self.config.depth - 1 else None
-                x, new = block(x, own, positions, mask, index, last)
-                x = jax.lax.optimization_barrier(x)
+                last = layer == self.config.depth - 1
+                x, new = block(x, own, inputs if last else everywhere)
+                x = tied(x)
                 caches.append(new)
             return self.final_norm(x), tuple(caches)
-        x, cache = self.layers(x, cache, positions, mask, index)
-        return self.final_norm(x if at is None else pick(x, at)), cache
+        x, cache = self.layers(x, cache, everywhere)
+        return self.final_norm(x if inputs.at is None else pick(x, inputs.at)), cache

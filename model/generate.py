@@ -13,7 +13,7 @@ from paliflow.model.sampling import Sampler
 from paliflow.model.slices import sliced
 from paliflow.model.tokenizer import LOC_PIECES, SEG_PIECES
 
-# Axes: B batch, N image token, T prompt, M new token, S slot of the cache, V vocabulary.
+# Axes: B batch, P image token, T prompt, M new token, S slot of the cache, V vocabulary, D width.
 
 
 NEARBY = 8
@@ -61,12 +61,12 @@ def generate(
 ) -> Generation:
     """Continues each prompt.
 
-    Prompts stay padded on the right: every row's t-th new token takes slot N + T + t of the cache,
+    Prompts stay padded on the right: every row's t-th new token takes slot P + T + t of the cache,
     while its position follows the row's own prompt, so ragged prompts need no realignment.
 
     Args:
         network, params: the model; params without the top-level `params` key.
-        image_tokens: [B, N, D].
+        image_tokens: [B, P, D].
         prompt: int32 [B, T], padded on the right.
         prompt_mask: bool [B, T]; True where `prompt` holds a token.
         seed: int32 scalar.
@@ -80,54 +80,28 @@ def generate(
         begins: int32 [B], the grammar's state that each row's answer begins in.
     """
     key = jax.random.key(seed)
-    rows = jnp.arange(prompt.shape[0])
-
-    def prefill(*rows: jax.Array) -> tuple[jax.Array, Caches]:
-        logits, cache = apply(network, params, "prefill", *rows)
-        return logits, quantised(cache) if int8_cache else cache
-
-    logits, cache = sliced(prefill, slices, image_tokens, prompt, prompt_mask)
+    read = partial(_read_prompts, network, params, int8_cache)
+    logits, cache = sliced(read, slices, image_tokens, prompt, prompt_mask)
     seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
     start = seen.shape[1]
-
-    def grown(x: jax.Array, axis: int) -> jax.Array:
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = (0, max_new_tokens - 1)
-        return jnp.pad(x, widths)
-
-    cache = jax.tree.map(lambda x: grown(x, -3), cache)
-    seen = grown(seen, 1)
+    cache = jax.tree.map(lambda x: _grown(x, max_new_tokens - 1, axis=-3), cache)
+    seen = _grown(seen, max_new_tokens - 1, axis=1)
     slots = jnp.arange(seen.shape[1])
 
-    def append(
+    def choose(
         step: jax.Array, logits: jax.Array, result: Generation, place: jax.Array | None
     ) -> tuple[jax.Array, Generation, jax.Array | None]:
         draw = jax.random.fold_in(key, step)
         if grammar is None or place is None:
             token = sampler(logits, draw)
         else:
-            allowed = jnp.asarray(grammar.tokens)[place]
             earlier = jax.lax.dynamic_index_in_dim(result.tokens, step - 2, 1)
-            fits = step + 1 + jnp.asarray(grammar.needed)[place] <= max_new_tokens
-            fits &= (allowed > earlier) | ~jnp.asarray(grammar.above)[place][:, None]
-            scores = jnp.where(fits, jnp.take_along_axis(logits, allowed, axis=1), -jnp.inf)
-            chosen = sampler(scores, draw)
-            token = allowed[rows, chosen]
-            place = jnp.asarray(grammar.following)[place, chosen]
-        logprobs = jax.nn.log_softmax(logits)
-        logprob, nearby = logprobs[rows, token], _nearby(logprobs, token)
-        going = ~result.finished
-        token = jnp.where(going, token, 0)
-        result = Generation(
-            result.tokens.at[:, step].set(token),
-            result.logprobs.at[:, step].set(jnp.where(going, logprob, 0.0)),
-            result.lengths + going,
-            result.finished | (token == eos_id) if eos_id is not None else result.finished,
-            result.nearby.at[:, step].set(jnp.where(going, nearby, 0.0)),
-        )
+            left = max_new_tokens - step
+            token, place = _allowed_token(grammar, sampler, draw, logits, earlier, left, place)
+        token, result = _append(result, step, token, logits, eos_id)
         return token, result, place
 
-    def going_on(state: _State) -> jax.Array:
+    def unfinished(state: _State) -> jax.Array:
         return (state.step < max_new_tokens) & ~state.result.finished.all()
 
     def advance(state: _State) -> _State:
@@ -137,20 +111,99 @@ def generate(
         logits, cache = apply(
             network, params, "decode", state.last, position, visible, state.cache, index
         )
-        token, result, place = append(state.step, logits, state.result, state.place)
+        token, result, place = choose(state.step, logits, state.result, state.place)
         return _State(state.step + 1, token, cache, result, place)
 
-    shape = (prompt.shape[0], max_new_tokens)
-    empty = Generation(
+    empty = _nothing_yet(prompt.shape[0], max_new_tokens)
+    token, first, place = choose(jnp.int32(0), logits, empty, begins)
+    state = _State(jnp.int32(1), token, cache, first, place)
+    return jax.lax.while_loop(unfinished, advance, state).result
+
+
+def _read_prompts(
+    network: Network,
+    params: Any,
+    int8_cache: bool,
+    image_tokens: jax.Array,
+    prompt: jax.Array,
+    prompt_mask: jax.Array,
+) -> tuple[jax.Array, Caches]:
+    """Logits of the first new token, and the cache of P + T slots."""
+    logits, cache = apply(network, params, "prefill", image_tokens, prompt, prompt_mask)
+    return logits, quantised(cache) if int8_cache else cache
+
+
+def _grown(x: jax.Array, by: int, axis: int) -> jax.Array:
+    """With zeros behind along an axis."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, by)
+    return jnp.pad(x, widths)
+
+
+def _nothing_yet(rows: int, max_new_tokens: int) -> Generation:
+    shape = (rows, max_new_tokens)
+    return Generation(
         jnp.zeros(shape, jnp.int32),
         jnp.zeros(shape, jnp.float32),
         jnp.zeros(shape[:1], jnp.int32),
         jnp.zeros(shape[:1], bool),
         jnp.zeros(shape, jnp.float32),
     )
-    token, first, place = append(jnp.int32(0), logits, empty, begins)
-    state = _State(jnp.int32(1), token, cache, first, place)
-    return jax.lax.while_loop(going_on, advance, state).result
+
+
+def _append(
+    result: Generation, step: jax.Array, token: jax.Array, logits: jax.Array, eos_id: int | None
+) -> tuple[jax.Array, Generation]:
+    """Writes a token into each row that has not ended; 0 is the token of the others.
+
+    Args:
+        result: so far.
+        step: int32 scalar, how many tokens that has.
+        token: int32 [B], as chosen from the logits.
+        logits: float32 [B, V].
+        eos_id: as `generate`.
+    """
+    logprobs = jax.nn.log_softmax(logits)
+    logprob, nearby = logprobs[jnp.arange(len(token)), token], _nearby(logprobs, token)
+    going = ~result.finished
+    token = jnp.where(going, token, 0)
+    return token, Generation(
+        result.tokens.at[:, step].set(token),
+        result.logprobs.at[:, step].set(jnp.where(going, logprob, 0.0)),
+        result.lengths + going,
+        result.finished | (token == eos_id) if eos_id is not None else result.finished,
+        result.nearby.at[:, step].set(jnp.where(going, nearby, 0.0)),
+    )
+
+
+def _allowed_token(
+    grammar: Grammar,
+    sampler: Sampler,
+    draw: jax.Array,
+    logits: jax.Array,
+    earlier: jax.Array,
+    left: jax.Array,
+    place: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Chooses among the tokens that a grammar allows.
+
+    Args:
+        draw: the sampler's key.
+        logits: float32 [B, V].
+        earlier: int32 [B, 1], the token but one before, which some tokens must be greater than.
+        left: int32 scalar, how many tokens there is room for.
+        place: int32 [B], the grammar's state.
+
+    Returns:
+        Tokens int32 [B], and the grammar's next states int32 [B].
+    """
+    allowed = jnp.asarray(grammar.tokens)[place]
+    fits = jnp.asarray(grammar.needed)[place] < left
+    fits &= (allowed > earlier) | ~jnp.asarray(grammar.above)[place][:, None]
+    scores = jnp.where(fits, jnp.take_along_axis(logits, allowed, axis=1), -jnp.inf)
+    chosen = sampler(scores, draw)
+    rows = jnp.arange(len(place))
+    return allowed[rows, chosen], jnp.asarray(grammar.following)[place, chosen]
 
 
 def _nearby(logprobs: jax.Array, token: jax.Array) -> jax.Array:

@@ -18,8 +18,8 @@ from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.files import CheckpointError, reading
 from paliflow.model.weights import Array, Leaf
 
-# Axes: W vision width, M mlp_dim, D text width, V vocabulary, N patch, p q pixel of a patch,
-# c colour, H query head, K key-value head, h head_dim.
+# Axes: W vision width, F mlp_dim, D text width, V vocabulary, P patch, h row and w column in
+# a patch, C colour, vn vision head, N query head, K key-value head, H head_dim.
 
 
 class _Entry(NamedTuple):
@@ -86,22 +86,22 @@ class _ConfigJson(Spec):
 
 def _vision_entries() -> Iterator[_Entry]:
     patch = "vision_tower.embeddings.patch_embedding"
-    yield _Entry("img/embedding/kernel", (f"{patch}.weight",), "W c p q -> p q c W")
+    yield _Entry("img/embedding/kernel", (f"{patch}.weight",), "W C h w -> h w C W")
     yield _Entry("img/embedding/bias", (f"{patch}.bias",), "W -> W")
     position = "vision_tower.embeddings.position_embedding.weight"
-    yield _Entry("img/pos_embedding", (position,), "N W -> 1 N W")
+    yield _Entry("img/pos_embedding", (position,), "P W -> 1 P W")
     for ours, theirs in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
         tensor = f"{_VISION}.self_attn.{theirs}"
         path = f"{_OURS_ATTENTION}/{ours}"
-        yield _Entry(f"{path}/kernel", (f"{tensor}.weight",), "(vh h) W -> W vh h")
-        yield _Entry(f"{path}/bias", (f"{tensor}.bias",), "(vh h) -> vh h")
+        yield _Entry(f"{path}/kernel", (f"{tensor}.weight",), "(vn H) W -> W vn H")
+        yield _Entry(f"{path}/bias", (f"{tensor}.bias",), "(vn H) -> vn H")
     tensor = f"{_VISION}.self_attn.out_proj"
-    yield _Entry(f"{_OURS_ATTENTION}/out/kernel", (f"{tensor}.weight",), "W (vh h) -> vh h W")
+    yield _Entry(f"{_OURS_ATTENTION}/out/kernel", (f"{tensor}.weight",), "W (vn H) -> vn H W")
     yield _Entry(f"{_OURS_ATTENTION}/out/bias", (f"{tensor}.bias",), "W -> W")
     for ours, theirs in (("Dense_0", "fc1"), ("Dense_1", "fc2")):
         path = f"{_OURS_VISION}/MlpBlock_0/{ours}"
-        yield _Entry(f"{path}/kernel", (f"{_VISION}.mlp.{theirs}.weight",), "M W -> W M")
-        yield _Entry(f"{path}/bias", (f"{_VISION}.mlp.{theirs}.bias",), "M -> M")
+        yield _Entry(f"{path}/kernel", (f"{_VISION}.mlp.{theirs}.weight",), "F W -> W F")
+        yield _Entry(f"{path}/bias", (f"{_VISION}.mlp.{theirs}.bias",), "F -> F")
     norms = [
         (f"{_OURS_VISION}/LayerNorm_0", f"{_VISION}.layer_norm1"),
         (f"{_OURS_VISION}/LayerNorm_1", f"{_VISION}.layer_norm2"),
@@ -117,15 +117,15 @@ def _vision_entries() -> Iterator[_Entry]:
 def _text_entries(post_norms: bool) -> Iterator[_Entry]:
     attn, mlp = f"{_TEXT}.self_attn", f"{_TEXT}.mlp"
     layers = "llm/layers"
-    query = "(H h) D -> H D h"
+    query = "(N H) D -> N D H"
     yield _Entry(f"{layers}/attn/q_einsum/w", (f"{attn}.q_proj.weight",), query)
     pair = (f"{attn}.k_proj.weight", f"{attn}.v_proj.weight")
-    yield _Entry(f"{layers}/attn/kv_einsum/w", pair, "(K h) D -> K D h")
-    output = "D (H h) -> H h D"
+    yield _Entry(f"{layers}/attn/kv_einsum/w", pair, "(K H) D -> K D H")
+    output = "D (N H) -> N H D"
     yield _Entry(f"{layers}/attn/attn_vec_einsum/w", (f"{attn}.o_proj.weight",), output)
     gating = (f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight")
-    yield _Entry(f"{layers}/mlp/gating_einsum", gating, "M D -> D M")
-    yield _Entry(f"{layers}/mlp/linear", (f"{mlp}.down_proj.weight",), "D M -> M D")
+    yield _Entry(f"{layers}/mlp/gating_einsum", gating, "F D -> D F")
+    yield _Entry(f"{layers}/mlp/linear", (f"{mlp}.down_proj.weight",), "D F -> F D")
     norms = {"pre_attention_norm": "input_layernorm"}
     if post_norms:
         norms["post_attention_norm"] = "post_attention_layernorm"
@@ -163,8 +163,8 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Leaf], dict[str, Any]]:
         config = _ConfigJson.parse(content.decode())
     vision, text = config.vision_config, config.text_config
     sizes = {
-        "vh": vision.num_attention_heads,
-        "H": text.num_attention_heads,
+        "vn": vision.num_attention_heads,
+        "N": text.num_attention_heads,
         "K": text.num_key_value_heads,
     }
     files, shapes = _tensors(folder)

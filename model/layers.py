@@ -5,26 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from operator import itemgetter
-from os.path import commonprefix
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from paliflow.model.xla import traced_backend
+from paliflow.model.xla import int8_product, padded_row, rows_product, weight_product
 
 # Axes: R rank of an adapter.
-
-_SIMD = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
-_UNSIGNED = "AVX512_ICL" in _SIMD
-"""Whether the CPU has AVX512-VNNI (NumPy's group of an Ice Lake), which multiplies unsigned bytes
-with signed ones: XLA's product of the two is 2.3 times as fast as that of signed ones there, and
-without it slower than any."""
-_OF_ROWS = (((1,), (1,)), ((), ()))
-"""The axes that a product of two matrices of rows sums over."""
 
 
 class Adapted(NamedTuple):
@@ -88,14 +78,12 @@ def einsum(
 ) -> jax.Array:
     """`x` times a weight in x's dtype, accumulated in float32; `dtype` of the result, x's if None.
 
-    Float32 products are asked for in full: a TPU would otherwise round their operands to bfloat16.
-    The axes that x and the result begin with become one, since the gradient of a weight that
-    sums over two axes takes XLA's CPU backend twice as long.
+    Float32 products are exact. The axes of the inputs come last in x.
     """
     left, right = equation.split(",")
     weight, result = right.split("->")
     if isinstance(kernel, Rows):
-        return _product_of_rows(x, kernel, dtype)
+        return _product_of_rows(x, kernel, dtype or x.dtype)
     if isinstance(kernel, Adapted):
         # Two thin products: neither `a b` nor its gradient is ever as large as the weight.
         inputs = "".join(axis for axis in weight if axis not in result)
@@ -105,20 +93,7 @@ def einsum(
         added = einsum(f"{rest}R,R{outputs}->{result}", low, kernel.b, jnp.float32)
         plain = einsum(equation, x, kernel.weight, jnp.float32)
         return (plain + added).astype(dtype or x.dtype)
-    rows = len(commonprefix([left, result]))
-    product = jnp.einsum(
-        f"{left[0]}{left[rows:]},{weight}->{left[0]}{result[rows:]}",
-        x.reshape(-1, *x.shape[rows:]),
-        kernel.astype(x.dtype),
-        precision="highest" if x.dtype == jnp.float32 else None,
-        preferred_element_type=_product_dtype(dtype or x.dtype),
-    )
-    return product.reshape(*x.shape[:rows], *product.shape[1:]).astype(dtype or x.dtype)
-
-
-def _product_dtype(result: DTypeLike) -> DTypeLike:
-    """What XLA is asked for, of a product that ends in `result`."""
-    return result if traced_backend().narrow_products else jnp.float32
+    return weight_product(equation, x, kernel, dtype)
 
 
 def quantise(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -133,60 +108,17 @@ def quantise(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
     return jnp.round(wide / scale).astype(jnp.int8), scale
 
 
-def _product_of_rows(x: jax.Array, kernel: Rows, dtype: DTypeLike | None) -> jax.Array:
-    """As `einsum`, of x's last axes; int8 rows meet x in int8, token by token.
-
-    One plain product of two matrices: of any other, inside a loop, XLA's CPU backend makes a
-    transposed copy of the weight.
-    """
+def _product_of_rows(x: jax.Array, kernel: Rows, dtype: DTypeLike) -> jax.Array:
+    """As `einsum`, of x's last axes; int8 rows meet x in int8, token by token."""
     before = x.shape[: -len(kernel.inputs)]
     count = prod(before)
-    x, rows = x.reshape(count, -1), kernel.weight
-    if count == 1:
-        # Of a single row, XLA's CPU backend makes the weight float32 first: 10 GB of a 3B model.
-        x = jnp.pad(x, ((0, 1), (0, 0)))
+    wide = padded_row(x.reshape(count, -1))
     if kernel.scale is None:
-        product = jax.lax.dot_general(
-            *(x, rows.astype(x.dtype), _OF_ROWS),
-            precision="highest" if x.dtype == jnp.float32 else None,
-            preferred_element_type=_product_dtype(dtype or x.dtype),
-        )
+        product = rows_product(wide, kernel.weight, dtype)
     else:
-        values, scale = quantise(x, (1,))
-        product = int8_product(values, rows).astype(jnp.float32) * scale * kernel.scale
-    return product[:count].reshape(*before, *kernel.outputs).astype(dtype or x.dtype)
-
-
-def int8_product(x: jax.Array, rows: jax.Array, unsigned: bool = _UNSIGNED) -> jax.Array:
-    """Exact product of bytes.
-
-    Args:
-        x: int8 [B, I].
-        rows: int8 [O, I].
-        unsigned: how a CPU multiplies.
-
-    Returns:
-        int32 [B, O].
-    """
-
-    def plain(x: jax.Array) -> jax.Array:
-        # With this precision, XLA is handed bytes of both kinds as they are.
-        return jax.lax.dot_general(
-            *(x, rows, _OF_ROWS),
-            precision=jax.lax.DotAlgorithmPreset.DEFAULT,
-            preferred_element_type=jnp.int32,
-        )
-
-    def shifted(x: jax.Array) -> jax.Array:
-        # (x + 128) w - 128 w, the latter from a row of its own.
-        moved = jax.lax.bitcast_convert_type(x, jnp.uint8) + jnp.uint8(128)
-        whole = plain(jnp.pad(moved, ((0, 1), (0, 0)), constant_values=128))
-        return whole[:-1] - whole[-1:]
-
-    product: jax.Array = jax.lax.platform_dependent(
-        x, cpu=shifted if unsigned else plain, default=plain
-    )
-    return product
+        values, scale = quantise(wide, (1,))
+        product = int8_product(values, kernel.weight).astype(jnp.float32) * scale * kernel.scale
+    return product[:count].reshape(*before, *kernel.outputs).astype(dtype)
 
 
 class Affine(nn.Module):

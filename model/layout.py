@@ -10,26 +10,26 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from paliflow.model.layers import Rows, quantise
 
-# Axes: D width, V vocabulary, H query head, K key-value head, h head_dim, M mlp_dim, g the two
+# Axes: N query head, K key-value head, H head_dim, D width, F mlp_dim, V vocabulary, G the two
 # weights that the reference stores as one.
 
 _STACKS = ("llm/layers", "img/Transformer/encoderblock")
 _RULES = {
     "embedder/input_embedding": ("VD", "V", "D"),
-    "attn/q_einsum/w": ("HDh", "Hh", "D"),
-    "attn/kv_einsum/w": ("gKDh", "Kh", "D"),
-    "attn/attn_vec_einsum/w": ("HhD", "D", "Hh"),
-    "mlp/gating_einsum": ("gDM", "M", "D"),
-    "mlp/linear": ("MD", "D", "M"),
-    "query/kernel": ("DHh", "Hh", "D"),
-    "key/kernel": ("DHh", "Hh", "D"),
-    "value/kernel": ("DHh", "Hh", "D"),
-    "out/kernel": ("HhD", "D", "Hh"),
-    "Dense_0/kernel": ("DM", "M", "D"),
-    "Dense_1/kernel": ("MD", "D", "M"),
+    "attn/q_einsum/w": ("NDH", "NH", "D"),
+    "attn/kv_einsum/w": ("GKDH", "KH", "D"),
+    "attn/attn_vec_einsum/w": ("NHD", "D", "NH"),
+    "mlp/gating_einsum": ("GDF", "F", "D"),
+    "mlp/linear": ("FD", "D", "F"),
+    "query/kernel": ("DNH", "NH", "D"),
+    "key/kernel": ("DNH", "NH", "D"),
+    "value/kernel": ("DNH", "NH", "D"),
+    "out/kernel": ("NHD", "D", "NH"),
+    "Dense_0/kernel": ("DF", "F", "D"),
+    "Dense_1/kernel": ("FD", "D", "F"),
 }
 """The matrices, by the end of their path: the reference's axes, a layer's; outputs; inputs."""
-_SPREAD = "HKMV"
+_SPREAD = "NKFV"
 """Axes that lie along the mesh axis `model`, where they divide (arXiv:1909.08053)."""
 
 
@@ -55,7 +55,7 @@ def pack_weights(path: str, leaf: Any, *, int8: bool) -> Iterator[tuple[str, Any
         if rule is None:
             return layer
         source, outputs, inputs = rule
-        if source[0] == "g":
+        if source[0] == "G":
             return tuple(_rows(each, source[1:], outputs, inputs, int8) for each in layer)
         return _rows(layer, source, outputs, inputs, int8)
 

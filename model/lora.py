@@ -12,23 +12,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Axes: L layer, P the two weights stored as one, D width, M mlp_dim, H query head, K key-value
-# head, h head_dim, R rank. Each line is `a, b -> weight`.
+# Axes: L layer, G the two weights stored as one, D width, F mlp_dim, N query head, K key-value
+# head, H head_dim, R rank. Each line is `a, b -> weight`.
 
 _BLOCK = "img/Transformer/encoderblock"
 _EQUATIONS = {
-    "llm/layers/attn/q_einsum/w": "LDR,LRHh->LHDh",
-    "llm/layers/attn/kv_einsum/w": "LPDR,LPRKh->LPKDh",
-    "llm/layers/attn/attn_vec_einsum/w": "LHhR,LRD->LHhD",
-    "llm/layers/mlp/gating_einsum": "LPDR,LPRM->LPDM",
-    "llm/layers/mlp/linear": "LMR,LRD->LMD",
+    "llm/layers/attn/q_einsum/w": "LDR,LRNH->LNDH",
+    "llm/layers/attn/kv_einsum/w": "LGDR,LGRKH->LGKDH",
+    "llm/layers/attn/attn_vec_einsum/w": "LNHR,LRD->LNHD",
+    "llm/layers/mlp/gating_einsum": "LGDR,LGRF->LGDF",
+    "llm/layers/mlp/linear": "LFR,LRD->LFD",
     **{
-        f"{_BLOCK}/MultiHeadDotProductAttention_0/{name}/kernel": "LDR,LRHh->LDHh"
+        f"{_BLOCK}/MultiHeadDotProductAttention_0/{name}/kernel": "LDR,LRNH->LDNH"
         for name in ("query", "key", "value")
     },
-    f"{_BLOCK}/MultiHeadDotProductAttention_0/out/kernel": "LHhR,LRD->LHhD",
-    f"{_BLOCK}/MlpBlock_0/Dense_0/kernel": "LDR,LRM->LDM",
-    f"{_BLOCK}/MlpBlock_0/Dense_1/kernel": "LMR,LRD->LMD",
+    f"{_BLOCK}/MultiHeadDotProductAttention_0/out/kernel": "LNHR,LRD->LNHD",
+    f"{_BLOCK}/MlpBlock_0/Dense_0/kernel": "LDR,LRF->LDF",
+    f"{_BLOCK}/MlpBlock_0/Dense_1/kernel": "LFR,LRD->LFD",
 }
 
 
@@ -70,7 +70,7 @@ def fresh_adapters(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str
         if path.endswith("_lora_b"):
             adapters[path] = jnp.zeros(shape)
             continue
-        stacked = len(re.findall("[LP]", _EQUATIONS[path.removesuffix("_lora_a")].split(",")[0]))
+        stacked = len(re.findall("[LG]", _EQUATIONS[path.removesuffix("_lora_a")].split(",")[0]))
         inputs = prod(shape[stacked:-1])
         key = jax.random.fold_in(jax.random.key(seed), number)
         adapters[path] = jax.random.normal(key, shape) * inputs**-0.5

@@ -8,12 +8,12 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from paliflow.model.config import PaliGemmaConfig
-from paliflow.model.gemma import Caches, Decoder
+from paliflow.model.gemma import AttentionInputs, Caches, Decoder
 from paliflow.model.layers import Rows
 from paliflow.model.vision import VisionTower
 from paliflow.model.xla import ANY, Backend, tracing_for
 
-# Axes: B batch, F frame, N image tokens of all frames, T text, S = N + T, D width, V vocabulary.
+# Axes: B batch, F frame, P image tokens of all frames, T text, S = P + T, D width, V vocabulary.
 
 
 def attention_mask(mask_ar: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -69,7 +69,7 @@ class Network(nn.Module):
         """float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1] to what enters the decoder.
 
         Returns:
-            [B, N, D]; the tokens of frame after frame, with nothing between them.
+            [B, P, D]; the tokens of frame after frame, with nothing between them.
         """
         frames = images.reshape(-1, *images.shape[-3:])
         tokens = self.img(frames, self._dtype())
@@ -90,7 +90,7 @@ class Network(nn.Module):
         x = jnp.concatenate([image_tokens, self.llm.embedder.encode(text, self._dtype())], axis=1)
         positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
         ar = jnp.concatenate([jnp.zeros((batch, length), mask_ar.dtype), mask_ar], axis=1)
-        x, _ = self.llm(x, positions, attention_mask(ar))
+        x, _ = self.llm(x, AttentionInputs(positions, attention_mask(ar)))
         return self.llm.embedder.logits(x[:, length:])
 
     def prefill(
@@ -99,7 +99,7 @@ class Network(nn.Module):
         """Reads image and prompt, all seeing all.
 
         Args:
-            image_tokens: [B, N, D].
+            image_tokens: [B, P, D].
             prompt: int32 [B, T], padded on the right.
             prompt_mask: bool [B, T], True where `prompt` holds a token; at least one in each row.
 
@@ -113,7 +113,7 @@ class Network(nn.Module):
         positions = jnp.cumsum(valid, axis=1) - 1
         # What a pad computes, nobody sees: all queries may see the same keys.
         last = positions[:, -1]
-        x, cache = self.llm(x, positions, valid[:, None, :], at=last)
+        x, cache = self.llm(x, AttentionInputs(positions, valid[:, None, :], at=last))
         return self.llm.embedder.logits(x)[:, 0], cache
 
     def decode(
@@ -136,7 +136,8 @@ class Network(nn.Module):
             float32 [B, V] logits of the next token, and the cache.
         """
         x = self.llm.embedder.encode(token[:, None], self._dtype())
-        x, cache = self.llm(x, position[:, None], visible[:, None, :], cache, index)
+        inputs = AttentionInputs(position[:, None], visible[:, None, :], index)
+        x, cache = self.llm(x, inputs, cache)
         return self.llm.embedder.logits(x)[:, 0], cache
 
     def extend(

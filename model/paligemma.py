@@ -25,7 +25,7 @@ from paliflow.model.slices import sliced, slices
 from paliflow.model.weights import infer_config, load_params
 from paliflow.model.xla import ANY, Backend, backend_of_mesh
 
-# Axes: B batch, F frame, N image tokens of all frames, T text, M new token, V vocabulary.
+# Axes: B batch, F frame, P image tokens of all frames, T text, M new token, V vocabulary.
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class PaliGemma:
             images: float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1], at the config's image_size.
 
         Returns:
-            [B, N, D], what enters the language model.
+            [B, P, D], what enters the language model.
         """
         batch, *frames = np.shape(images)[:-3]
         count = self.slices(batch, prod(frames) * self.config.vision.num_patches)
@@ -140,7 +140,7 @@ class PaliGemma:
         """Continues each prompt.
 
         Args:
-            image_tokens: [B, N, D], from `encode_images`.
+            image_tokens: [B, P, D], from `encode_images`.
             prompt: int32 [B, T], padded on the right.
             prompt_mask: bool [B, T]; True where `prompt` holds a token.
             max_new_tokens: M.

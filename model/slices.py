@@ -6,15 +6,11 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from paliflow.model.xla import TOKENS, tied
+
 T = TypeVar("T")
 
 # Axes: B batch, b row of a slice, s slice.
-
-TOKENS = 2560
-"""Of a slice, at most, if nothing else was measured: eight images at 224 pixels. Weights are read
-from memory in less time than so many tokens take to be multiplied with them."""
-CPU_TOKENS = 640
-"""On a CPU, where two images at 224 pixels suffice."""
 
 
 def slices(rows: int, tokens: int, most: int = TOKENS) -> int:
@@ -46,9 +42,7 @@ def sliced(function: Callable[..., T], count: int, *arrays: jax.Array) -> T:
         return function(*arrays)
 
     def piece(index: jax.Array) -> T:
-        # Tied to the index, the arrays are none of the loop's invariants: XLA's CPU backend would
-        # hold all of a bfloat16 one in float32 beside the loop.
-        index, *whole = jax.lax.optimization_barrier((index, *arrays))
+        index, *whole = tied((index, *arrays))
         # Every s-th row: those of a slice lie on all devices, as the batch's do.
         apart = (x.reshape(-1, count, *x.shape[1:]) for x in whole)
         return function(*(jax.lax.dynamic_index_in_dim(x, index, 1, False) for x in apart))

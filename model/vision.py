@@ -9,9 +9,10 @@ from paliflow.model.attention import attend
 from paliflow.model.config import VisionConfig
 from paliflow.model.layers import Affine, LayerNorm
 from paliflow.model.sharding import constrain_activations
+from paliflow.model.xla import tied
 
-# Axes: B batch, N image token, D width, M mlp_dim, H head, h head_dim, P rows of patches,
-# Q columns of patches, p row in a patch, q column in a patch, C colour channel.
+# Axes: B batch, P patch, which is an image token, D width, F mlp_dim, N head, H head_dim,
+# E the decoder's width; y row and x column of a patch, h row and w column in a patch, C colour.
 
 
 class SelfAttention(nn.Module):
@@ -21,15 +22,15 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] to [B, N, D]."""
+        """[B, P, D] to [B, P, D]."""
         width = x.shape[-1]
         head_dim = width // self.num_heads
         shape = (width, self.num_heads, head_dim)
         query, key, value = (
-            Affine("BND,DHh->BNHh", shape, name=name)(x) for name in ("query", "key", "value")
+            Affine("BPD,DNH->BPNH", shape, name=name)(x) for name in ("query", "key", "value")
         )
         mixed = attend(query * head_dim**-0.5, key, value, mask=None, softcap=None)
-        return Affine("BNHh,HhD->BND", (*shape[1:], width), fan_in=2, name="out")(mixed)
+        return Affine("BPNH,NHD->BPD", (*shape[1:], width), fan_in=2, name="out")(mixed)
 
 
 class Mlp(nn.Module):
@@ -39,11 +40,11 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] to [B, N, D]."""
+        """[B, P, D] to [B, P, D]."""
         width = x.shape[-1]
-        y = Affine("BND,DM->BNM", (width, self.hidden), name="Dense_0")(x)
+        y = Affine("BPD,DF->BPF", (width, self.hidden), name="Dense_0")(x)
         y = jax.nn.gelu(y, approximate=True)
-        return Affine("BNM,MD->BND", (self.hidden, width), name="Dense_1")(y)
+        return Affine("BPF,FD->BPD", (self.hidden, width), name="Dense_1")(y)
 
 
 class EncoderBlock(nn.Module):
@@ -53,7 +54,7 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
-        """[B, N, D] to [B, N, D]; the None is what `nn.scan` collects."""
+        """[B, P, D] to [B, P, D]; the None is what `nn.scan` collects."""
         attention = SelfAttention(self.config.num_heads, name="MultiHeadDotProductAttention_0")
         x = x + attention(LayerNorm(name="LayerNorm_0")(x))
         x = x + Mlp(self.config.mlp_dim, name="MlpBlock_0")(LayerNorm(name="LayerNorm_1")(x))
@@ -68,12 +69,12 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] to [B, N, D]."""
+        """[B, P, D] to [B, P, D]."""
         block = nn.remat(EncoderBlock, prevent_cse=False) if self.remat else EncoderBlock
         if self.has_variable("params", "encoderblock_0"):  # laid by `layout.pack_weights`
             for layer in range(self.config.depth):
                 x, _ = EncoderBlock(self.config, name=f"encoderblock_{layer}")(x)
-                x = jax.lax.optimization_barrier(x)  # as in gemma.Decoder
+                x = tied(x)
             return LayerNorm(name="encoder_norm")(x)
         layers = nn.scan(
             block,
@@ -106,7 +107,7 @@ class VisionTower(nn.Module):
             dtype: of the matrix products and of the result.
 
         Returns:
-            [B, N, output_width], row-major over the grid of patches.
+            [B, P, E], row-major over the grid of patches.
 
         Raises:
             ValueError: images of another size.
@@ -123,7 +124,7 @@ class VisionTower(nn.Module):
             images.shape[0], side, c.patch_size, side, c.patch_size, 3
         )
         embed = Affine(
-            "BPpQqC,pqCD->BPQD",
+            "ByhxwC,hwCD->ByxD",
             (c.patch_size, c.patch_size, 3, c.width),
             fan_in=3,
             name="embedding",
@@ -133,5 +134,5 @@ class VisionTower(nn.Module):
         x = x + self.param("pos_embedding", init, (1, c.num_patches, c.width)).astype(jnp.float32)
         x = Encoder(c, self.remat, name="Transformer")(x.astype(dtype))
         return constrain_activations(
-            Affine("BNM,MD->BND", (c.width, self.output_width), name="head")(x)
+            Affine("BPD,DE->BPE", (c.width, self.output_width), name="head")(x)
         )

@@ -1,19 +1,43 @@
-"""What is asked of XLA on each platform, where programs that compute the same differ in speed."""
+"""What is asked of XLA on each platform: choices of speed, and workarounds for its backends.
+
+Nothing here changes what is computed. Each function says which backend it is for and what that
+does otherwise, as seen with jax 0.10 to 0.12.
+"""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from os.path import commonprefix
+from typing import Literal, TypeVar
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
-from paliflow.model.slices import CPU_TOKENS, TOKENS
+# Axes: B batch, T query position, S key position, N query head, K key-value head, H head_dim,
+# O output and I input of a weight.
 
+T = TypeVar("T")
+
+TOKENS = 2560
+"""Of a slice of a batch, at most, if nothing else was measured: eight images at 224 pixels. Weights
+are read from memory in less time than so many tokens take to be multiplied with them."""
+CPU_TOKENS = 640
+"""On a CPU, where two images at 224 pixels suffice."""
 _GPU_TOKENS = 8 * TOKENS
 _TOKEN_BYTES = 160 * 2**10
 """What is transient of a token: two hidden activations of 16,384 in float32, and the rest."""
+_SIMD = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
+_UNSIGNED = "AVX512_ICL" in _SIMD
+"""Whether the CPU has AVX512-VNNI (NumPy's group of an Ice Lake), which multiplies unsigned bytes
+with signed ones: XLA's product of the two is 2.3 times as fast as that of signed ones there, and
+without it slower than any."""
+_OF_ROWS = (((1,), (1,)), ((), ()))
+"""The axes that a product of two matrices of rows sums over."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +97,167 @@ def tracing_for(backend: Backend) -> Iterator[None]:
         yield
     finally:
         _traced.reset(token)
+
+
+def tied(values: T) -> T:
+    """A tree of arrays that XLA takes for new wherever this stands.
+
+    Tied to what changes in a loop, an array is none of the loop's invariants: XLA's CPU backend
+    would hold all of a bfloat16 one in float32 beside the loop. Between two layers, it keeps a
+    TPU's compiler from mixing them, and from holding what it makes of all of them at once: in
+    int8, gigabytes.
+    """
+    barred: T = jax.lax.optimization_barrier(values)
+    return barred
+
+
+def fused_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None,
+    softcap: float | None,
+) -> jax.Array | None:
+    """As `attention.attend`, by a kernel; None where the traced backend has none for it."""
+    fused = traced_backend().attention
+    if not fused or query.dtype != jnp.bfloat16 or query.shape[1] == 1 or softcap is not None:
+        return None
+    lengths = None
+    if mask is not None and mask.shape[1] == 1:
+        # A kernel that is told lengths takes half the time of one that reads a mask, or less.
+        lengths = mask[:, 0].sum(-1, dtype=jnp.int32)
+        mask = None
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=None if mask is None else mask[:, None],
+        key_value_seq_lengths=lengths,
+        scale=1.0,
+        implementation=fused,
+    )
+
+
+def attention_product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Accumulated in float32, the operands in y's dtype, as the reference rounds its weights.
+
+    XLA's CPU backend has no batched product of bfloat16 with a float32 result.
+    """
+
+    def wide(x: jax.Array, y: jax.Array) -> jax.Array:
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+        return jnp.einsum(equation, x, y, precision="highest")
+
+    def narrow(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.einsum(equation, x.astype(y.dtype), y, preferred_element_type=jnp.float32)
+
+    if y.dtype == jnp.float32:
+        return wide(x, y)
+    product: jax.Array = jax.lax.platform_dependent(x, y, cpu=wide, default=narrow)
+    return product
+
+
+def weight_product(
+    equation: str, x: jax.Array, weight: jax.Array, dtype: DTypeLike | None
+) -> jax.Array:
+    """As `layers.einsum`, of a plain array.
+
+    The axes that x and the result begin with become one, since the gradient of a weight that
+    sums over two axes takes XLA's CPU backend twice as long.
+    """
+    left, right = equation.split(",")
+    axes, result = right.split("->")
+    rows = len(commonprefix([left, result]))
+    product = jnp.einsum(
+        f"{left[0]}{left[rows:]},{axes}->{left[0]}{result[rows:]}",
+        x.reshape(-1, *x.shape[rows:]),
+        weight.astype(x.dtype),
+        precision=_precision(x.dtype),
+        preferred_element_type=_product_dtype(dtype or x.dtype),
+    )
+    return product.reshape(*x.shape[:rows], *product.shape[1:]).astype(dtype or x.dtype)
+
+
+def rows_product(x: jax.Array, rows: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """[B, I] times the transpose of [O, I], in x's dtype: [B, O], on its way to `dtype`.
+
+    One plain product of two matrices: of any other, inside a loop, XLA's CPU backend makes a
+    transposed copy of the weight.
+    """
+    product: jax.Array = jax.lax.dot_general(
+        x,
+        rows.astype(x.dtype),
+        _OF_ROWS,
+        precision=_precision(x.dtype),
+        preferred_element_type=_product_dtype(dtype),
+    )
+    return product
+
+
+def padded_row(x: jax.Array) -> jax.Array:
+    """[B, I]; of a single row, two.
+
+    XLA's CPU backend makes the weight float32 that a single row meets: 10 GB of a 3B model.
+    """
+    return jnp.pad(x, ((0, 1), (0, 0))) if x.shape[0] == 1 else x
+
+
+def _precision(dtype: DTypeLike) -> str | None:
+    """Float32 products are asked for in full: a TPU would otherwise round them to bfloat16."""
+    return "highest" if dtype == jnp.float32 else None
+
+
+def _product_dtype(result: DTypeLike) -> DTypeLike:
+    """What XLA is asked for, of a product that ends in `result`."""
+    return result if traced_backend().narrow_products else jnp.float32
+
+
+def int8_product(x: jax.Array, rows: jax.Array, unsigned: bool = _UNSIGNED) -> jax.Array:
+    """Exact product of bytes.
+
+    Args:
+        x: int8 [B, I].
+        rows: int8 [O, I].
+        unsigned: how a CPU multiplies.
+
+    Returns:
+        int32 [B, O].
+    """
+
+    def plain(x: jax.Array) -> jax.Array:
+        # With this precision, XLA is handed bytes of both kinds as they are.
+        return jax.lax.dot_general(
+            x,
+            rows,
+            _OF_ROWS,
+            precision=jax.lax.DotAlgorithmPreset.DEFAULT,
+            preferred_element_type=jnp.int32,
+        )
+
+    def shifted(x: jax.Array) -> jax.Array:
+        # (x + 128) w - 128 w, the latter from a row of its own.
+        moved = jax.lax.bitcast_convert_type(x, jnp.uint8) + jnp.uint8(128)
+        whole = plain(jnp.pad(moved, ((0, 1), (0, 0)), constant_values=128))
+        return whole[:-1] - whole[-1:]
+
+    product: jax.Array = jax.lax.platform_dependent(
+        x, cpu=shifted if unsigned else plain, default=plain
+    )
+    return product
+
+
+def written_at(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
+    """[B, S, ...] with [B, T, ...] at [index, index + T).
+
+    XLA's CPU backend would make all of a bfloat16 array float32 to write into it, and not of bits.
+    """
+
+    def plain(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1)
+
+    def bits(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
+        unsigned = f"uint{8 * old.itemsize}"
+        return plain(old.view(unsigned), new.view(unsigned), index).view(old.dtype)
+
+    updated: jax.Array = jax.lax.platform_dependent(old, new, index, cpu=bits, default=plain)
+    return updated

@@ -12,8 +12,8 @@ from paliflow.configs.chips import Chip, Dtype
 from paliflow.model import BUNDLED_CHECKPOINT, VARIANTS, PaliGemma
 from paliflow.model.cost import Memory, Phase, Shape, Work, largest_batch, memory, work
 from paliflow.model.network import apply
-from paliflow.model.slices import TOKENS
 from paliflow.model.weights import expected_shapes
+from paliflow.model.xla import TOKENS
 from paliflow.tests.model.conftest import load_reference
 
 SMALL = VARIANTS["paligemma-3b-224"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from paliflow.model.gemma import Block
+from paliflow.model.gemma import AttentionInputs, Block
 from paliflow.tests.model.conftest import load_reference
 
 
@@ -16,7 +16,7 @@ from paliflow.tests.model.conftest import load_reference
 def test_dropout_is_after_one_post_norm_and_before_the_other(name: str) -> None:
     config = load_reference(name).config.text
     x = jax.random.normal(jax.random.key(1), (1, 4, config.width))
-    inputs = (x, None, jnp.arange(4)[None], jnp.ones((1, 4, 4), bool), 0)
+    inputs = (x, None, AttentionInputs(jnp.arange(4)[None], jnp.ones((1, 4, 4), bool)))
     block = Block(config, dropout=0.5)
     params = block.init({"params": jax.random.key(0), "dropout": jax.random.key(2)}, *inputs)
     seen: list[tuple[str, Any, Any]] = []

@@ -11,8 +11,7 @@ import pytest
 from paliflow.model.attention import attend
 from paliflow.model.layers import Rows, einsum, quantise
 from paliflow.model.paligemma import encode_images
-from paliflow.model.slices import CPU_TOKENS, TOKENS
-from paliflow.model.xla import ANY, Backend, backend_of, tracing_for
+from paliflow.model.xla import ANY, CPU_TOKENS, TOKENS, Backend, backend_of, tracing_for
 from paliflow.tests.model.conftest import expected, load_reference
 
 GIB = 2**30
@@ -114,8 +113,8 @@ def test_narrow_product_is_rounded_once(laid: bool) -> None:
     weight = jnp.asarray(rng.normal(size=(512, 24)), jnp.bfloat16)
     kernel = Rows(weight.T, None, (24,), (512,)) if laid else weight
     with tracing_for(GPU):
-        found = einsum("BTD,DM->BTM", x, kernel)
-        wide = einsum("BTD,DM->BTM", x, kernel, jnp.float32)
+        found = einsum("BTD,DF->BTF", x, kernel)
+        wide = einsum("BTD,DF->BTF", x, kernel, jnp.float32)
     assert (found.dtype, wide.dtype) == (jnp.bfloat16, jnp.float32)
     exact = np.asarray(x, np.float64) @ np.asarray(weight, np.float64)
     # Half a unit in the last place, and what float32 loses where products cancel.
@@ -128,6 +127,6 @@ def test_int8_product_apart_from_its_scaling_is_the_same() -> None:
     x = jnp.asarray(rng.normal(size=(7, 64)), jnp.bfloat16)
     values, scale = quantise(jnp.asarray(rng.normal(size=(24, 64)), jnp.float32), (1,))
     kernel = Rows(values, scale[:, 0], (24,), (64,))
-    plain = einsum("BD,DM->BM", x, kernel)
+    plain = einsum("BD,DF->BF", x, kernel)
     with tracing_for(GPU):
-        np.testing.assert_array_equal(einsum("BD,DM->BM", x, kernel), plain)
+        np.testing.assert_array_equal(einsum("BD,DF->BF", x, kernel), plain)

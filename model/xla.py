@@ -163,9 +163,10 @@ def weight_product(
     """As `layers.einsum`, of a plain array.
 
     The axes that x and the result begin with become one, since the gradient of a weight that
-    sums over two axes takes XLA's CPU backend twice as long.
+    sums over two axes takes XLA's CPU backend twice as long. `jnp.einsum` sums over axes in the
+    order of their letters: with h after N it is that of memory, and nothing is transposed.
     """
-    left, right = equation.split(",")
+    left, right = equation.replace("H", "h").split(",")
     axes, result = right.split("->")
     rows = len(commonprefix([left, result]))
     product = jnp.einsum(

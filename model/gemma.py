@@ -42,8 +42,8 @@ class AttentionInputs(NamedTuple):
     """int32 [B, T] for RoPE."""
     mask: jax.Array
     """bool [B, T, S], or [B, 1, S] for all T alike, as `attend`; query t sees key s."""
-    index: jax.Array | int = 0
-    """int32 scalar; where there is a cache, its slots [index, index + T) are overwritten."""
+    slot: jax.Array | int = 0
+    """int32 scalar; where there is a cache, its slots [slot, slot + T) are overwritten."""
     at: jax.Array | None = None
     """int32 [B], the one position of each row whose hidden state is wanted, so that the last layer
     computes no other; None for all."""

@@ -160,7 +160,7 @@ class Network(nn.Module):
             Hidden states [B, T, D], for `score`.
         """
         x = self.llm.embedder.encode(tokens, self._dtype())
-        x, _ = self.llm(x, positions, visible, cache, index)
+        x, _ = self.llm(x, AttentionInputs(positions, visible, index), cache)
         return x
 
     def score(self, x: jax.Array) -> jax.Array:

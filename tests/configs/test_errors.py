@@ -21,7 +21,7 @@ GOOD: dict[str, Any] = {"output": "/out", "run_id": "r", "train": [{"path": "/in
         (
             # Pydantic says besides that there is no source: none is right.
             {"train": [{"path": "/in.jsonl", "weigth": 2}]},
-            r"train\.0\.weigth: unknown field, did you mean weight\? It has empty, .*weight",
+            r"train\.0\.weigth: unknown field, did you mean weight\? It has benchmark, .*weight",
         ),
         ({"train": [{}]}, r"train\.0\.path: required and missing"),
         (

@@ -40,7 +40,8 @@ LISTS = [
     (spec, name)
     for spec in SPECS
     for name, field in spec.model_fields.items()
-    if tuple[str, ...] == field.annotation or name in ("prompts", "allowed_roots", "exclude_near")
+    if (tuple[str, ...] == field.annotation and name != "benchmarks")  # which are known names
+    or name in ("prompts", "allowed_roots", "exclude_near")
 ]
 
 
@@ -59,6 +60,12 @@ def test_text_that_is_no_list_is_the_only_item_of_a_tuple_field(
     spec: Any, name: str, text: str
 ) -> None:
     assert getattr(spec.parse(SPECS[spec] | {name: text}), name) == (text,)
+
+
+def test_text_that_is_a_list_of_benchmarks_is_that_list() -> None:
+    asked = {"output": "o", "run_id": "r", "data": "d"}
+    for text, names in (("['vqav2', 'tallyqa']", ("vqav2", "tallyqa")), ("vqav2", ("vqav2",))):
+        assert EvaluateSpec.parse(asked | {"benchmarks": text}).benchmarks == names
 
 
 _PROMPTS = st.text(min_size=1).filter(lambda text: stripped(text) == text)
@@ -149,7 +156,11 @@ def test_every_tuple_field_is_among_those_tested() -> None:
         for name, field in spec.model_fields.items():
             parts = get_args(field.annotation) if type(field.annotation) is UnionType else ()
             if any(get_origin(part) is tuple for part in (field.annotation, *parts)):
-                assert (spec, name) in LISTS or name in ("train", "filters")  # of objects
+                assert (spec, name) in LISTS or name in (
+                    "train",
+                    "filters",
+                    "benchmarks",
+                )  # of objects
 
 
 @pytest.mark.parametrize("spec", SPECS)

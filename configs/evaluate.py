@@ -40,7 +40,7 @@ class EvaluateSpec(InferenceSpec):
         }
         self.__dict__["sets"] = {**named, **self.sets}
         if not self.sets:
-            raise ValueError("sets: give at least one, or benchmarks and data")
+            raise ValueError("sets={}: give at least one, or benchmarks and data")
         return self
 
     @model_validator(mode="after")

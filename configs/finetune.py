@@ -169,7 +169,7 @@ class FineTuneSpec(ModelSpec):
             for field in wanted.keys() - self.model_fields_set:
                 self.__dict__[field] = wanted[field]
         if not self.train:
-            raise ValueError("train: give at least one source, or benchmark and data")
+            raise ValueError("train=[]: give at least one source, or benchmark and data")
         return self
 
     @model_validator(mode="after")

@@ -61,7 +61,9 @@ def paliflow_package() -> tuple[str, bytes]:
         folder = Path(spec.submodule_search_locations[0])
         inside = _files(folder, folder, ["__pycache__"])
         files += [_renamed(entry, f"paliflow/{name}") for entry in inside]
-    metadata = distribution("paliflow").read_text("METADATA") or ""
+    about_it = distribution("paliflow")
+    # An egg-info, which lies in a source tree, calls it otherwise.
+    metadata = about_it.read_text("METADATA") or about_it.read_text("PKG-INFO") or ""
     about = ZipInfo(f"paliflow-{version('paliflow')}.dist-info/METADATA")
     return zipped([*files, (about, metadata.encode())])
 

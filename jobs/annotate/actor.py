@@ -163,8 +163,9 @@ class Annotator:
                     batch = list(islice(inputs, batch_size))
                 if not batch:
                     break
-                self._clock.begin("device")
-                pending.append(self._predictor.ask(batch, (shard, number)))
+                with self._clock.stage("device"):
+                    pending.append(self._predictor.ask(batch, (shard, number)))
+                    self._clock.begin("device")  # until it is done with the batch
                 self._watcher.submit(self._watch, pending[-1])
                 if len(pending) > 1:  # the device has the next batch while this one is parsed
                     self._collect(pending.popleft(), rows)

@@ -69,7 +69,7 @@ def test_benchmarks_of_a_spec_are_sets_of_their_names() -> None:
     }
     with pytest.raises(SpecError, match="benchmarks: give data"):
         EvaluateSpec.parse({"output": "out", "run_id": "r", "benchmarks": ["gqa"]})
-    with pytest.raises(SpecError, match="sets: give at least one, or benchmarks and data"):
+    with pytest.raises(SpecError, match=r"sets=\{\}: give at least one, or benchmarks"):
         EvaluateSpec.parse({"output": "out", "run_id": "r"})
 
 
@@ -108,7 +108,7 @@ def test_a_benchmark_is_learnt_by_its_published_recipe_unless_the_spec_says_othe
     assert (video.every_frames, video.clip and video.clip.frames) == (26, 8)
     with pytest.raises(SpecError, match="the model that was fine-tuned on gqa"):
         FineTuneSpec.parse(fields | {"benchmark": "xgqa"})
-    with pytest.raises(SpecError, match="train: give at least one source, or benchmark and data"):
+    with pytest.raises(SpecError, match=r"train=\[\]: give at least one source, or benchmark"):
         FineTuneSpec.parse(fields)
 
 

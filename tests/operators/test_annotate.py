@@ -83,6 +83,8 @@ def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) ->
         assert task.xcom_pull(task_ids=name) == summary.model_dump(mode="json", exclude={"spec"})
         assert task.xcom_pull(task_ids=name, key=OutputLink().xcom_key) == location
     extra = {"run_id": "done", "location": location, "rows": 3, "errors": 1}
+    extra |= {"tokens": 0, "chip_seconds": {}, "usd": None}
+    extra["stages"] = {"read": 0.0, "device": 0.0, "commit": 0.0, "other": 0.0}
     announced = (tmp_path.as_uri(), {**extra, "output": str(tmp_path)})
     assert dag_run.asset_events("finished") == [("literal", *announced), ("templated", *announced)]
 

@@ -88,9 +88,9 @@ def test_sources_are_counted_with_what_is_wrong_in_them(tmp_path: Path) -> None:
     reasons = {"no suffix": 2, "the line is not a JSON object": 1}
     roots = (str(tmp_path),)
     assert [tuple(value for _, value in source) for source in plan.sources] == [
-        ("train/0", 8, 3.0, 3, reasons, roots, {}),
-        ("train/1", 4, 1.0, 0, {}, roots, {}),
-        ("held_out", 4, 1.0, 0, {}, roots, {}),
+        ("train/0", 8, 3.0, 3, reasons, roots, None, {}),
+        ("train/1", 4, 1.0, 0, {}, roots, None, {}),
+        ("held_out", 4, 1.0, 0, {}, roots, None, {}),
     ]
     assert plan.spec == spec.model_dump(mode="json")
 

@@ -25,6 +25,7 @@ ITEMS = st.builds(
     first=st.none() | st.integers(0, 2**63 - 1),
     last=st.none() | st.integers(0, 2**63 - 1),
     frames=st.none() | st.lists(TEXT, max_size=3).map(tuple),
+    asks=st.none() | st.lists(st.integers(0, 2**31 - 1), max_size=3).map(tuple),
 )
 
 

@@ -19,7 +19,9 @@ from paliflow.tests.operators import dag_run
 from paliflow.tests.summaries import made_up
 
 
-@pytest.mark.parametrize("where", ["child process", "ray cluster"])
+@pytest.mark.parametrize(
+    "where", ["child process", pytest.param("ray cluster", marks=pytest.mark.slow)]
+)
 def test_a_job_that_only_the_user_can_mend_is_not_retried(
     where: str,
     tmp_path: Path,

@@ -12,6 +12,7 @@ from paliflow.configs.load import load_spec, make_spec, name_and_value, read_fie
 from paliflow.jobs.cli.options import (
     SPEC_SUFFIXES,
     Address,
+    OptionalSpec,
     Overrides,
     RunId,
     SpecFile,
@@ -61,12 +62,7 @@ def annotate(
 
 
 def finetune(
-    spec: Annotated[
-        str | None,
-        typer.Argument(
-            help="The spec, in YAML; with --benchmark it may be left out.", metavar="SPEC.yaml"
-        ),
-    ] = None,
+    spec: OptionalSpec = None,
     set_: Overrides = None,
     run_id: RunId = None,
     ray_address: Address = None,

@@ -8,17 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from paliflow.configs.base import SpecError, printable
-from paliflow.jobs.cli.options import Address, Overrides, RunId, evaluate_specs
+from paliflow.jobs.cli.options import Address, OptionalSpec, Overrides, RunId, evaluate_specs
 from paliflow.jobs.cli.printing import text
 
 
 def evaluate(
-    spec: Annotated[
-        str | None,
-        typer.Argument(
-            help="The spec, in YAML; with --benchmark it may be left out.", metavar="SPEC.yaml"
-        ),
-    ] = None,
+    spec: OptionalSpec = None,
     set_: Overrides = None,
     run_id: RunId = None,
     ray_address: Address = None,

@@ -15,6 +15,12 @@ from paliflow.configs.load import load_spec, make_spec, read_fields, set_field, 
 from paliflow.configs.run import run_id_now
 
 SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
+OptionalSpec = Annotated[
+    str | None,
+    typer.Argument(
+        help="The spec, in YAML; with --benchmark it may be left out.", metavar="SPEC.yaml"
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

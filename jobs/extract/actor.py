@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from importlib.metadata import version
 from typing import Any
 
 from paliflow import storage
@@ -20,7 +19,7 @@ from paliflow.jobs.media.decoding import SampledFramesTask
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
 from paliflow.jobs.media.reading import Input
-from paliflow.jobs.runs.parts import commit_part
+from paliflow.jobs.runs.parts import about_without_model, commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
 
 _AHEAD = 32
@@ -57,13 +56,7 @@ class Extractor:
         rows = self._extract(dict(enumerate(items)), shard, quarantined or {})
         wrong = [[row["error"] for row in own if row["status"] == "error"] for own in rows]
         reasons = tuple(errors[0] for errors in wrong if errors)
-        about = {
-            "spec": self._spec.model_dump_json(),
-            "version": version("paliflow"),
-            "checkpoint_sha256": "",  # no model looked at them
-            "inputs": str(len(items)),
-            "failed": str(len(reasons)),
-        }
+        about = about_without_model(self._spec, len(items), len(reasons))
         flat = [row for own in rows for row in own]
         commit_part(self._run, shard, flat, about, FRAMES)
         return ShardResult(len(items), reasons)

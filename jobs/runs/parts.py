@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from paliflow import storage
 from paliflow.configs.base import SpecError
+from paliflow.configs.run import RunSpec
 from paliflow.configs.schema import ANNOTATIONS
 
 REASONS = 20
@@ -48,6 +50,17 @@ class Part(NamedTuple):
     """How long its actor held chips for it, times their number."""
     device: str = ""
     """JAX's name of the chips; empty where no device was used."""
+
+
+def about_without_model(spec: RunSpec, inputs: int, failed: int) -> dict[str, str]:
+    """What a part says of itself whose rows no model has looked at, for `commit_part`."""
+    return {
+        "spec": spec.model_dump_json(),
+        "version": version("paliflow"),
+        "checkpoint_sha256": "",
+        "inputs": str(inputs),
+        "failed": str(failed),
+    }
 
 
 def commit_part(

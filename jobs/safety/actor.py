@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
@@ -22,7 +21,7 @@ from paliflow.jobs.media.decoding import ImageTask
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
 from paliflow.jobs.media.reading import Input
-from paliflow.jobs.runs.parts import commit_part
+from paliflow.jobs.runs.parts import about_without_model, commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
 from paliflow.jobs.safety.checking import ImageCheck, TextCheck, outcome
 from paliflow.jobs.safety.hashing import image_hash
@@ -65,13 +64,7 @@ class FilterActor:
         untouched = {items[place]: reason for place, reason in (quarantined or {}).items()}
         rows = self._scored(items, untouched)
         reasons = tuple(row["error"] for row in rows if row["status"] == "error")
-        about = {
-            "spec": self._spec.model_dump_json(),
-            "version": version("paliflow"),
-            "checkpoint_sha256": "",  # no model looked at them
-            "inputs": str(len(items)),
-            "failed": str(len(reasons)),
-        }
+        about = about_without_model(self._spec, len(items), len(reasons))
         commit_part(self._run, shard, rows, about, FILTERED)
         return ShardResult(len(items), reasons)
 

@@ -13,6 +13,7 @@ MetricName = Literal[
     "vqa_accuracy",
     "simple_vqa_accuracy",
     "anls",
+    "character_accuracy",
     "relaxed_match",
     "count_match",
     "bv_exact",
@@ -25,9 +26,14 @@ MetricName = Literal[
     "pope_official",
     "science_qa",
     "cider",
+    "bleu_1",
+    "bleu_2",
+    "bleu_3",
     "bleu_4",
     "rouge_l",
     "detection_f1",
+    "detection_precision",
+    "detection_recall",
     "mean_iou",
 ]
 """The keys of `metrics.METRICS`, in its order; specs are read where NumPy is not."""

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,8 +24,17 @@ _LONGEST_WAIT_S = 60.0
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 Headers = Callable[[], Mapping[str, str]]
 
-# It would log URLs, and the key of one service is in its URL.
-logging.getLogger("httpx").setLevel(logging.WARNING)
+
+class _WithoutKeys(logging.Filter):
+    """Removes keys from the URLs that httpx logs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _KEY.sub(r"\1***", record.getMessage()), ()
+        return True
+
+
+_KEY = re.compile(r"([?&]key=)[^&\s\"]+")
+logging.getLogger("httpx").addFilter(_WithoutKeys())
 
 
 class UnscoredError(Exception):
@@ -35,7 +45,7 @@ class RejectedError(Exception):
     """A request that the service calls wrong (400)."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
-        super().__init__(brief(str(error.get("message") or "no reason given")))
+        super().__init__(str(error.get("message") or "no reason given"))
         self.details = [each for each in error.get("details") or () if isinstance(each, dict)]
 
 
@@ -74,7 +84,8 @@ class Client:
             RejectedError: the service calls the request wrong.
             SpecError: it refuses whoever asks, or is not there any more.
         """
-        tries, waited, why = 0, 0.0, ""
+        tries, why = 0, ""
+        limited_since: float | None = None
         while tries < TRIES:
             if tries:
                 time.sleep(_wait(tries))
@@ -89,17 +100,16 @@ class Client:
                 why = f"no connection ({type(error).__name__})"
                 continue
             if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-                tries -= 1
+                tries, now = tries - 1, time.monotonic()
+                limited_since = now if limited_since is None else limited_since
+                waited = now - limited_since
                 wait = _retry_after(answer, waited)
-                if waited + wait > QUOTA_PATIENCE_S or time.monotonic() < self._impatient_until:
-                    self._impatient_until = time.monotonic() + _LONGEST_WAIT_S
+                if waited + wait > QUOTA_PATIENCE_S or now < self._impatient_until:
+                    self._impatient_until = now + _LONGEST_WAIT_S
                     raise UnscoredError("the quota is used up")
                 self._pace.pause(wait)
-                waited += wait
                 continue
-            if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or answer.status_code in (
-                httpx.codes.REQUEST_TIMEOUT,
-            ):
+            if answer.is_server_error or answer.status_code == httpx.codes.REQUEST_TIMEOUT:
                 why = f"the service answers {answer.status_code}"
                 continue
             found = _parsed(answer)
@@ -108,11 +118,11 @@ class Client:
             if answer.is_success:
                 why = "an answer that is no JSON object"
                 continue
-            error = (found or {}).get("error")
-            error = error if isinstance(error, dict) else {}
+            told = (found or {}).get("error")
+            told = told if isinstance(told, dict) else {}
             if answer.status_code == httpx.codes.BAD_REQUEST:
-                raise RejectedError(error)
-            raise SpecError(self._refusal(answer.status_code, error))
+                raise RejectedError(told)
+            raise SpecError(self._refusal(answer.status_code, told))
         raise UnscoredError(why)
 
     def refused(self, error: RejectedError) -> SpecError:
@@ -120,10 +130,11 @@ class Client:
         return SpecError(self._refusal(400, {"message": str(error)}))
 
     def _refusal(self, status: int, error: Mapping[str, Any]) -> str:
-        said = brief(str(error.get("message") or error.get("status") or "no reason given"))
+        said = str(error.get("message") or error.get("status") or "no reason given")
         for secret in self._secrets:
             said = said.replace(secret, "***")
-        return f"filters: {self._service}: {self._http.base_url.host} answers {status}: {said}"
+        host = self._http.base_url.host
+        return f"filters: {self._service}: {host} answers {status}: {brief(said)}"
 
 
 def google_headers(service: str) -> Headers:

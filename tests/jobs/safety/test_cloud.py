@@ -293,6 +293,7 @@ def test_perspective_scores_attributes_and_gives_up_those_that_lack_the_language
     server.faults["analyze"].append(rejected(f"API key {KEY} is not valid"))
     with pytest.raises(SpecError, match=r"perspective: .* answers 400: API key \*\*\* is not"):
         judge.score(["a third"])
+    assert "comments:analyze?key=*** " in caplog.text
     assert KEY not in caplog.text
 
 

@@ -30,6 +30,7 @@ _CAPTION = "a man in a red jacket rides a wave on a long white surfboard"
 def main() -> None:
     """Prints a line for each filter, then how many near hashes the index finds."""
     queries = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    _search(queries)  # first, so that the peak of memory is its own
     picture = load_sample_images().images[0][:VIEW, :VIEW]
     views = [View(np.ascontiguousarray(picture), 640, 427)] * _IMAGES
     texts = [_CAPTION] * _TEXTS
@@ -43,8 +44,6 @@ def main() -> None:
         _tell(f"personal_data, {name}", _TEXTS, partial(found.score, words))
     toxicity = text_filter(ToxicityFilter())
     _tell("toxicity, a caption", _TEXTS, partial(toxicity.score, texts))
-
-    _search(queries)
 
 
 def _search(queries: int) -> None:

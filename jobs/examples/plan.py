@@ -237,10 +237,10 @@ def _write_source(
             examples, reasons = examples + len(good), reasons + bad
             limits.add(len(chunk), bad.total(), bad)
             if leave_out:
-                why = [leave_out(example) for example in good]
-                dropped.update(reason for reason in why if reason)
-                good = [each for each, reason in zip(good, why, strict=True) if not reason]
-                examples -= sum(reason is not None for reason in why)
+                unwanted = [leave_out(example) for example in good]
+                dropped.update(filter(None, unwanted))
+                good = [each for each, reason in zip(good, unwanted, strict=True) if not reason]
+                examples -= len(unwanted) - len(good)
             if good:
                 columns = map(list, zip(*good, strict=True))
                 out.write_table(pa.table(list(columns), schema=EXAMPLES))

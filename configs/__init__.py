@@ -1,6 +1,12 @@
 """What a job is: specs that users write, the summaries that runs leave, the output's schema."""
 
 from paliflow.configs.annotate import AnnotateSpec, Sampling
+from paliflow.configs.cloud_filters import (
+    ModerateTextFilter,
+    PerspectiveFilter,
+    SafeSearchFilter,
+    SensitiveDataFilter,
+)
 from paliflow.configs.evaluate import EvaluateSpec
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.extract import ExtractSpec
@@ -43,14 +49,18 @@ __all__ = [
     "FineTuneSpec",
     "FineTuneSummary",
     "Lora",
+    "ModerateTextFilter",
     "NsfwFilter",
     "PersonalDataFilter",
+    "PerspectiveFilter",
     "PromoteSpec",
     "PromoteSummary",
     "PromptSpec",
     "QualityFilter",
     "RunSummary",
+    "SafeSearchFilter",
     "Sampling",
+    "SensitiveDataFilter",
     "ToxicityFilter",
     "VideoSpec",
 ]

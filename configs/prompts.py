@@ -55,7 +55,7 @@ def misspelt_task(prompt: str) -> str | None:
     if task is None or word in _TASKS:
         return None
     if task in ("caption", "answer", "question"):
-        meant = not rest or _LANGUAGE.fullmatch(rest[0])
+        meant = not rest or bool(_LANGUAGE.fullmatch(rest[0]))
     else:
         meant = not prompt.rstrip().endswith(_SENTENCE_ENDS)
     if not meant:

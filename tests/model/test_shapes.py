@@ -9,9 +9,9 @@ from paliflow.model.network import attention_mask
 
 
 def test_an_array_of_another_shape_or_dtype_than_the_signature_says_is_an_error() -> None:
-    heads = [jnp.zeros((2, length, count, 8)) for length, count in ((3, 4), (5, 2), (5, 2))]
-    assert attend(*heads, None, None).shape == (2, 3, 4, 8)
+    query, key = jnp.zeros((2, 3, 4, 8)), jnp.zeros((2, 5, 2, 8))
+    assert attend(query, key, key, None, None).shape == (2, 3, 4, 8)
     with pytest.raises(TypeError, match=r"attention\.attend\.\n.*parameter 'mask'"):
-        attend(*heads, jnp.ones((2, 3, 4), bool), None)
+        attend(query, key, key, jnp.ones((2, 3, 4), bool), None)
     with pytest.raises(TypeError, match=r"attention_mask\.\n.*parameter 'mask_ar'"):
         jax.eval_shape(attention_mask, jnp.zeros((2, 3)))

@@ -1,6 +1,7 @@
 """What a job is: specs that users write, the summaries that runs leave, the output's schema."""
 
 from paliflow.configs.annotate import AnnotateSpec, Sampling
+from paliflow.configs.calibrate import CalibrateSpec
 from paliflow.configs.evaluate import EvaluateSpec
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.extract import ExtractSpec
@@ -16,6 +17,7 @@ from paliflow.configs.safety import (
     ToxicityFilter,
 )
 from paliflow.configs.summary import (
+    CalibrateSummary,
     Comparison,
     EvaluateSummary,
     ExtractSummary,
@@ -28,6 +30,8 @@ from paliflow.configs.video import ClipSpec, VideoSpec
 
 __all__ = [
     "AnnotateSpec",
+    "CalibrateSpec",
+    "CalibrateSummary",
     "ClipSpec",
     "Comparison",
     "DuplicatesFilter",

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.benchmark import benchmark, evaluation_defaults
 from paliflow.configs.examples import EvaluationSet, SetName
+from paliflow.configs.prompts import PromptSpec, require_distinct, require_no_closed
 from paliflow.configs.run import InferenceSpec
 
 
@@ -25,11 +26,27 @@ class EvaluateSpec(InferenceSpec):
     files are in `data`. What they are asked with has to be the same; else each is a run."""
     data: str | None = None
     """The folder of their official files."""
+    prompts: tuple[PromptSpec, ...] = ()
+    """Prompts whose answers are fixed, as an annotation's: examples whose prefix is the `ask` of
+    one have its choices, or are closed. Other examples are asked in free words."""
     beams: PositiveInt = 1
     """As `sampling.beams` of an annotation; answers are greedy if not given."""
     min_coverage: float = Field(default=0.9, ge=0.0, le=1.0)
     """A benchmark has no figures where a smaller share of its rows could be asked, e.g. because
     images are missing; the others count as answered with nothing."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _of_all_rows(cls, value: tuple[PromptSpec, ...]) -> tuple[PromptSpec, ...]:
+        require_distinct(value)
+        if any(prompt.choices_column for prompt in value):
+            raise ValueError("examples have no choices_column; give choices or choices_file")
+        return value
+
+    @model_validator(mode="after")
+    def _searches_in_free_words(self) -> "EvaluateSpec":
+        require_no_closed(self.prompts, self.beams)
+        return self
 
     @model_validator(mode="after")
     def _asks_something(self) -> "EvaluateSpec":

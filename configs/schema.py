@@ -15,6 +15,7 @@ DETECTION = pa.struct(
         ("track_id", pa.int32()),
         ("label_probability", pa.float32()),
         ("location_mass", pa.float32()),
+        ("confidence", pa.float32()),
     ]
 )
 CHOICE = pa.struct([("label", pa.string()), ("probability", pa.float32())])
@@ -65,6 +66,7 @@ ANNOTATIONS = pa.schema(
         ("mean_logprob", pa.float32()),
         ("min_logprob", pa.float32()),
         ("safety", SAFETY),
+        ("confidence", pa.float32()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )

@@ -171,6 +171,8 @@ class RunSummary(ModelSummary):
     """What these cost, by the spec's or the list price of a chip-hour; null if none is known."""
     preemptions: int = 0
     """Actors that job lost because their nodes were taken away."""
+    calibration: str | None = None
+    """The SHA-256 of the `calibration.json` that `confidence` came from; null if none did."""
 
     def said(self) -> str:
         """The line that sums the run up."""
@@ -324,6 +326,94 @@ class EvaluateSummary(ModelSummary):
     """Pixels of the model's square input."""
     server: dict[str, float] = Field(default_factory=dict)
     """What a benchmark's server has given, by figure, in its own unit."""
+
+
+class Interval(Spec):
+    """A figure and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ReliabilityBin(Spec):
+    """Answers of nearly the same confidence."""
+
+    rows: int
+    confidence: float
+    """Their mean."""
+    accuracy: float
+    """The share that is right."""
+
+
+class Reliability(Spec):
+    """How far confidences are from being frequencies."""
+
+    ece: Interval
+    """Expected calibration error, over bins of equally many answers."""
+    brier: Interval
+    bins: tuple[ReliabilityBin, ...]
+    """The reliability diagram."""
+
+
+class Threshold(Spec):
+    """What a precision takes."""
+
+    precision: float
+    confidence: float | None
+    """The least that is accepted; null if no threshold reaches the precision surely."""
+    rows: int = 0
+    """Answers that are accepted, of those that were fitted to."""
+    right: int = 0
+
+
+class CalibratedGroup(Spec):
+    """How the answers to one prompt, or to all of a task, were calibrated."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    task: str
+    form: str
+    """What an answer may be: `free`, `closed`, or a digest of its choices."""
+    prompt: str | None
+    """Null stands for any prompt of the task."""
+    rows: int
+    """Answers, or of `detect` and `segment` boxes."""
+    right: int
+    before: Reliability
+    """Of raw scores."""
+    after: Reliability
+    """Of confidences, each from a fit to the other folds."""
+    thresholds: tuple[Threshold, ...] = ()
+    """For the usual precisions."""
+    average_precision: tuple[float, float] | None = None
+    """Of boxes, at an IoU of 0.5: ranked by `score`, and by confidence."""
+
+
+class CalibrateSummary(Spec):
+    """What became of a calibration."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    calibration: str
+    """`calibration.json`."""
+    report: str
+    """`calibration.html`, beside it."""
+    evaluation: str
+    checkpoint_sha256: str
+    groups: tuple[CalibratedGroup, ...]
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Answers that no confidence was fitted to, by why."""
+    registry: str | None = None
+    name: str | None = None
+    version: int | None = None
+    """In the registry, which has the calibration from now on."""
+
+    def said(self) -> str:
+        """The line that sums it up."""
+        rows = sum(group.rows for group in self.groups)
+        what = f", version {self.version} of {self.name}" if self.version else ""
+        return f"{rows} answers calibrated{what}: {printable(self.calibration)}"
 
 
 class Comparison(Spec):

@@ -46,7 +46,7 @@ _PANELS = {
     "allowed_roots only_new filters max_pixels exif decode read_timeout "
     "video_timeout decoder_memory",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
-    "image_size max_new_tokens max_prompt_tokens temperature top_k top_p beams seed",
+    "image_size calibration max_new_tokens max_prompt_tokens temperature top_k top_p beams seed",
     "Output": "output run_id generation thumbnail compact report row_group_size compression_level",
     "How": "actors cpus_per_actor placement accelerator_type topology accelerators_per_actor "
     "batch_size model_parallel compilation_cache shard_size stall_timeout start_timeout "

@@ -49,6 +49,17 @@ def test_the_same_prompt_in_two_frames_is_the_same_prompt() -> None:
         AnnotateSpec.parse(GOOD | {"prompts": ["ocr", "ocr\n"]})
 
 
+def test_closed_answers_with_beams_are_refused_when_the_spec_is_parsed() -> None:
+    closed = {"ask": "detect cat", "closed": True}
+    said = r"beams=3: 'detect cat' is closed, whose answers are decoded greedily"
+    with pytest.raises(SpecError, match=said):
+        AnnotateSpec.parse(GOOD | {"prompts": [closed], "sampling": {"beams": 3}})
+    evaluation = {"output": "/out", "run_id": "r", "sets": {"a": {"path": "/in.jsonl"}}}
+    with pytest.raises(SpecError, match=said):
+        EvaluateSpec.parse(evaluation | {"prompts": [closed], "beams": 3})
+    assert EvaluateSpec.parse(evaluation | {"prompts": [closed]}).prompts[0].closed
+
+
 @given(st.text(alphabet="<imagebos> \n\tdDetc{}"))
 def test_stripping_is_done_when_it_is_done_once_and_keeps_what_is_inside(prompt: str) -> None:
     bare = stripped(prompt)

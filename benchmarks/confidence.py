@@ -29,7 +29,7 @@ from paliflow.metrics.calibration import agreement
 COUNT = "answer en how many digits are there?"
 LEFTMOST = "answer en what is the leftmost digit?"
 DETECT = "detect digit"
-PROMPTS = (COUNT, LEFTMOST, "ocr", DETECT)
+PROMPTS = (COUNT, LEFTMOST, DETECT)
 DOMAINS = ("sharp", "blurred")
 PRECISION, LEVEL, SPLITS = 0.95, 0.95, 100
 

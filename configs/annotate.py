@@ -40,6 +40,13 @@ class Sampling(Spec):
         return self
 
 
+class Accept(Spec):
+    """Which answers are taken without anybody looking at them."""
+
+    precision: float = Field(ge=0.5, lt=1.0)
+    """The share of accepted answers that is right at least, by the calibration's bound."""
+
+
 class SourceSpec(InputsSpec):
     """A run over what a folder, a glob, a manifest or a tar holds."""
 
@@ -114,6 +121,10 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
     calibration: Stored | None = None
     """A `calibration.json`, which says how raw scores become the output's `confidence`; that of the
     checkpoint's version in the registry, if there is one, if not given."""
+    accept: Accept | None = None
+    """Answers and boxes get `accepted`, true for those whose confidence surely reaches a precision,
+    e.g. `{precision: 0.95}`. Refused where what is asked was not calibrated: see
+    docs/confidence.md."""
     report: bool = True
     """Leave `_report.html` beside the manifest: sampled rows drawn over their images, errors."""
 

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.benchmark import benchmark, evaluation_defaults
 from paliflow.configs.examples import EvaluationSet, SetName
-from paliflow.configs.prompts import PromptSpec, require_distinct, require_no_closed
+from paliflow.configs.prompts import AnyPrompt, PromptSpec, require_distinct, require_no_closed
 from paliflow.configs.run import InferenceSpec
 
 
@@ -26,7 +26,7 @@ class EvaluateSpec(InferenceSpec):
     files are in `data`. What they are asked with has to be the same; else each is a run."""
     data: str | None = None
     """The folder of their official files."""
-    prompts: tuple[PromptSpec, ...] = ()
+    prompts: tuple[AnyPrompt, ...] = ()
     """Prompts whose answers are fixed, as an annotation's: examples whose prefix is the `ask` of
     one have its choices, or are closed. Other examples are asked in free words."""
     beams: PositiveInt = 1
@@ -37,9 +37,9 @@ class EvaluateSpec(InferenceSpec):
 
     @field_validator("prompts")
     @classmethod
-    def _of_all_rows(cls, value: tuple[PromptSpec, ...]) -> tuple[PromptSpec, ...]:
+    def _of_all_rows(cls, value: tuple[AnyPrompt, ...]) -> tuple[AnyPrompt, ...]:
         require_distinct(value)
-        if any(prompt.choices_column for prompt in value):
+        if any(isinstance(prompt, PromptSpec) and prompt.choices_column for prompt in value):
             raise ValueError("examples have no choices_column; give choices or choices_file")
         return value
 

@@ -16,6 +16,7 @@ DETECTION = pa.struct(
         ("label_probability", pa.float32()),
         ("location_mass", pa.float32()),
         ("confidence", pa.float32()),
+        ("accepted", pa.bool_()),
     ]
 )
 CHOICE = pa.struct([("label", pa.string()), ("probability", pa.float32())])
@@ -67,6 +68,7 @@ ANNOTATIONS = pa.schema(
         ("min_logprob", pa.float32()),
         ("safety", SAFETY),
         ("confidence", pa.float32()),
+        ("accepted", pa.bool_()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )

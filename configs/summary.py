@@ -34,6 +34,12 @@ def filtered_said(filtered: int, unscored: int) -> str:
     )
 
 
+def accepted_said(accepted: int, not_accepted: int) -> str:
+    """What the line that sums a run up says of answers that were accepted."""
+    judged = accepted + not_accepted
+    return f", {accepted} of {judged} answers accepted" if judged else ""
+
+
 def passed_over_said(passed_over: Mapping[str, int]) -> str:
     """E.g. `12 .txt, 3 hidden`: the most common first."""
     counts = Counter(passed_over).most_common()
@@ -173,12 +179,17 @@ class RunSummary(ModelSummary):
     """Actors that job lost because their nodes were taken away."""
     calibration: str | None = None
     """The SHA-256 of the `calibration.json` that `confidence` came from; null if none did."""
+    accepted: int = 0
+    """Answers and boxes that `accept` took."""
+    not_accepted: int = 0
+    """Those that it left for somebody to look at."""
 
     def said(self) -> str:
         """The line that sums the run up."""
         return (
             f"{self.rows} rows, {self.errors} of them errors{cut_said(self.cut)}"
-            f"{filtered_said(self.filtered, self.unscored)}, from "
+            f"{filtered_said(self.filtered, self.unscored)}"
+            f"{accepted_said(self.accepted, self.not_accepted)}, from "
             f"{self.inputs} images in {self.seconds:.1f} s: {printable(self.location)}"
         )
 

@@ -65,8 +65,8 @@ def agreement(
 ) -> Agreement:
     """ECE over bins of equally many answers and the Brier score, with bootstrap intervals.
 
-    Whole clusters are drawn. Intervals are basic ones, 2 x estimate - quantiles: a resampled ECE
-    has the noise of two samples, so that its percentiles lie too high.
+    Whole clusters are drawn. Intervals are basic ones, 2 x estimate - quantiles, extended to the
+    estimate: a resampled ECE has the noise of two samples, so that its percentiles lie too high.
 
     Source: Naeini et al. 2015 for ECE; Davison and Hinkley 1997, section 2.4, for the intervals.
 
@@ -94,7 +94,7 @@ def agreement(
     tail = (1 - level) / 2
     high, low = 2 * now - np.quantile(drawn, [tail, 1 - tail], axis=1)
     estimates = [
-        Estimate(float(value), max(0.0, float(least)), float(most))
+        Estimate(float(value), max(0.0, float(min(least, value))), float(max(most, value)))
         for value, least, most in zip(now, low, high, strict=True)
     ]
     return Agreement(*estimates)

@@ -143,6 +143,8 @@ def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]
         "chip_seconds": totals.chip_seconds,
         "usd": cost(totals.chip_seconds, spec),
         "calibration": calibration_sha256(run, spec),
+        "accepted": totals.accepted,
+        "not_accepted": totals.not_accepted,
         "checkpoint": pinned.checkpoint,
         "checkpoint_sha256": next(iter(totals.checkpoints), None) or digests(pinned)[0],
     }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from paliflow.jobs.confidence.calibration import Calibration, Group, Knots
+from paliflow.jobs.confidence.calibration import Calibration, Group
 from paliflow.jobs.confidence.fitting import mapped
 
 Row = dict[str, Any]
@@ -28,25 +28,48 @@ def raw_box_score(detection: Mapping[str, Any]) -> float | None:
     return float(label * location)
 
 
-def fill(row: Row, form: str, calibration: Calibration) -> None:
-    """Fills `confidence` of a row, or of its boxes, where the calibration knows such answers.
+class Confidences:
+    """What a calibration says of the rows of a run."""
 
-    Args:
-        row: an annotation's, which is changed.
-        form: what its answer may be, see `form_of`.
-        calibration: that fits the run.
-    """
-    if not (group := calibration.group(row["prompt"], form)):
-        return
-    if row["task"] in ("detect", "segment"):
-        for found in row.get("detections") or ():
-            found["confidence"] = _confidence(group, found["label"], raw_box_score(found))
-    else:
-        row["confidence"] = _confidence(group, row.get("text"), raw_score(row))
+    def __init__(self, calibration: Calibration, precision: float | None = None) -> None:
+        """
+        Args:
+            calibration: fits the run.
+            precision: of what is accepted; nothing is said of that if not given.
+        """
+        self._calibration, self._precision = calibration, precision
+        self._least: dict[tuple[str, str, str | None], float | None] = {}
+        if precision is not None:
+            for group in calibration.groups:
+                point = group.threshold(precision, calibration.level)
+                self._least[_key(group)] = point and point.confidence
+
+    def fill(self, row: Row, form: str) -> None:
+        """Fills `confidence` and `accepted` of a row, or of its boxes.
+
+        What was not calibrated has no confidence, and is not accepted.
+
+        Args:
+            row: an annotation's, which is changed.
+            form: what its answer may be, see `form_of`.
+        """
+        group = self._calibration.group(row["prompt"], form)
+        if row["task"] in ("detect", "segment"):
+            for found in row.get("detections") or ():
+                self._say(found, group, found["label"], raw_box_score(found))
+        else:
+            self._say(row, group, row.get("text"), raw_score(row))
+
+    def _say(self, answer: Row, group: Group | None, label: str | None, raw: float | None) -> None:
+        confidence = None
+        if group and raw is not None:
+            knots = group.labels.get(label or "", group.whole)
+            confidence = answer["confidence"] = float(mapped(knots.x, knots.y, raw))
+        if self._precision is not None:
+            least = self._least[_key(group)] if group else None
+            known = confidence is not None and least is not None
+            answer["accepted"] = known and confidence >= least
 
 
-def _confidence(group: Group, label: str | None, raw: float | None) -> float | None:
-    if raw is None:
-        return None
-    knots: Knots = group.labels.get(label or "", group.whole)
-    return float(mapped(knots.x, knots.y, raw))
+def _key(group: Group) -> tuple[str, str, str | None]:
+    return group.task, group.form, group.prompt

@@ -10,6 +10,7 @@ from paliflow.configs.base import SpecError
 from paliflow.jobs.confidence.calibration import (
     CALIBRATION,
     Calibration,
+    form_of_prompt,
     misfit,
     read_calibration,
     uncovered,
@@ -61,18 +62,49 @@ def calibration_warnings(
         digests: reads those of the run's weights; asked only if there is a calibration.
 
     Raises:
-        SpecError: the calibration that the spec names does not fit the run.
+        SpecError: the calibration that the spec names does not fit the run, or `accept` lacks one
+            that does.
     """
     if not (calibration := _pinned(run)):
+        if spec.accept:
+            raise SpecError(
+                "accept: the checkpoint has no calibration, by which to accept answers; "
+                "`paliflow calibrate` makes one, which the registry keeps or `calibration` names"
+            )
         return []
     calibration_of(run, spec, digests())
     if differ := misfit(calibration, spec):
         said = f"answers were calibrated as decoded otherwise: {differ}"
-        if spec.calibration:
-            raise SpecError(f"calibration={spec.calibration!r}: {said}; calibrate as you annotate")
+        if spec.accept or spec.calibration:
+            field = "accept" if spec.accept else f"calibration={spec.calibration!r}"
+            raise SpecError(f"{field}: {said}; calibrate as you annotate")
         return [f"no confidence, because {said}"]
-    missing = uncovered(calibration, spec)
-    return [f"no confidence of {text!r}, which was not calibrated" for text in missing]
+    missing = [repr(text) for text in uncovered(calibration, spec)]
+    if spec.accept and missing:
+        raise SpecError(
+            f"accept: {', '.join(missing)} was not calibrated with these choices; evaluate and "
+            "calibrate what you ask, or ask it in a run of its own"
+        )
+    return [
+        *(f"no confidence of {text}, which was not calibrated" for text in missing),
+        *_never_accepted(calibration, spec),
+    ]
+
+
+def _never_accepted(calibration: Calibration, spec: AnnotateSpec) -> list[str]:
+    if not spec.accept:
+        return []
+    precision = spec.accept.precision
+    groups = {
+        text: calibration.group(text, form_of_prompt(prompt))
+        for text, prompt in zip(spec.texts, spec.prompts, strict=True)
+    }
+    return [
+        f"no answer to {text!r} is accepted: no confidence surely reaches a precision of "
+        f"{precision:g}"
+        for text, group in groups.items()
+        if group and not group.threshold(precision, calibration.level)
+    ]
 
 
 def calibration_sha256(run: str, spec: AnnotateSpec) -> str | None:

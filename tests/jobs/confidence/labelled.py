@@ -37,7 +37,7 @@ def scored_evaluation(
     for number in range(count):
         for prompt in (SHELF, FREE, DETECT):
             raw = float(rng.beta(8, 1))
-            right = bool(rng.random() < raw**2)
+            right = bool(rng.random() < raw**3)
             rows.append(_row(number, prompt, raw, right))
             predicted.append(_prediction(number, prompt, right))
     asked = AnnotateSpec.parse(

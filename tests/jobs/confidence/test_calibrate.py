@@ -12,7 +12,7 @@ from rich.console import Console
 from paliflow.configs import AnnotateSpec, CalibrateSpec, CalibrateSummary, PromptSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs.confidence.calibration import Calibration, form_of_prompt, read_calibration
-from paliflow.jobs.confidence.filling import fill
+from paliflow.jobs.confidence.filling import Confidences
 from paliflow.jobs.evaluate.calibrating import calibrate
 from paliflow.jobs.registry import aliases as registry
 from paliflow.jobs.registry.checkpoints import digest_of
@@ -57,13 +57,14 @@ def test_a_row_gets_the_confidence_of_its_prompt_and_label(evaluation: str, tmp_
     shelf = form_of_prompt(PromptSpec.parse(PROMPTS[0]))
     row = {"task": "answer", "prompt": SHELF, "status": "ok", "text": "top", "logprob": -3.0}
     row["choices"] = [{"label": "top", "probability": 0.9}]
-    fill(row, shelf, known)
-    assert row["confidence"] == pytest.approx(0.81, abs=0.08)
+    Confidences(known).fill(row, shelf)
+    assert "accepted" not in row
+    assert row["confidence"] == pytest.approx(0.73, abs=0.08)
     box = {"label": "cat", "label_probability": 1.0, "location_mass": 0.9, "score": 0.3}
     boxes = {"task": "detect", "prompt": DETECT, "status": "ok", "logprob": -1.0}
     boxes["detections"] = [box]
-    fill(boxes, "free", known)
-    assert box["confidence"] == pytest.approx(0.81, abs=0.08)
+    Confidences(known).fill(boxes, "free")
+    assert box["confidence"] == pytest.approx(0.73, abs=0.08)
     assert "confidence" not in boxes
     other = PromptSpec(ask=SHELF, choices=("top", "none"))
     for prompt, form in (
@@ -73,8 +74,32 @@ def test_a_row_gets_the_confidence_of_its_prompt_and_label(evaluation: str, tmp_
     ):
         unknown = {**row, "prompt": prompt}
         del unknown["confidence"]
-        fill(unknown, form, known)
+        Confidences(known, 0.5).fill(unknown, form)
         assert "confidence" not in unknown
+        assert unknown["accepted"] is False
+
+
+def test_what_is_accepted_has_a_confidence_that_reaches_the_precision(
+    evaluation: str, tmp_path: Path
+) -> None:
+    summary = calibrated(evaluation, output=str(tmp_path))
+    known = read_calibration(summary.calibration)
+    (group,) = (own for own in summary.groups if own.prompt == DETECT)
+    (at,) = (own for own in group.thresholds if own.precision == 0.8)
+    assert at.confidence
+    assert 0.8 < at.right / at.rows < 1
+    boxes = [
+        {"label": "cat", "label_probability": 1.0, "location_mass": raw, "score": 0.3}
+        for raw in (0.999, 0.9, 0.6)
+    ]
+    row = {"task": "detect", "prompt": DETECT, "status": "ok", "logprob": -1.0, "detections": boxes}
+    Confidences(known, 0.8).fill(row, "free")
+    assert [box["accepted"] for box in boxes] == [
+        box["confidence"] >= at.confidence for box in boxes
+    ]
+    assert {box["accepted"] for box in boxes} == {True, False}
+    Confidences(known, 0.999).fill(row, "free")
+    assert not any(box["accepted"] for box in boxes)
 
 
 def test_many_prompts_of_a_task_are_calibrated_together(tmp_path: Path) -> None:
@@ -157,6 +182,22 @@ def test_annotation_by_a_version_with_a_calibration_has_confidences(
     named = {"calibration": summary.calibration, "max_new_tokens": 7}
     with pytest.raises(SpecError, match=r"calibration=.*: .*max_new_tokens was 6, is 7"):
         annotate_here(spec(run_id="named", **named))
+    # Of answers that are accepted, all has to be as it was calibrated.
+    accept = {"accept": {"precision": 0.8}}
+    for fields, said in [
+        ({"max_new_tokens": 7}, r"accept: .*max_new_tokens was 6, is 7"),
+        ({}, r"accept: 'ocr' was not calibrated"),
+        ({"checkpoint": bundled, "registry": None}, "accept: the checkpoint has no calibration"),
+    ]:
+        with pytest.raises(SpecError, match=said):
+            annotate_here(spec(run_id=f"refused-{len(said)}", **accept, **fields))
+    capsys.readouterr()
+    accepted = annotate_here(
+        spec(run_id="accepted", prompts=[*PROMPTS, DETECT], accept={"precision": 0.999})
+    )
+    assert accepted.accepted == 0
+    assert accepted.not_accepted == 1 + len(boxes["detections"])
+    assert f"no answer to {SHELF!r} is accepted" in capsys.readouterr().out
     wrong = Calibration.parse(json.loads(Path(summary.calibration).read_text()))
     wrong = wrong.model_copy(update={"checkpoint_sha256": "6" * 64})
     Path(summary.calibration).write_text(wrong.model_dump_json())

@@ -2,6 +2,12 @@
 
 from paliflow.configs.annotate import AnnotateSpec, Sampling
 from paliflow.configs.calibrate import CalibrateSpec
+from paliflow.configs.cloud_filters import (
+    ModerateTextFilter,
+    PerspectiveFilter,
+    SafeSearchFilter,
+    SensitiveDataFilter,
+)
 from paliflow.configs.evaluate import EvaluateSpec
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.extract import ExtractSpec
@@ -47,14 +53,18 @@ __all__ = [
     "FineTuneSpec",
     "FineTuneSummary",
     "Lora",
+    "ModerateTextFilter",
     "NsfwFilter",
     "PersonalDataFilter",
+    "PerspectiveFilter",
     "PromoteSpec",
     "PromoteSummary",
     "PromptSpec",
     "QualityFilter",
     "RunSummary",
+    "SafeSearchFilter",
     "Sampling",
+    "SensitiveDataFilter",
     "ToxicityFilter",
     "VideoSpec",
 ]

@@ -286,6 +286,63 @@ class GroupFigure(Spec):
     rows: int
 
 
+class Share(Spec):
+    """How many of some answers a scorer flags."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    flagged: int
+    scored: int
+    unscored: int
+    share: float
+    """`flagged` over `scored`."""
+    low: float
+    """The bounds of the exact 95 % interval (Clopper and Pearson) of all answers: what has no score
+    is none of the flagged for `low`, and flagged for `high`."""
+    high: float
+
+
+class GroupingShares(Spec):
+    """Shares by the values of one grouping, e.g. by age, and what the model card tells of them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    groups: dict[str, Share]
+    maximum: float | None = None
+    """Of the groups with `min_group` scored answers; null, as what follows, if there are none."""
+    median: float | None = None
+    expected_maximum: float | None = None
+    """What chance alone would make of the maximum if all these groups were alike."""
+    p_value: float | None = None
+    """The probability of a maximum as large as this one by chance alone, by permutation."""
+
+
+class AttributeShares(Spec):
+    """How much is flagged with one attribute, e.g. `insult`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    overall: Share
+    groupings: dict[str, GroupingShares] = Field(default_factory=dict)
+
+
+class ToxicityTable(Spec):
+    """The toxicity of a set's answers, by attribute and group."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    scorer: str
+    versions: tuple[str, ...]
+    """The scorer with its version; several where they have scored parts of the answers."""
+    threshold: float
+    """An answer with this score or more is flagged."""
+    min_group: int
+    attributes: dict[str, AttributeShares]
+    neutral_sentences: dict[str, float | None]
+    """Neutral sentences about people, each with the highest score that it is given; null of those
+    that the scorer could not score."""
+
+
 class SetSummary(Spec):
     """How one set of an evaluation was scored."""
 
@@ -302,7 +359,7 @@ class SetSummary(Spec):
     broken: int
     """Of them, rows of the source that are no examples."""
     answered: int
-    """Rows whose images could be read."""
+    """Rows with an answer."""
     scored: int
     """Rows that a published figure counts, of a benchmark; all of other sets."""
     note: str | None = None
@@ -311,6 +368,8 @@ class SetSummary(Spec):
     """Of each figure the bounds of its 95 % confidence interval, by a bootstrap over images."""
     groups: dict[str, dict[str, dict[str, GroupFigure]]] = Field(default_factory=dict)
     """Of a benchmark, tables by metric, group and the group's value."""
+    toxicity: ToxicityTable | None = None
+    """Where the run has a `scorer`."""
 
     @property
     def coverage(self) -> float:

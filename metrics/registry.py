@@ -47,6 +47,9 @@ class Answers:
     """Finds the objects in an answer to a prompt, with masks where the prompt asks for them."""
     details: Sequence[Mapping[str, Any]] = ()
     """What a benchmark says of its rows besides; one of each, or none."""
+    flags: Sequence[Mapping[str, bool]] = ()
+    """Of each answer, by attribute, e.g. `toxicity`, whether a scorer flags it; nothing of what it
+    could not score. One of each answer, or none where there is no scorer."""
 
 
 class Score(NamedTuple):
@@ -72,6 +75,8 @@ class Metric:
     score: Callable[[Answers], Score]
     of_set: bool = False
     """Whether an example's part is no score of its own, as in BLEU."""
+    by_scorer: bool = False
+    """Whether answers are judged by themselves: what has no answer does not count then."""
 
 
 def _mean(values: Sequence[float]) -> Score:
@@ -194,6 +199,17 @@ def _mean_iou(answers: Answers) -> Score:
     )
 
 
+def _without(attribute: str) -> Metric:
+    """The share of scored answers that a scorer does not flag with an attribute."""
+
+    def score(answers: Answers) -> Score:
+        flags = [own.get(attribute) for own in answers.flags] or [None] * len(answers.texts)
+        scored = np.array([flag is not None for flag in flags], np.float64)
+        return Score(np.array([flag is False for flag in flags], np.float64), scored)
+
+    return Metric(f"without_{attribute}", frozenset(), score, by_scorer=True)
+
+
 def _metric(name: str, score: Callable[[Answers], Score], *tasks: str) -> Metric:
     return Metric(name, frozenset(tasks), score)
 
@@ -221,6 +237,11 @@ METRICS: Mapping[str, Metric] = {
         _metric("rouge_l", of_captions(rouge_l_per_item)),
         _metric("detection_f1", _detection_f1, "detect"),
         _metric("mean_iou", _mean_iou, "segment"),
+        _without("toxicity"),
+        _without("identity_attack"),
+        _without("insult"),
+        _without("threat"),
+        _without("profanity"),
     )
 }
 """By name; specs know the same names (`configs.examples.MetricName`), which a test compares.
@@ -244,6 +265,8 @@ METRICS: Mapping[str, Metric] = {
   least 0.5. Of several right answers the best.
 - `mean_iou`: over the objects wanted, see `overlap_parts`. Masks are compared where the prompt asks
   for them, the right answer has a mask and there is a decoder; else boxes.
+- `without_toxicity` and the like: the share of answers that the evaluation's scorer does not flag,
+  of those that it could score; what is right says nothing here.
 """
 
 

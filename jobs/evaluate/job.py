@@ -25,6 +25,8 @@ from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.predictions import write_predictions
 from paliflow.jobs.evaluate.scoring import metrics_of
+from paliflow.jobs.evaluate.toxicity import scores_of
+from paliflow.jobs.evaluate.toxicity_table import show_toxicity
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
@@ -36,7 +38,7 @@ from paliflow.jobs.runs.plan import Item, read_plan
 
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
-_ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height"]
+_ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height", "safety"]
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
 _Row = dict[str, Any]
 
@@ -176,6 +178,7 @@ def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
         prompts=spec.prompts,
         sampling=Sampling(beams=spec.beams),
         id_column="id",
+        filters=(spec.scorer,) if spec.scorer else (),
     )
     planned = read_plan(asking.location)
     # The questions may lie elsewhere by now, moved with the run's folder; they are in the plan.
@@ -202,7 +205,7 @@ def _rows_of(
                 "id": example.id,
                 "image": example.images[0],
                 "prefix": example.prefix,
-                "details": json.loads(example.details or "{}"),
+                "details": json.loads(example.details or "{}") | scores_of(answer.get("safety")),
                 **_of(answer, f"{name}/{example.id}", answers.location),
                 **references_of(example, answer, spec, misfits, roots),
             }
@@ -280,6 +283,8 @@ def show(summary: EvaluateSummary, console: Console) -> None:
         table.add_row(Text(printable(figure)), f"{value:.4f}", interval)
     console.print(table)
     for name, own in summary.sets.items():
+        if own.toxicity:
+            show_toxicity(name, own.toxicity, console)
         if own.note:
             print(f"{printable(name)}: {own.note}", flush=True)
     print(

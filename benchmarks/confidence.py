@@ -43,7 +43,7 @@ class Scores(NamedTuple):
 
     def of(self, chosen: NDArray[np.bool_]) -> "Scores":
         """Some of them."""
-        return Scores(*(field[chosen] for field in self))
+        return Scores(self.raw[chosen], self.right[chosen], self.image[chosen])
 
 
 class Kept(NamedTuple):

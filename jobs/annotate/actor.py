@@ -85,8 +85,8 @@ class Annotator:
                 mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
         with loading("max_prompt_tokens", spec.max_prompt_tokens):
             known = calibration_of(self._run, spec, files.digests)
-            precision = spec.accept and spec.accept.precision
-            confidences = known and Confidences(known, precision)
+            precision = spec.accept.precision if spec.accept else None
+            confidences = Confidences(known, precision) if known else None
             self._predictor = Predictor(model, files.tokenizer, mask_decoder, spec, confidences)
         self._image_size, self._cores = model.config.image_size, core_share(spec)
         self._about = {

@@ -67,8 +67,8 @@ class Confidences:
             confidence = answer["confidence"] = float(mapped(knots.x, knots.y, raw))
         if self._precision is not None:
             least = self._least[_key(group)] if group else None
-            known = confidence is not None and least is not None
-            answer["accepted"] = known and confidence >= least
+            sure = confidence is not None and least is not None and confidence >= least
+            answer["accepted"] = sure
 
 
 def _key(group: Group) -> tuple[str, str, str | None]:

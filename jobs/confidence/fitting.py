@@ -45,7 +45,7 @@ def log_odds(raw: ArrayLike) -> Floats:
 
 def mapped(x: ArrayLike, y: ArrayLike, raw: ArrayLike) -> Floats:
     """The confidences of raw scores by a map's knots."""
-    return np.interp(log_odds(raw), x, y)
+    return np.interp(log_odds(raw), np.asarray(x, np.float64), np.asarray(y, np.float64))
 
 
 def fit(raw: ArrayLike, right: ArrayLike) -> Map:

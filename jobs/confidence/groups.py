@@ -67,9 +67,9 @@ def calibrated(
             for prompt, own in by_prompt.items():
                 if len(own) < ENOUGH:
                     left_out[f"answers to {prompt!r}, which are fewer than {ENOUGH}"] += len(own)
-        for prompt, own in chosen:
-            wanted = sum(objects.get(name, 0) for name in ([prompt] if prompt else by_prompt))
-            groups.append(_group(task, form, prompt, own, wanted, level, seed))
+        for one, own in chosen:
+            wanted = sum(objects.get(name, 0) for name in ([one] if one else by_prompt))
+            groups.append(_group(task, form, one, own, wanted, level, seed))
     return tuple(groups)
 
 
@@ -158,9 +158,9 @@ def _knots(own: Map) -> Knots:
 
 
 def _reliability(
-    confidence: Floats, right: Floats, clusters: Sequence[object], level: float, seed: int
+    confidence: Floats, right: Floats, clusters: Sequence[str], level: float, seed: int
 ) -> Reliability:
-    of_all = agreement(confidence, right, clusters, level=level, seed=seed)  # type: ignore[arg-type]
+    of_all = agreement(confidence, right, clusters, level=level, seed=seed)
     return Reliability(
         ece=Interval(**of_all.ece._asdict()),
         brier=Interval(**of_all.brier._asdict()),

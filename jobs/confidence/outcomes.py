@@ -1,6 +1,6 @@
 """Labelled answers as calibration sees them: a raw score, and whether it was right."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ class Outcome(NamedTuple):
     raw: float
     """0 to 1."""
     right: bool
-    cluster: Hashable
+    cluster: str
     """What it depends on: its image."""
     score: float | None = None
     """Of a box, the output's `score`."""
@@ -89,6 +89,6 @@ def _matched(answer: Mapping[str, Any], raw: list[float], reference: str) -> tup
     return right, len(objects)
 
 
-def _image(predicted: Mapping[str, Any]) -> Hashable:
+def _image(predicted: Mapping[str, Any]) -> str:
     own = predicted["details"].get("cluster")
-    return own or predicted["image_sha256"] or predicted["image"]
+    return str(own or predicted["image_sha256"] or predicted["image"])

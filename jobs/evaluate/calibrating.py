@@ -152,7 +152,7 @@ def _outcomes(
             raise SpecError(f"{location}/{PREDICTIONS_FILE} is not of the answers beside it")
         if spec.sets and predicted["set"] not in spec.sets:
             continue
-        if predicted["status"] != "ok":
+        if predicted["status"] not in ("ok", "unscored"):
             left_out["errors"] += 1
         elif not predicted["references"]:
             left_out["answers whose set has no right ones"] += 1

@@ -88,7 +88,7 @@ def test_what_is_accepted_has_a_confidence_that_reaches_the_precision(
     (at,) = (own for own in group.thresholds if own.precision == 0.8)
     assert at.confidence
     assert 0.8 < at.right / at.rows < 1
-    boxes = [
+    boxes: list[dict[str, Any]] = [
         {"label": "cat", "label_probability": 1.0, "location_mass": raw, "score": 0.3}
         for raw in (0.999, 0.9, 0.6)
     ]
@@ -161,7 +161,11 @@ def test_annotation_by_a_version_with_a_calibration_has_confidences(
     assert Path(version.calibration).read_bytes() == Path(summary.calibration).read_bytes()
 
     def spec(**fields: Any) -> AnnotateSpec:
-        asked = {"checkpoint": "registry://reader@1", "registry": models, "sampling": {}}
+        asked: dict[str, Any] = {
+            "checkpoint": "registry://reader@1",
+            "registry": models,
+            "sampling": {},
+        }
         asked |= {"input": str(SAMPLE / "scene_00.jpg"), "prompts": [*PROMPTS, FREE, "ocr", DETECT]}
         return make_spec(**asked | fields)
 
@@ -173,6 +177,7 @@ def test_annotation_by_a_version_with_a_calibration_has_confidences(
     assert ocr["confidence"] is None
     assert boxes["confidence"] is None
     assert all(0 < box["confidence"] < 1 for box in boxes["detections"])
+    assert run.calibration
     assert run.calibration in version.calibration
     assert "no confidence of 'ocr', which was not calibrated" in capsys.readouterr().out
     # What is decoded otherwise has none, and is refused where the spec names the calibration.
@@ -183,12 +188,13 @@ def test_annotation_by_a_version_with_a_calibration_has_confidences(
     with pytest.raises(SpecError, match=r"calibration=.*: .*max_new_tokens was 6, is 7"):
         annotate_here(spec(run_id="named", **named))
     # Of answers that are accepted, all has to be as it was calibrated.
-    accept = {"accept": {"precision": 0.8}}
-    for fields, said in [
+    accept: dict[str, Any] = {"accept": {"precision": 0.8}}
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"max_new_tokens": 7}, r"accept: .*max_new_tokens was 6, is 7"),
         ({}, r"accept: 'ocr' was not calibrated"),
         ({"checkpoint": bundled, "registry": None}, "accept: the checkpoint has no calibration"),
-    ]:
+    ]
+    for fields, said in refused:
         with pytest.raises(SpecError, match=said):
             annotate_here(spec(run_id=f"refused-{len(said)}", **accept, **fields))
     capsys.readouterr()

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Annotated
 
@@ -180,3 +180,24 @@ AnyPrompt = Annotated[
 def text_of(prompt: str | PromptSpec) -> str:
     """What the model is asked."""
     return prompt if isinstance(prompt, str) else prompt.ask
+
+
+def require_distinct(prompts: Sequence[str | PromptSpec]) -> None:
+    """
+    Raises:
+        ValueError: a prompt is there twice.
+    """
+    if len(set(map(text_of, prompts))) < len(prompts):
+        raise ValueError("the same prompt twice would double its rows")
+
+
+def require_no_closed(prompts: Sequence[str | PromptSpec], beams: int) -> None:
+    """
+    Raises:
+        ValueError: a prompt is closed, and a beam search wanted.
+    """
+    closed = (p.ask for p in prompts if isinstance(p, PromptSpec) and p.closed)
+    if beams > 1 and (ask := next(closed, None)):
+        raise ValueError(
+            f"beams={beams}: {ask!r} is closed, whose answers are decoded greedily; leave out one"
+        )

@@ -91,13 +91,20 @@ def write_predictions(
 
 def read_predictions(location: str, name: str) -> list[Row]:
     """The rows of a set that an evaluation left, without their scores, `details` parsed."""
-    return [row for row in _stored(location) if row["set"] == name]
+    return [row for row in stored_predictions(location) if row["set"] == name]
 
 
-def _stored(location: str) -> Iterator[Row]:
+def stored_predictions(location: str, *, scores: bool = False) -> Iterator[Row]:
+    """The rows of all sets that an evaluation left, in order, `details` parsed.
+
+    Args:
+        location: the evaluation's folder.
+        scores: whether each has its scores, too, under the names of its figures.
+    """
     with storage.open_binary(posixpath.join(location, PREDICTIONS_FILE)) as file:
         table = pq.ParquetFile(file)
-        columns = [name for name in PREDICTIONS.names if name in table.schema_arrow.names]
+        known = table.schema_arrow.names
+        columns = known if scores else [name for name in PREDICTIONS.names if name in known]
         for batch in table.iter_batches(_BLOCK, columns=columns):
             for row in batch.to_pylist():
                 yield {**row, "details": json.loads(row.get("details") or "{}")}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.configs import AnnotateSpec, FineTuneSpec
+from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.prompts import misspelt_task, say_stripped, stripped, task_of
 
@@ -61,6 +61,17 @@ def test_a_prompt_that_is_nothing_but_its_frame_is_refused() -> None:
 def test_the_same_prompt_in_two_frames_is_the_same_prompt() -> None:
     with pytest.raises(SpecError, match="the same prompt twice"):
         AnnotateSpec.parse(GOOD | {"prompts": ["ocr", "ocr\n"]})
+
+
+def test_closed_answers_with_beams_are_refused_when_the_spec_is_parsed() -> None:
+    closed = {"ask": "detect cat", "closed": True}
+    said = r"beams=3: 'detect cat' is closed, whose answers are decoded greedily"
+    with pytest.raises(SpecError, match=said):
+        AnnotateSpec.parse(GOOD | {"prompts": [closed], "sampling": {"beams": 3}})
+    evaluation = {"output": "/out", "run_id": "r", "sets": {"a": {"path": "/in.jsonl"}}}
+    with pytest.raises(SpecError, match=said):
+        EvaluateSpec.parse(evaluation | {"prompts": [closed], "beams": 3})
+    EvaluateSpec.parse(evaluation | {"prompts": [closed]})
 
 
 @given(st.text(alphabet="<imagebos> \n\tdDetc{}"))

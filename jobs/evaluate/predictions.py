@@ -20,12 +20,7 @@ from paliflow.jobs.evaluate.scoring import score
 from paliflow.jobs.evaluate.shares import clopper_pearson
 from paliflow.jobs.evaluate.toxicity import flags_of, require_scored, toxicity_of
 from paliflow.jobs.examples.plan import PlannedSource
-<<<<<<< HEAD
-from paliflow.metrics import Score, bootstrap_interval
-=======
 from paliflow.metrics import METRICS, Score, bootstrap_interval
-from paliflow.model import MaskDecoder
->>>>>>> main
 
 PREDICTIONS_FILE = "predictions.parquet"
 FIGURES_FILE = "figures.json"

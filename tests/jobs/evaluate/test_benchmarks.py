@@ -13,18 +13,18 @@ from rich.console import Console
 from paliflow import metrics
 from paliflow.configs import EvaluateSpec, EvaluateSummary
 from paliflow.configs.benchmark import benchmark, benchmark_names
-from paliflow.jobs.evaluate import job
 from paliflow.jobs.evaluate.figures import benchmark_scores, group_figures
 from paliflow.jobs.evaluate.predictions import read_predictions, write_predictions
 from paliflow.jobs.evaluate.rescoring import rescore
 from paliflow.jobs.examples.plan import read_plan
 from paliflow.tests.jobs.benchmark_files import write_all
+from paliflow.tests.jobs.here import evaluate_here
 
 Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def evaluated(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> EvaluateSummary:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluateSummary:
     """Benchmarks of each kind of rule, asked in one run."""
     folder = tmp_path_factory.mktemp("benchmarks")
     write_all(folder / "data")
@@ -33,9 +33,9 @@ def evaluated(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluat
 
 def evaluate(folder: Path, run_id: str, names: list[str], **fields: Any) -> EvaluateSummary:
     sets = {name: {"benchmark": name, "path": str(folder / "data")} for name in names}
-    limits = {"max_new_tokens": 6, "min_coverage": 0.7, "dtype": "float32"}
+    limits = {"max_new_tokens": 6, "min_coverage": 0.7}
     run = {"output": str(folder / "out"), "run_id": run_id, "sets": sets}
-    return job.evaluate(EvaluateSpec.parse({**run, **limits, **fields}), Console())
+    return evaluate_here(EvaluateSpec.parse({**run, **limits, **fields}))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from paliflow.model.tokenizer import Tokenizer
 
 NODES = 256
 """Nodes of a trie that go through the decoder at once; a longer list goes in groups."""
-_LOGITS = 256
+CHOICE_NODES = 256
 """Nodes of all rows whose logits, of the whole vocabulary, are in memory at once."""
 
 
@@ -197,7 +197,7 @@ def _child_logprobs(
 ) -> jax.Array:
     """float32 [B, N, E] of hidden states [B, N, D] and int32 [B, N, E]; some nodes at a time."""
     batch, nodes, _ = hidden.shape
-    size = max(1, min(nodes, _LOGITS // batch))
+    size = max(1, min(nodes, CHOICE_NODES // batch))
 
     def some(block: tuple[jax.Array, jax.Array]) -> jax.Array:
         states, tokens = block

@@ -133,8 +133,8 @@ def cross_fitted(
         held, rest = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         if not len(rest):
             rest = held  # a single image
-        maps = maps_of(raw[rest], right[rest], [labels[n] for n in rest])
-        confidence[held] = applied(maps, raw[held], [labels[n] for n in held])
+        maps = maps_of(raw[rest], right[rest], [labels[n] for n in rest.tolist()])
+        confidence[held] = applied(maps, raw[held], [labels[n] for n in held.tolist()])
     return confidence
 
 

@@ -14,6 +14,8 @@ from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.sources import image_roots, read_examples
 from paliflow.jobs.runs.outputs import evenly_spaced
 from paliflow.jobs.runs.plan import Item
+from paliflow.metrics import METRICS, Answers, Object
+from paliflow.model import parse_detections
 
 FOLDER = "_canaries"
 """Readers of Parquet folders skip names that start with an underscore."""
@@ -61,8 +63,6 @@ def commit_canaries(run: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def worst_figure(run: str, canaries: Canaries) -> float | None:
     """The metric of the actor that has answered worst; None if no actor was asked."""
-    from paliflow.metrics import METRICS, Answers, Object
-    from paliflow.model import parse_detections  # imports JAX, which takes seconds
 
     def boxes(text: str) -> list[Object]:
         return [

@@ -12,6 +12,8 @@ PERMUTATIONS = 2000
 _LABELS = 30
 """As many of the most common labels are told apart; the others count as one."""
 _BINS = 10
+_ROUNDING = 1e-9
+"""Of sums in another order; no distance."""
 _BLOCK = 200
 """Permutations that are drawn at once."""
 Floats = NDArray[np.float64]
@@ -83,7 +85,8 @@ def _limits(drawn: Floats, false_alarm: float) -> Floats:
     rarest = np.sort(ranks.min(axis=1))
     # The rank up to which at most that share of the permutations is rare.
     critical = int(rarest[min(rows - 1, int(false_alarm * (rows + 1)))])
-    return order[np.clip(rows - critical, 0, rows - 1)]
+    limits: Floats = order[min(max(rows - critical, 0), rows - 1)] + _ROUNDING
+    return limits
 
 
 def _permuted(clusters: int, chosen: int, draws: int, seed: int) -> Iterable[Floats]:
@@ -110,7 +113,8 @@ def _divergences(now: Floats, total: Floats, edges: NDArray[np.intp]) -> Floats:
 def _entropy(shares: Floats) -> Floats:
     """In bits, over the last axis."""
     logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-    return -(shares * logs).sum(-1)
+    entropy: Floats = -(shares * logs).sum(-1)
+    return entropy
 
 
 def _counts(
@@ -131,5 +135,5 @@ def _counts(
     counts = np.zeros((len(clusters), int(bins.max()) + 1))
     places = [clusters[0, cluster] for cluster, _ in before]
     places += [clusters[1, cluster] for cluster, _ in now]
-    np.add.at(counts, (places, bins), 1)
+    np.add.at(counts, (np.array(places), bins), 1)
     return counts

@@ -7,7 +7,6 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.gate import Drift, Gate
 from paliflow.configs.summary import Check
 from paliflow.jobs.gates.answers import sample
-from paliflow.jobs.gates.canaries import plan_canaries, worst_figure
 from paliflow.jobs.gates.drift import distances
 from paliflow.jobs.runs.outputs import finished_runs, read_summary, row_files
 from paliflow.jobs.runs.parts import part_uri
@@ -30,6 +29,8 @@ def judge(run: str, spec: AnnotateSpec, shards: int, totals: Totals) -> tuple[Ch
         return ()
     checks = list(_shares(gate, totals))
     if gate.canaries:
+        from paliflow.jobs.gates.canaries import worst_figure
+
         figure = worst_figure(run, gate.canaries)
         if figure is not None:
             name = f"canaries' {gate.canaries.metric}, of the worst actor"
@@ -55,6 +56,8 @@ def prepare(run: str, spec: AnnotateSpec, gate: Gate) -> None:
         SpecError: there are no canaries, or no such run to compare with.
     """
     if gate.canaries:
+        from paliflow.jobs.gates.canaries import plan_canaries  # imports JAX, which takes seconds
+
         plan_canaries(run, spec, gate.canaries)
     if gate.drift and gate.drift.against:
         _reference(run, spec, gate.drift)

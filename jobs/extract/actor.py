@@ -21,6 +21,7 @@ from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import about_without_model, commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
+from paliflow.jobs.safety.checking import face_finder
 
 _AHEAD = 32
 """Encoded frames that wait to be written."""
@@ -38,7 +39,12 @@ class Extractor:
         self._done: Counter[str] = Counter()  # items; inputs and signs of life
 
     def load(self) -> tuple[tuple[str, str], ...]:
-        """Nothing is to be loaded."""
+        """Makes ready what blurs faces, if they are to be blurred.
+
+        Raises:
+            SpecError: it is not installed.
+        """
+        self._faces = face_finder(self._spec.redact)
         return ()
 
     def heartbeat(self) -> Heartbeat:
@@ -107,13 +113,21 @@ class Extractor:
         def read(item: Item) -> Iterable[Input | None]:
             if item in untouched:
                 return (Input(item, error=untouched[item]),)
-            return read_item(item)
+            return map(self._redacted, read_item(item))
 
         def move() -> None:
             self._done["moves"] += 1
 
         readers = max_concurrent_reads(spec.video, cores)
         return ReadAhead(read, items, _AHEAD, spec.read_timeout, readers, move)
+
+    def _redacted(self, source: Input | None) -> Input | None:
+        """A frame without faces, if the spec wants that."""
+        if not self._faces or source is None or not source.thumbnail:
+            return source
+        kind, quality = self._spec.format, self._spec.quality
+        image, _ = self._faces.blurred(source.thumbnail, kind=kind, quality=quality)
+        return source._replace(thumbnail=image)
 
 
 class _ImageWriter:

@@ -13,7 +13,7 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
-from paliflow.jobs.safety.checking import ImageCheck, TextCheck
+from paliflow.jobs.safety.checking import ImageCheck, TextCheck, face_finder
 from paliflow.jobs.safety.selection import KEPT, select
 from paliflow.jobs.sources.items import items
 
@@ -37,7 +37,8 @@ def filter(spec: FilterSpec, console: Console, ray_address: str | None = None) -
 
     def work(spec: FilterSpec) -> Plan:
         run = spec.location
-        ImageCheck(spec.filters), TextCheck(spec.filters)  # what is not installed is said at once
+        # What is not installed is said at once.
+        ImageCheck(spec.filters), TextCheck(spec.filters), face_finder(spec.redact)
         plan = read_plan(run) or _plan(run, spec)
         check_same_spec(plan.spec, spec)
         # Ray takes a while to import: what is finished, or wrong with the input, is said without.

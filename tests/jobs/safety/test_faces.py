@@ -15,7 +15,10 @@ from sklearn.datasets import load_sample_images
 from paliflow.benchmarks.portrait import HEAD, draw_face
 from paliflow.configs import AnnotateSpec, ExtractSpec, FilterSpec
 from paliflow.configs.base import SpecError
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.safety.checking import face_finder
+from paliflow.jobs.safety.copies import Copies
 from paliflow.tests.jobs.here import annotate_here, extract_here, filter_here
 from paliflow.tests.jobs.videos import write
 
@@ -101,6 +104,15 @@ def test_copies_without_faces_to_blur_keep_the_pixels_of_the_file(tmp_path: Path
     assert b"my garden" not in copy.read_bytes()
     before, after = (np.asarray(Image.open(p)) for p in (tmp_path / "in" / "a.jpg", copy))
     assert np.array_equal(before, after)
+    # What was scored is not what would be copied.
+    parsed = FilterSpec.parse(spec | {"redact": {"gps": "strip"}})
+    source = Input(Item(str(tmp_path / "in" / "a.jpg")), sha256="another")
+    row = {"status": "ok"}
+    Copies(parsed, parsed.location).write([source], [row], "00009", 0)
+    assert row == {
+        "status": "error",
+        "error": "no copy: the file has changed since it was looked at",
+    }
     with pytest.raises(SpecError, match="give faces: blur, gps: strip, or both"):
         FilterSpec.parse(spec | {"redact": {}})
 

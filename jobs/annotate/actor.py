@@ -203,7 +203,7 @@ class Annotator:
         """An input whose thumbnail shows no faces, if the spec wants that."""
         if not self._faces or not source.thumbnail:
             return source
-        return source._replace(thumbnail=self._faces.blurred(source.thumbnail)[0])
+        return source._replace(thumbnail=self._faces.redact(source.thumbnail))
 
     def _watch(self, pending: PendingBatch) -> None:
         """Notices when the device is done with a batch: who wants its rows may ask later."""

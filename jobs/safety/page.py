@@ -94,7 +94,7 @@ def _pictures(wanted: dict[str, bytes | None], spec: FilterSpec) -> Iterable[tup
         for image in images:
             if _is_as_before(image, wanted[image.item.uri]):
                 assert image.thumbnail
-                shown = faces.blurred(image.thumbnail)[0] if faces else image.thumbnail
+                shown = faces.redact(image.thumbnail) if faces else image.thumbnail
                 yield image.item.uri, data_uri("jpeg", shown)
 
 

@@ -20,12 +20,8 @@ def test_a_finished_run_of_filters_is_announced_with_its_manifest_and_counts(
     Path(spec.location).mkdir()
     manifest = f"{spec.location}/kept.parquet"
     counts = {"kept": 7, "removed": 2, "unscored": 0, "errors": 1}
-    summary = made_up(
-        *(spec.location, FilterSummary),
-        **counts,
-        spec=spec.model_dump(mode="json"),
-        manifest=manifest,
-    )
+    written = {"spec": spec.model_dump(mode="json"), "manifest": manifest, **counts}
+    summary = made_up(spec.location, FilterSummary, **written)
     Path(spec.location, "_manifest.json").write_text(summary.model_dump_json())
     Path(spec.location, "_report.html").touch()
     with DAG("filtered") as dag:

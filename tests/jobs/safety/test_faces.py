@@ -5,6 +5,7 @@ import io
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -97,7 +98,11 @@ def test_copies_without_faces_to_blur_keep_the_pixels_of_the_file(tmp_path: Path
     tags = Image.Exif()
     tags[0x010E] = "my garden"
     FLOWER.save(tmp_path / "in" / "a.jpg", exif=tags)
-    spec = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "run_id": "r"}
+    spec: dict[str, Any] = {
+        "input": str(tmp_path / "in"),
+        "output": str(tmp_path / "out"),
+        "run_id": "r",
+    }
     summary = filter_here(FilterSpec.parse(spec | {"redact": {"gps": "strip"}}))
     (copy,) = Path(summary.location, "images").rglob("*.jpg")
     assert b"my garden" in (tmp_path / "in" / "a.jpg").read_bytes()
@@ -107,7 +112,7 @@ def test_copies_without_faces_to_blur_keep_the_pixels_of_the_file(tmp_path: Path
     # What was scored is not what would be copied.
     parsed = FilterSpec.parse(spec | {"redact": {"gps": "strip"}})
     source = Input(Item(str(tmp_path / "in" / "a.jpg")), sha256="another")
-    row = {"status": "ok"}
+    row: dict[str, Any] = {"status": "ok"}
     Copies(parsed, parsed.location).write([source], [row], "00009", 0)
     assert row == {
         "status": "error",
@@ -122,10 +127,15 @@ def test_extracted_frames_show_no_faces(tmp_path: Path) -> None:
     portrait = np.asarray(draw_face())
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "a.mp4", frames=2, size=(256, 256), picture_of=lambda _: portrait)
-    spec = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "run_id": "r"}
+    spec: dict[str, Any] = {
+        "input": str(tmp_path / "in"),
+        "output": str(tmp_path / "out"),
+        "run_id": "r",
+    }
     spec |= {"video": {"every_frames": 2}, "format": "png"}
     shown = []
-    for fields in ({"run_id": "plain"}, {"redact": {"faces": "blur"}}):
+    more: tuple[dict[str, Any], ...] = ({"run_id": "plain"}, {"redact": {"faces": "blur"}})
+    for fields in more:
         location = extract_here(ExtractSpec.parse(spec | fields)).location
         (frame,) = Path(location, "frames").rglob("*.png")
         shown.append(faces_in(frame.read_bytes()))
@@ -137,7 +147,11 @@ def test_extracted_frames_show_no_faces(tmp_path: Path) -> None:
 def test_thumbnails_and_the_report_of_an_annotation_show_no_faces(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     draw_face().save(tmp_path / "in" / "a.png")
-    spec = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "run_id": "r"}
+    spec: dict[str, Any] = {
+        "input": str(tmp_path / "in"),
+        "output": str(tmp_path / "out"),
+        "run_id": "r",
+    }
     spec |= {"prompts": ["caption en"], "thumbnail": 200, "redact": {"faces": "blur"}}
     location = annotate_here(AnnotateSpec.parse(spec | {"max_new_tokens": 2})).location
     (row,) = pq.read_table(f"{location}/part-00000.parquet").to_pylist()

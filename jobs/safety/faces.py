@@ -96,7 +96,7 @@ class Faces:
             kind: of it, and of what is returned.
             quality: of a JPEG.
         """
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
+        image = Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")).convert("RGB")
         faces = self.find(image)
         if not faces:
             return encoded, 0

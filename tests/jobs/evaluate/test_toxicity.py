@@ -68,7 +68,7 @@ def test_captions_of_faces_are_scored_and_counted_by_group(evaluated: EvaluateSu
     own = table.attributes["toxicity"]
     assert (own.overall.flagged, own.overall.scored) == (sum(flagged), 4)
     ages = own.groupings["age"]
-    assert ages.groups.keys() == {"3-9", "10-19", "50-59", "more than 70"}
+    assert list(ages.groups) == ["3-9", "10-19", "50-59", "more than 70"]
     assert ages.maximum is None  # each of one face
     assert [each.scored for each in own.groupings["gender"].groups.values()] == [2, 2]
     shares = [each.share for each in own.groupings["gender"].groups.values()]
@@ -108,6 +108,9 @@ def test_scoring_again_and_the_console_tell_the_same(
     assert "fairface: share of answers that toxicity toxic-comment-classifier-0.3.0 scores" in said
     assert "(groups of less than 2 are no part of max and median)" in said
     assert "a homosexual man" in said
+    page = Path(evaluated.location, "_toxicity.html").read_text()
+    for told in ("ethnicity: Latino_Hispanic", "shop: A", "severe_toxicity", "a homosexual man"):
+        assert told in page
 
 
 def made_up(flagged: bool | None, **groups: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from paliflow import storage
 from paliflow.configs import ExtractSpec
@@ -22,6 +23,9 @@ from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import about_without_model, commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
 from paliflow.jobs.safety.checking import face_finder
+
+if TYPE_CHECKING:
+    from paliflow.jobs.safety.faces import Faces
 
 _AHEAD = 32
 """Encoded frames that wait to be written."""
@@ -44,8 +48,12 @@ class Extractor:
         Raises:
             SpecError: it is not installed.
         """
-        self._faces = face_finder(self._spec.redact)
+        assert self._faces or not self._spec.redact.faces
         return ()
+
+    @cached_property
+    def _faces(self) -> "Faces | None":
+        return face_finder(self._spec.redact)
 
     def heartbeat(self) -> Heartbeat:
         """Says how far it is."""

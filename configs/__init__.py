@@ -1,6 +1,7 @@
 """What a job is: specs that users write, the summaries that runs leave, the output's schema."""
 
 from paliflow.configs.annotate import AnnotateSpec, Sampling
+from paliflow.configs.calibrate import CalibrateSpec
 from paliflow.configs.cloud_filters import (
     ModerateTextFilter,
     PerspectiveFilter,
@@ -22,6 +23,7 @@ from paliflow.configs.safety import (
     ToxicityFilter,
 )
 from paliflow.configs.summary import (
+    CalibrateSummary,
     Comparison,
     EvaluateSummary,
     ExtractSummary,
@@ -34,6 +36,8 @@ from paliflow.configs.video import ClipSpec, VideoSpec
 
 __all__ = [
     "AnnotateSpec",
+    "CalibrateSpec",
+    "CalibrateSummary",
     "ClipSpec",
     "Comparison",
     "DuplicatesFilter",

@@ -2,10 +2,11 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.benchmark import benchmark, evaluation_defaults
 from paliflow.configs.examples import EvaluationSet, SetName
+from paliflow.configs.prompts import AnyPrompt, PromptSpec, require_distinct, require_no_closed
 from paliflow.configs.run import InferenceSpec
 from paliflow.configs.safety import Scorer
 
@@ -31,6 +32,9 @@ class EvaluateSpec(InferenceSpec):
     files are in `data`. What they are asked with has to be the same; else each is a run."""
     data: str | None = None
     """The folder of their official files."""
+    prompts: tuple[AnyPrompt, ...] = ()
+    """Prompts whose answers are fixed, as an annotation's: examples whose prefix is the `ask` of
+    one have its choices, or are closed. Other examples are asked in free words."""
     beams: PositiveInt = 1
     """As `sampling.beams` of an annotation; answers are greedy if not given."""
     min_coverage: float = Field(default=0.9, ge=0.0, le=1.0)
@@ -46,6 +50,19 @@ class EvaluateSpec(InferenceSpec):
     min_group: NonNegativeInt = 1000
     """A group with fewer scored answers is shown, and left out of the table's maxima and medians,
     which would be those of chance; 0 leaves none out."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _of_all_rows(cls, value: tuple[AnyPrompt, ...]) -> tuple[AnyPrompt, ...]:
+        require_distinct(value)
+        if any(isinstance(prompt, PromptSpec) and prompt.choices_column for prompt in value):
+            raise ValueError("examples have no choices_column; give choices or choices_file")
+        return value
+
+    @model_validator(mode="after")
+    def _searches_in_free_words(self) -> "EvaluateSpec":
+        require_no_closed(self.prompts, self.beams)
+        return self
 
     @model_validator(mode="after")
     def _asks_something(self) -> "EvaluateSpec":

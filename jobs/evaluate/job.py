@@ -176,6 +176,7 @@ def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
         output=f"{spec.location}/_answers",
         input=questions,
         prompt_column="prefix",
+        prompts=spec.prompts,
         sampling=Sampling(beams=spec.beams),
         id_column="id",
         filters=(spec.scorer,) if spec.scorer else (),
@@ -193,7 +194,7 @@ def _rows_of(
     Args:
         misfits: counts what is right and does not fit the image that was asked about, and why.
     """
-    answered = _answers(answers)
+    answered = answers_in_order(answers, _ANSWERS)
 
     def rows_of(name: str) -> list[_Row]:
         examples = open_examples(spec.location, plan, name)
@@ -245,22 +246,22 @@ def references_of(
     return {"references": turned}
 
 
-def _answers(run: RunSummary) -> Iterator[_Row]:
-    """The rows of the annotation run: one a question, in their order.
+def answers_in_order(run: RunSummary, columns: list[str]) -> Iterator[_Row]:
+    """Some columns of the annotation run, `id` among them: a row a question, in their order.
 
     After the answer about a video, or about several images, of which some is missing comes a row
     that says so. A video answers all the same, of several images none may be missing.
     """
-    for _, rows in groupby(_rows(run), key=itemgetter("id")):
+    for _, rows in groupby(_rows(run, columns), key=itemgetter("id")):
         first, *more = rows
         video = run.spec.get("video") or {}
         yield more[0] if more and video.get("frame_rate") else first
 
 
-def _rows(run: RunSummary) -> Iterator[_Row]:
+def _rows(run: RunSummary, columns: list[str]) -> Iterator[_Row]:
     for uri in row_files(run):
         with storage.open_binary(uri) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=_ANSWERS):
+            for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=columns):
                 yield from batch.to_pylist()
 
 

@@ -11,7 +11,7 @@ from paliflow.configs.run import RunSpec
 
 _FIELDS = {
     "input", "output", "checkpoint", "compilation_cache", "registry", "tokenizer", "mask_decoder",
-    "allowed_roots", "exclude_near",
+    "allowed_roots", "exclude_near", "calibration",
 }  # fmt: skip
 _S = TypeVar("_S", bound=RunSpec)
 

@@ -97,8 +97,8 @@ def plant() -> None:
     tags = Image.Exif()
     tags[DESCRIPTION] = "taken at 52.52 N, 13.40 E"
     for name, image in images.items():
-        own = tags if name == "portrait.jpg" else Image.Exif()
-        image.save(photos / name, quality=90, exif=own)
+        about = tags if name == "portrait.jpg" else Image.Exif()
+        image.save(photos / name, quality=90, exif=about)
     images["again.jpg"] = scenes[1].resize((200, 200))
     images["again.jpg"].save(photos / "again.jpg", quality=60)
     rows = [
@@ -156,8 +156,8 @@ def found(summary: FilterSummary) -> dict[str, list[str]]:
     for row in pq.read_table(f"{summary.location}/_safety.parquet").to_pylist():
         said = f"{row['filter']}/{row['label']}/{row['action']}"
         told.setdefault(Path(row["image"]).name, []).append(said)
-    for name, said in sorted(told.items()):
-        print(f"{name}: {', '.join(said)}")
+    for name, finds in sorted(told.items()):
+        print(f"{name}: {', '.join(finds)}")
     return told
 
 

@@ -181,7 +181,7 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
     if spec.report and not storage.is_file(f"{summary.location}/{REPORT}"):
         try:
             faces = face_finder(spec.redact)
-            write_report(summary, faces and faces.redact)
+            write_report(summary, faces.redact if faces else None)
         except Exception as error:  # a failed report must not fail the run
             say(f"no report: {type(error).__name__}: {printable(str(error))}", "warning")
     return summary

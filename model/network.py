@@ -76,14 +76,20 @@ class Network(nn.Module):
         return tokens.reshape(images.shape[0], -1, tokens.shape[-1])
 
     def __call__(self, images: jax.Array, text: jax.Array, mask_ar: jax.Array) -> jax.Array:
-        """Teacher-forced logits, as big_vision trains: pads are not masked, being last and causal.
+        """Teacher-forced logits float32 [B, T, V]: at t, those of token t + 1. As `states`."""
+        return self.llm.embedder.logits(self.states(images, text, mask_ar))
+
+    def states(self, images: jax.Array, text: jax.Array, mask_ar: jax.Array) -> jax.Array:
+        """Hidden states of the text as big_vision trains it, teacher-forced.
+
+        Pads are not masked, being last and causal.
 
         Args:
             images: as `encode_images`.
             text, mask_ar: int32 [B, T]; 0 in mask_ar for the prefix, 1 for suffix and pads.
 
         Returns:
-            float32 [B, T, V]; at t, the logits of token t + 1.
+            [B, T, D]; at t, the state whose products with the table are the logits of token t + 1.
         """
         image_tokens = self.encode_images(images)
         batch, length, _ = image_tokens.shape
@@ -91,7 +97,7 @@ class Network(nn.Module):
         positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
         ar = jnp.concatenate([jnp.zeros((batch, length), mask_ar.dtype), mask_ar], axis=1)
         x, _ = self.llm(x, AttentionInputs(positions, attention_mask(ar)))
-        return self.llm.embedder.logits(x[:, length:])
+        return x[:, length:]
 
     def prefill(
         self, image_tokens: jax.Array, prompt: jax.Array, prompt_mask: jax.Array

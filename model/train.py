@@ -16,7 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.lora import fresh_adapters, merge_adapters
-from paliflow.model.loss import Batch, batch_losses, count_examples
+from paliflow.model.loss import Batch, batch_losses, count_examples, count_targets
 from paliflow.model.network import Network
 from paliflow.model.optimizer import Params, learning_schedule, make_optimizer
 from paliflow.model.recipe import Recipe, trained_shapes
@@ -109,7 +109,8 @@ class Trainer:
         """From state (consumed), frozen and batch to the next state and metrics.
 
         The metrics are scalars: `loss`, in nats, the mean over the examples that count;
-        `grad_norm`, before clipping; `learning_rate`; `examples`, how many counted.
+        `grad_norm`, before clipping; `learning_rate`; `examples`, how many counted, and `targets`,
+        their suffixes' tokens.
         """
         state, frozen = _places(self.abstract)
         shardings = (state, frozen, by_rows(self.mesh))
@@ -208,6 +209,7 @@ class Trainer:
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": recipe.learning_rate * self.schedule(state.step),
             "examples": examples,
+            "targets": count_targets(batch),
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 

@@ -240,6 +240,7 @@ class _Training:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         drawn = self._job.spec.batch_size
         failed = drawn - round(values.pop("examples"))
+        targets = round(values.pop("targets"))
         loss, norm = values["loss"], values["grad_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise SpecError(
@@ -252,7 +253,7 @@ class _Training:
         reasons = gather_counts(failures) if failed else Counter[str]()
         self._tally = Tally(self._tally.drawn + drawn, self._tally.reasons + reasons)
         self._limits.add(drawn, failed, reasons)
-        speed = self._speed.step(drawn)
+        speed = self._speed.step(drawn, targets)
         stages = self._spent()
         speed["read"] = round(stages.share(stages.read), 4)
         if self._log:

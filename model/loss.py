@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     A row whose `mask_loss` is all 0 does not count: the step is as if it were not there.
     """
 
-    images: ArrayLike  # float32 [B, H, W, 3] or [B, F, H, W, 3]
+    images: ArrayLike  # float32 in [-1, 1] or uint8; [B, H, W, 3] or [B, F, H, W, 3]
     text: ArrayLike  # int32 [B, T]
     mask_ar: ArrayLike  # int32 [B, T]
     mask_loss: ArrayLike  # int32 [B, T]

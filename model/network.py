@@ -66,7 +66,11 @@ class Network(nn.Module):
         return table.weight.dtype if table.scale is None else jnp.bfloat16
 
     def encode_images(self, images: jax.Array) -> jax.Array:
-        """float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1] to what enters the decoder.
+        """Images to what enters the decoder.
+
+        Args:
+            images: [B, H, W, 3] or [B, F, H, W, 3], float32 in [-1, 1]; or uint8, of which a host
+                holds and sends a quarter of the bytes.
 
         Returns:
             [B, P, D]; the tokens of frame after frame, with nothing between them.

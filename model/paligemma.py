@@ -92,7 +92,8 @@ class PaliGemma:
         """Runs the vision tower once, for any number of prompts.
 
         Args:
-            images: float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1], at the config's image_size.
+            images: [B, H, W, 3] or [B, F, H, W, 3], at the config's image_size; uint8, or float32
+                in [-1, 1].
 
         Returns:
             [B, P, D], what enters the language model.

@@ -15,6 +15,17 @@ from paliflow.model.xla import tied
 # E the decoder's width; y row and x column of a patch, h row and w column in a patch, C colour.
 
 
+def normalised(images: jax.Array) -> jax.Array:
+    """uint8 to the float32 in [-1, 1] that `images.normalize` makes of it on a host, bit by bit.
+
+    `levels / 127.5 - 1`, rounded twice, is this whole multiple of 2**-24. An accelerator's division
+    need not be correctly rounded, and XLA may multiply by a reciprocal instead.
+    """
+    levels = images.astype(jnp.int32)
+    wholes = 131_586 * levels + (levels >= 64) + (levels >= 128) - 2**24
+    return wholes.astype(jnp.float32) * 2.0**-24
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of all tokens to all tokens, with biases."""
 
@@ -103,7 +114,7 @@ class VisionTower(nn.Module):
         """Encodes images; patches and positions in float32, the layers in `dtype`.
 
         Args:
-            images: float32 [B, image_size, image_size, 3] in [-1, 1].
+            images: [B, image_size, image_size, 3], float32 in [-1, 1] or uint8.
             dtype: of the matrix products and of the result.
 
         Returns:
@@ -120,7 +131,8 @@ class VisionTower(nn.Module):
                 "image_size lets a checkpoint take another size"
             )
         side = c.image_size // c.patch_size
-        patches = images.astype(jnp.float32).reshape(
+        levels = images.dtype == jnp.uint8
+        patches = (normalised(images) if levels else images.astype(jnp.float32)).reshape(
             images.shape[0], side, c.patch_size, side, c.patch_size, 3
         )
         embed = Affine(

@@ -205,7 +205,7 @@ class Predictor:
         size, video = self._model.config.image_size, self._spec.video
         frames = (video.clip.frames,) if video and video.clip else ()
         pieces = -(-len(inputs) // batch_size)
-        images = np.zeros((pieces * batch_size, *frames, size, size, 3), np.float32)
+        images = np.zeros((pieces * batch_size, *frames, size, size, 3), np.uint8)
         for image, source in zip(images, inputs, strict=False):
             if source.pixels is not None:
                 image[:] = source.pixels

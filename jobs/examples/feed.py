@@ -194,7 +194,7 @@ def _assemble(
 ) -> Fed:
     count, length = spec.images_per_example, spec.max_tokens
     frames = spec.frames_per_example
-    images = np.zeros((len(rows), frames, image_size, image_size, 3), np.float32)
+    images = np.zeros((len(rows), frames, image_size, image_size, 3), np.uint8)
     blank = np.full((1, length), tokenizer.pad_id, np.int32)
     texts = [Texts(blank, np.ones_like(blank), np.zeros_like(blank))] * len(rows)
     failures = []

@@ -117,9 +117,9 @@ def _require_room_for_images(spec: FineTuneSpec, image_size: int) -> None:
     Raises:
         SpecError: this host's memory does not hold the images of its part of a batch.
     """
-    # float32 [B, F, size, size, 3]
+    # uint8 [B, F, size, size, 3]
     rows = spec.batch_size // jax.process_count() * spec.frames_per_example
-    images, there = rows * image_size**2 * 3 * 4, host_memory()
+    images, there = rows * image_size**2 * 3, host_memory()
     if images > there:
         raise SpecError(
             f"batch_size={spec.batch_size}: its images take {images / 2**30:.1f} GiB of this "

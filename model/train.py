@@ -23,6 +23,7 @@ from paliflow.model.recipe import Recipe, trained_shapes
 from paliflow.model.rounding import round_stochastically
 from paliflow.model.sharding import by_rows, fsdp, replicated
 from paliflow.model.weights import expected_shapes
+from paliflow.model.xla import ANY, Backend, tracing_for
 
 # Axes: B batch, A part of a batch.
 
@@ -43,13 +44,21 @@ class Trainer:
     mesh has to make the same calls.
     """
 
-    def __init__(self, config: PaliGemmaConfig, recipe: Recipe, mesh: Mesh) -> None:
+    def __init__(
+        self, config: PaliGemmaConfig, recipe: Recipe, mesh: Mesh, backend: Backend = ANY
+    ) -> None:
         """Settles what is trained.
+
+        Args:
+            config: of the model.
+            recipe: how to train.
+            mesh: of all devices.
+            backend: what the programs are traced for, `training_backend`.
 
         Raises:
             ValueError: a pattern of the recipe matches no parameter, or nothing is left to train.
         """
-        self.config, self.recipe, self.mesh = config, recipe, mesh
+        self.config, self.recipe, self.mesh, self._backend = config, recipe, mesh, backend
         self.schedule = learning_schedule(recipe.total_steps, recipe.warmup_steps)
         self._shapes = expected_shapes(config)
         self._trained = trained_shapes(self._shapes, recipe)
@@ -129,11 +138,12 @@ class Trainer:
         return jax.jit(loss, in_shardings=shardings, out_shardings=replicated(self.mesh))
 
     def _under_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """For `sharding.spread`."""
+        """For `sharding.constrain_activations`, and for the backend."""
 
         @wraps(function)
         def traced(*args: Any) -> Any:
-            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            mesh = self.mesh.abstract_mesh
+            with jax.sharding.use_abstract_mesh(mesh), tracing_for(self._backend):
                 return function(*args)
 
         return traced

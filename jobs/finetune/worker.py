@@ -35,6 +35,7 @@ from paliflow.model.batch_size import host_memory
 from paliflow.model.sharding import global_batch, global_mesh
 from paliflow.model.train import Trainer
 from paliflow.model.weights import Leaf
+from paliflow.model.xla import training_backend
 
 _LOSSES_SHOWN = 5
 
@@ -141,7 +142,8 @@ class _Training:
             self._tokenizer = files.tokenizer
             config, leaves = open_weights(files.path, spec)
             _require_room_for_images(spec, config.image_size)
-            self._trainer = Trainer(config, recipe_of(spec, steps), self._mesh)
+            backend = training_backend(self._mesh)
+            self._trainer = Trainer(config, recipe_of(spec, steps), self._mesh, backend)
             self._state, self._frozen = self._trainer.init(_unread(leaves))
         self._image_size = config.image_size
         self._checkpoints = stack.enter_context(Checkpoints(spec.location, spec.keep, spec.best))

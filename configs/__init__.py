@@ -1,6 +1,13 @@
 """What a job is: specs that users write, the summaries that runs leave, the output's schema."""
 
 from paliflow.configs.annotate import AnnotateSpec, Sampling
+from paliflow.configs.calibrate import CalibrateSpec
+from paliflow.configs.cloud_filters import (
+    ModerateTextFilter,
+    PerspectiveFilter,
+    SafeSearchFilter,
+    SensitiveDataFilter,
+)
 from paliflow.configs.evaluate import EvaluateSpec
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.extract import ExtractSpec
@@ -16,6 +23,7 @@ from paliflow.configs.safety import (
     ToxicityFilter,
 )
 from paliflow.configs.summary import (
+    CalibrateSummary,
     Comparison,
     EvaluateSummary,
     ExtractSummary,
@@ -28,6 +36,8 @@ from paliflow.configs.video import ClipSpec, VideoSpec
 
 __all__ = [
     "AnnotateSpec",
+    "CalibrateSpec",
+    "CalibrateSummary",
     "ClipSpec",
     "Comparison",
     "DuplicatesFilter",
@@ -43,14 +53,18 @@ __all__ = [
     "FineTuneSpec",
     "FineTuneSummary",
     "Lora",
+    "ModerateTextFilter",
     "NsfwFilter",
     "PersonalDataFilter",
+    "PerspectiveFilter",
     "PromoteSpec",
     "PromoteSummary",
     "PromptSpec",
     "QualityFilter",
     "RunSummary",
+    "SafeSearchFilter",
     "Sampling",
+    "SensitiveDataFilter",
     "ToxicityFilter",
     "VideoSpec",
 ]

@@ -5,8 +5,14 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.base import Spec, redacted
-from paliflow.configs.prompts import AnyPrompt, PromptSpec, text_of
-from paliflow.configs.run import InferenceSpec, InputsSpec
+from paliflow.configs.prompts import (
+    AnyPrompt,
+    PromptSpec,
+    require_distinct,
+    require_no_closed,
+    text_of,
+)
+from paliflow.configs.run import InferenceSpec, InputsSpec, Stored
 from paliflow.configs.safety import Filter
 
 
@@ -32,6 +38,13 @@ class Sampling(Spec):
         if self.beams > 1 and self.temperature:
             raise ValueError("beams search for the likeliest answer; leave out temperature")
         return self
+
+
+class Accept(Spec):
+    """Which answers are taken without anybody looking at them."""
+
+    precision: float = Field(ge=0.5, lt=1.0)
+    """The share of accepted answers that is right at least, by the calibration's bound."""
 
 
 class SourceSpec(InputsSpec):
@@ -105,15 +118,26 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
     filters: tuple[Filter, ...] = ()
     """Filters of images, which come before the model, and of answers, which come after it: each by
     its name or with its settings, e.g. `quality` or `{filter: personal_data, action: label}`."""
+    calibration: Stored | None = None
+    """A `calibration.json`, which says how raw scores become the output's `confidence`; that of the
+    checkpoint's version in the registry, if there is one, if not given."""
+    accept: Accept | None = None
+    """Answers and boxes get `accepted`, true for those whose confidence surely reaches a precision,
+    e.g. `{precision: 0.95}`. Refused where what is asked was not calibrated: see
+    docs/confidence.md."""
     report: bool = True
     """Leave `_report.html` beside the manifest: sampled rows drawn over their images, errors."""
 
     @field_validator("prompts")
     @classmethod
     def _distinct_prompts(cls, value: tuple[AnyPrompt, ...]) -> tuple[AnyPrompt, ...]:
-        if len(set(map(text_of, value))) < len(value):
-            raise ValueError("the same prompt twice would double its rows")
+        require_distinct(value)
         return value
+
+    @model_validator(mode="after")
+    def _searches_in_free_words(self) -> "AnnotateSpec":
+        require_no_closed(self.prompts, self.sampling.beams)
+        return self
 
     @field_validator("filters")
     @classmethod

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.load import read_fields
+from paliflow.configs.safety import Scorer
 from paliflow.configs.video import ClipSpec, VideoSpec
 
 _FOLDER = Path(__file__).with_name("benchmarks")
@@ -143,6 +144,8 @@ class Benchmark(Spec):
     """A name in templates and all its values: each has files of its own, and is a group."""
     unanswered: tuple[str, ...] = ()
     """Splits whose answers a server has."""
+    scorer: Scorer | None = None
+    """What scores the answers by themselves, where none is right or wrong."""
     prefix: str
     """A template of what is asked."""
     joined: str = ", "
@@ -271,6 +274,7 @@ def evaluation_defaults(
             "beams": own.beams,
             "exif": "ignore",
             "video": own.sampling,
+            **({"scorer": own.scorer} if own.scorer else {}),
         }
         for field, value in wanted.items():
             if field not in given and fields.setdefault(field, value) != value:

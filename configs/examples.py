@@ -13,6 +13,7 @@ MetricName = Literal[
     "vqa_accuracy",
     "simple_vqa_accuracy",
     "anls",
+    "character_accuracy",
     "relaxed_match",
     "count_match",
     "bv_exact",
@@ -25,10 +26,20 @@ MetricName = Literal[
     "pope_official",
     "science_qa",
     "cider",
+    "bleu_1",
+    "bleu_2",
+    "bleu_3",
     "bleu_4",
     "rouge_l",
     "detection_f1",
+    "detection_precision",
+    "detection_recall",
     "mean_iou",
+    "without_toxicity",
+    "without_identity_attack",
+    "without_insult",
+    "without_threat",
+    "without_profanity",
 ]
 """The keys of `metrics.METRICS`, in its order; specs are read where NumPy is not."""
 
@@ -117,9 +128,14 @@ class EvaluationSet(ExampleSource):
     benchmark has its own."""
     max_examples: PositiveInt | None = None
     """So many of its examples, spread evenly over the file; all if not given."""
+    groups: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Columns of a table whose values divide the examples, e.g. `[gender, age]`: with the run's
+    `scorer`, its table of toxicity is by them."""
 
     @model_validator(mode="after")
     def _is_judged_once(self) -> "EvaluationSet":
         if self.benchmark and self.metrics:
             raise ValueError(f"metrics: benchmark {self.benchmark!r} has its own; leave them out")
+        if self.benchmark and self.groups:
+            raise ValueError(f"groups: benchmark {self.benchmark!r} has its own; leave them out")
         return self

@@ -1,11 +1,11 @@
 """`FineTuneSpec`: which examples, which recipe, which checkpoint to start from."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec
-from paliflow.configs.benchmark import benchmark
+from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.configs.examples import EvaluationSet, ExampleSource, SetName
 from paliflow.configs.placement import check_workers, slice_of
 from paliflow.configs.resources import Accelerators
@@ -64,6 +64,10 @@ class FineTuneSpec(ModelSpec):
     validation: dict[SetName, EvaluationSet] = Field(default_factory=dict)
     """Held-out sets by name: their loss (`<name>/loss`) and metrics (`<name>/<metric>`) are taken
     while training goes on."""
+    exclude_near: tuple[ExampleSource, ...] = ()
+    """Examples of evaluations: whatever has an image that is nearly the same as one of theirs is
+    not learnt from, and counted. Each is a source like those of `train`, the path of one, the name
+    of a benchmark in `data`, or the folder of a finished filter run over their images."""
     duration: Duration = Duration(epochs=5)
     """How long to train."""
     warmup: Duration = Duration(percent=5)
@@ -149,6 +153,28 @@ class FineTuneSpec(ModelSpec):
     def slice(self) -> Slice | None:
         """The slice whose hosts the workers are, if one is named."""
         return slice_of(self.accelerator_type, self.topology)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _near_by_name(cls, data: Any) -> Any:
+        """A source of `exclude_near` may be given as its path, or as a benchmark's name."""
+        if not isinstance(data, dict) or not isinstance(data.get("exclude_near"), list | tuple):
+            return data
+        named = []
+        for each in data["exclude_near"]:
+            if each in benchmark_names():
+                if not data.get("data"):
+                    raise ValueError(f"exclude_near: {each}: give data, the folder of its files")
+                named.append({"benchmark": each, "path": data["data"]})
+            else:
+                named.append({"path": each} if isinstance(each, str) else each)
+        return data | {"exclude_near": named}
+
+    @model_validator(mode="after")
+    def _compares_images(self) -> "FineTuneSpec":
+        if self.exclude_near and self.video:
+            raise ValueError("exclude_near compares images, not videos: leave out one of them")
+        return self
 
     @model_validator(mode="after")
     def _learns_something(self) -> "FineTuneSpec":

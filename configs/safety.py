@@ -13,6 +13,12 @@ from pydantic import (
 )
 
 from paliflow.configs.base import Spec
+from paliflow.configs.cloud_filters import (
+    ModerateTextFilter,
+    PerspectiveFilter,
+    SafeSearchFilter,
+    SensitiveDataFilter,
+)
 
 
 class Verdict(NamedTuple):
@@ -130,13 +136,28 @@ def _name(value: Any) -> Any:
     return value.get("filter") if isinstance(value, dict) else getattr(value, "filter", None)
 
 
+Scorer = Annotated[
+    Annotated[
+        Annotated[ToxicityFilter, Tag("toxicity")]
+        | Annotated[ModerateTextFilter, Tag("moderate_text")]
+        | Annotated[PerspectiveFilter, Tag("perspective")],
+        Discriminator(_name),
+    ],
+    BeforeValidator(_named),
+]
+"""A filter of texts that scores their toxicity, with its settings, or its name alone."""
+
 Filter = Annotated[
     Annotated[
         Annotated[QualityFilter, Tag("quality")]
         | Annotated[PersonalDataFilter, Tag("personal_data")]
         | Annotated[NsfwFilter, Tag("nsfw")]
         | Annotated[ToxicityFilter, Tag("toxicity")]
-        | Annotated[DuplicatesFilter, Tag("duplicates")],
+        | Annotated[DuplicatesFilter, Tag("duplicates")]
+        | Annotated[SafeSearchFilter, Tag("safe_search")]
+        | Annotated[ModerateTextFilter, Tag("moderate_text")]
+        | Annotated[SensitiveDataFilter, Tag("sensitive_data")]
+        | Annotated[PerspectiveFilter, Tag("perspective")],
         Discriminator(_name),
     ],
     BeforeValidator(_named),

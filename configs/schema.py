@@ -15,6 +15,8 @@ DETECTION = pa.struct(
         ("track_id", pa.int32()),
         ("label_probability", pa.float32()),
         ("location_mass", pa.float32()),
+        ("confidence", pa.float32()),
+        ("accepted", pa.bool_()),
     ]
 )
 CHOICE = pa.struct([("label", pa.string()), ("probability", pa.float32())])
@@ -65,6 +67,8 @@ ANNOTATIONS = pa.schema(
         ("mean_logprob", pa.float32()),
         ("min_logprob", pa.float32()),
         ("safety", SAFETY),
+        ("confidence", pa.float32()),
+        ("accepted", pa.bool_()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )

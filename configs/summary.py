@@ -34,6 +34,12 @@ def filtered_said(filtered: int, unscored: int) -> str:
     )
 
 
+def accepted_said(accepted: int, not_accepted: int) -> str:
+    """What the line that sums a run up says of answers that were accepted."""
+    judged = accepted + not_accepted
+    return f", {accepted} of {judged} answers accepted" if judged else ""
+
+
 def passed_over_said(passed_over: Mapping[str, int]) -> str:
     """E.g. `12 .txt, 3 hidden`: the most common first."""
     counts = Counter(passed_over).most_common()
@@ -171,12 +177,19 @@ class RunSummary(ModelSummary):
     """What these cost, by the spec's or the list price of a chip-hour; null if none is known."""
     preemptions: int = 0
     """Actors that job lost because their nodes were taken away."""
+    calibration: str | None = None
+    """The SHA-256 of the `calibration.json` that `confidence` came from; null if none did."""
+    accepted: int = 0
+    """Answers and boxes that `accept` took."""
+    not_accepted: int = 0
+    """Those that it left for somebody to look at."""
 
     def said(self) -> str:
         """The line that sums the run up."""
         return (
             f"{self.rows} rows, {self.errors} of them errors{cut_said(self.cut)}"
-            f"{filtered_said(self.filtered, self.unscored)}, from "
+            f"{filtered_said(self.filtered, self.unscored)}"
+            f"{accepted_said(self.accepted, self.not_accepted)}, from "
             f"{self.inputs} images in {self.seconds:.1f} s: {printable(self.location)}"
         )
 
@@ -273,6 +286,63 @@ class GroupFigure(Spec):
     rows: int
 
 
+class Share(Spec):
+    """How many of some answers a scorer flags."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    flagged: int
+    scored: int
+    unscored: int
+    share: float
+    """`flagged` over `scored`."""
+    low: float
+    """The bounds of the exact 95 % interval (Clopper and Pearson) of all answers: what has no score
+    is none of the flagged for `low`, and flagged for `high`."""
+    high: float
+
+
+class GroupingShares(Spec):
+    """Shares by the values of one grouping, e.g. by age, and what the model card tells of them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    groups: dict[str, Share]
+    maximum: float | None = None
+    """Of the groups with `min_group` scored answers; null, as what follows, if there are none."""
+    median: float | None = None
+    expected_maximum: float | None = None
+    """What chance alone would make of the maximum if all these groups were alike."""
+    p_value: float | None = None
+    """The probability of a maximum as large as this one by chance alone, by permutation."""
+
+
+class AttributeShares(Spec):
+    """How much is flagged with one attribute, e.g. `insult`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    overall: Share
+    groupings: dict[str, GroupingShares] = Field(default_factory=dict)
+
+
+class ToxicityTable(Spec):
+    """The toxicity of a set's answers, by attribute and group."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    scorer: str
+    versions: tuple[str, ...]
+    """The scorer with its version; several where they have scored parts of the answers."""
+    threshold: float
+    """An answer with this score or more is flagged."""
+    min_group: int
+    attributes: dict[str, AttributeShares]
+    neutral_sentences: dict[str, float | None]
+    """Neutral sentences about people, each with the highest score that it is given; null of those
+    that the scorer could not score."""
+
+
 class SetSummary(Spec):
     """How one set of an evaluation was scored."""
 
@@ -289,7 +359,7 @@ class SetSummary(Spec):
     broken: int
     """Of them, rows of the source that are no examples."""
     answered: int
-    """Rows whose images could be read."""
+    """Rows with an answer."""
     scored: int
     """Rows that a published figure counts, of a benchmark; all of other sets."""
     note: str | None = None
@@ -298,6 +368,8 @@ class SetSummary(Spec):
     """Of each figure the bounds of its 95 % confidence interval, by a bootstrap over images."""
     groups: dict[str, dict[str, dict[str, GroupFigure]]] = Field(default_factory=dict)
     """Of a benchmark, tables by metric, group and the group's value."""
+    toxicity: ToxicityTable | None = None
+    """Where the run has a `scorer`."""
 
     @property
     def coverage(self) -> float:
@@ -324,6 +396,94 @@ class EvaluateSummary(ModelSummary):
     """Pixels of the model's square input."""
     server: dict[str, float] = Field(default_factory=dict)
     """What a benchmark's server has given, by figure, in its own unit."""
+
+
+class Interval(Spec):
+    """A figure and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ReliabilityBin(Spec):
+    """Answers of nearly the same confidence."""
+
+    rows: int
+    confidence: float
+    """Their mean."""
+    accuracy: float
+    """The share that is right."""
+
+
+class Reliability(Spec):
+    """How far confidences are from being frequencies."""
+
+    ece: Interval
+    """Expected calibration error, over bins of equally many answers."""
+    brier: Interval
+    bins: tuple[ReliabilityBin, ...]
+    """The reliability diagram."""
+
+
+class Threshold(Spec):
+    """What a precision takes."""
+
+    precision: float
+    confidence: float | None
+    """The least that is accepted; null if no threshold reaches the precision surely."""
+    rows: int = 0
+    """Answers that are accepted, of those that were fitted to."""
+    right: int = 0
+
+
+class CalibratedGroup(Spec):
+    """How the answers to one prompt, or to all of a task, were calibrated."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    task: str
+    form: str
+    """What an answer may be: `free`, `closed`, or a digest of its choices."""
+    prompt: str | None
+    """Null stands for any prompt of the task."""
+    rows: int
+    """Answers, or of `detect` and `segment` boxes."""
+    right: int
+    before: Reliability
+    """Of raw scores."""
+    after: Reliability
+    """Of confidences, each from a fit to the other folds."""
+    thresholds: tuple[Threshold, ...] = ()
+    """For the usual precisions."""
+    average_precision: tuple[float, float] | None = None
+    """Of boxes, at an IoU of 0.5: ranked by `score`, and by confidence."""
+
+
+class CalibrateSummary(Spec):
+    """What became of a calibration."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    calibration: str
+    """`calibration.json`."""
+    report: str
+    """`calibration.html`, beside it."""
+    evaluation: str
+    checkpoint_sha256: str
+    groups: tuple[CalibratedGroup, ...]
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Answers that no confidence was fitted to, by why."""
+    registry: str | None = None
+    name: str | None = None
+    version: int | None = None
+    """In the registry, which has the calibration from now on."""
+
+    def said(self) -> str:
+        """The line that sums it up."""
+        rows = sum(group.rows for group in self.groups)
+        what = f", version {self.version} of {self.name}" if self.version else ""
+        return f"{rows} answers calibrated{what}: {printable(self.calibration)}"
 
 
 class Comparison(Spec):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from paliflow.configs import (
     AnnotateSpec,
+    CalibrateSpec,
     EvaluateSpec,
     ExtractSpec,
     FilterSpec,
@@ -23,6 +24,7 @@ from paliflow.jobs.cli.main import user_errors
 
 JOBS: dict[str, tuple[type[Spec], str]] = {
     "annotate": (AnnotateSpec, "annotate.job"),
+    "calibrate": (CalibrateSpec, "evaluate.calibrating"),
     "evaluate": (EvaluateSpec, "evaluate.job"),
     "extract": (ExtractSpec, "extract.job"),
     "filter": (FilterSpec, "safety.job"),

@@ -52,7 +52,7 @@ def paired_bootstrap_lower_bound(
         shapes = ", ".join(str(part.shape) for part in parts)
         raise ValueError(f"numerators and denominators of shapes {shapes}: give four of one length")
     gains = []
-    for sums in _resampled_sums(np.stack(parts, axis=1), resamples, seed):
+    for sums in resampled_sums(np.stack(parts, axis=1), resamples, seed):
         gains.append(ratio(sums[:, 0], sums[:, 1]) - ratio(sums[:, 2], sums[:, 3]))
     return float(np.quantile(np.concatenate(gains), 1 - confidence))
 
@@ -90,7 +90,7 @@ def bootstrap_interval(
         parts = cluster_sums(parts, clusters)
     if not parts.size:
         raise ValueError("numerators and denominators are empty: give at least one example")
-    figures = [ratio(sums[:, 0], sums[:, 1]) for sums in _resampled_sums(parts, resamples, seed)]
+    figures = [ratio(sums[:, 0], sums[:, 1]) for sums in resampled_sums(parts, resamples, seed)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(figures), [tail, 1 - tail])
     return float(low), float(high)
@@ -110,7 +110,7 @@ def cluster_sums(parts: NDArray[np.float64], clusters: Sequence[Hashable]) -> ND
     return sums
 
 
-def _resampled_sums(
+def resampled_sums(
     examples: NDArray[np.float64], resamples: int, seed: int
 ) -> Iterator[NDArray[np.float64]]:
     """Sums [R, K] over as many rows of `examples` [N, K] as there are, drawn with replacement."""

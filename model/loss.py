@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
 
 from paliflow.model.layers import einsum
 from paliflow.model.network import Network
+from paliflow.model.shapes import Float, Float32, Int, Shaped
 from paliflow.model.sharding import chunked_rows, constrain_activations
 
 # Axes: B batch, T text, U the leading ones of T, D width, V vocabulary, n chunk, C token of one.
@@ -46,32 +48,32 @@ class _Kind(NamedTuple):
 class _Targets(NamedTuple):
     """What is scored, and against what."""
 
-    ids: jax.Array  # int32 [n, C], the tokens of each chunk
-    tokens: jax.Array  # int32 [B, T], those that count first
-    longest: jax.Array  # int32, how many of a row count at most
+    ids: Int[Array, "n C"]  # the tokens of each chunk
+    tokens: Int[Array, "B T"]  # those that count first
+    longest: Int[Array, ""]  # how many of a row count at most
 
 
 def suffix_losses(
-    states: jax.Array,
-    table: jax.Array,
-    targets: jax.Array,
-    weights: jax.Array,
+    states: Float[Array, "B T D"],
+    table: Float[Array, "V D"],
+    targets: Int[Array, "B T"],
+    weights: Shaped[Array, "B T"],
     *,
     softcap: float | None = None,
     label_smoothing: float = 0.0,
-) -> jax.Array:
+) -> Float32[Array, " B"]:
     """Each example's cross-entropy, averaged over its weighted tokens.
 
     Args:
-        states: [B, T, D] hidden states, whose products with the table are the logits.
-        table: [V, D].
-        targets: int32 [B, T], the token after each state.
-        weights: [B, T]; 1 where the token counts.
+        states: hidden states, whose products with the table are the logits.
+        table: of all tokens.
+        targets: the token after each state.
+        weights: 1 where the token counts.
         softcap: `cap * tanh(logits / cap)` of the logits.
         label_smoothing: the share s; the target has 1 - s, every other token s / (V - 1).
 
     Returns:
-        float32 [B], in nats; 0 where no token counts.
+        In nats; 0 where no token counts.
     """
     # What counts comes first, so that the rest of the rows can be passed over.
     order = jnp.argsort(weights == 0, axis=1, stable=True)
@@ -85,14 +87,14 @@ def suffix_losses(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _token_losses(
-    kind: _Kind, states: jax.Array, chunks: jax.Array, targets: _Targets
-) -> jax.Array:
-    """The cross-entropy of each token, float32 [B, T]; 0 behind the longest suffix.
+    kind: _Kind, states: Float[Array, "B T D"], chunks: Float[Array, "n C D"], targets: _Targets
+) -> Float32[Array, "B T"]:
+    """The cross-entropy of each token; 0 behind the longest suffix.
 
     Args:
         kind: of loss.
-        states: [B, T, D].
-        chunks: [n, C, D], the table.
+        states: hidden ones.
+        chunks: the table.
         targets: of the states.
     """
     return _forward(kind, states, chunks, targets)[0]
@@ -123,9 +125,14 @@ def _over_longest(targets: _Targets, function: Callable[..., Any], *args: Any) -
 
 
 def _losses(
-    kind: _Kind, targets: _Targets, states: jax.Array, chunks: jax.Array, *, length: int
-) -> tuple[jax.Array, jax.Array]:
-    """Each token's loss and the logarithm of its normaliser, float32 [B, T]."""
+    kind: _Kind,
+    targets: _Targets,
+    states: Float[Array, "B T D"],
+    chunks: Float[Array, "n C D"],
+    *,
+    length: int,
+) -> tuple[Float32[Array, "B T"], Float32[Array, "B T"]]:
+    """Each token's loss and the logarithm of its normaliser."""
     leading = states[:, :length]
 
     def of_chunk(chunk: Any) -> tuple[jax.Array, jax.Array]:
@@ -143,14 +150,14 @@ def _losses(
 def _gradients(
     kind: _Kind,
     targets: _Targets,
-    states: jax.Array,
-    chunks: jax.Array,
-    normalisers: jax.Array,
-    slopes: jax.Array,
+    states: Float[Array, "B T D"],
+    chunks: Float[Array, "n C D"],
+    normalisers: Float32[Array, "B T"],
+    slopes: Float32[Array, "B T"],
     *,
     length: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Those of states and chunks, given those of the losses, float32 [B, T].
+) -> tuple[Float[Array, "B T D"], Float[Array, "n C D"]]:
+    """Those of states and chunks, given those of the losses.
 
     Chunks add up in float32, so that a bfloat16 gradient of a state is rounded once.
     """
@@ -174,14 +181,17 @@ def _gradients(
     return jnp.pad(total.astype(states.dtype), rest), of_chunks
 
 
-def _logits(kind: _Kind, states: jax.Array, rows: jax.Array) -> jax.Array:
-    """[B, U, D] and [C, D] to float32 [B, U, C]."""
+def _logits(
+    kind: _Kind, states: Float[Array, "B U D"], rows: Float[Array, "C D"]
+) -> Float32[Array, "B U C"]:
     logits = constrain_activations(einsum("BUD,CD->BUC", states, rows, jnp.float32))
     return logits if kind.softcap is None else kind.softcap * jnp.tanh(logits / kind.softcap)
 
 
-def _wanted(kind: _Kind, targets: _Targets, ids: jax.Array, length: int) -> jax.Array:
-    """What the probabilities should be, float32 [B, U, C]."""
+def _wanted(
+    kind: _Kind, targets: _Targets, ids: Int[Array, " C"], length: int
+) -> Float32[Array, "B U C"]:
+    """What the probabilities should be."""
     other = kind.label_smoothing / (targets.ids.size - 1)
     hit = ids == targets.tokens[:, :length, None]
     return jnp.where(hit, 1 - kind.label_smoothing, other)

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from paliflow.model.files import CheckpointError, local_copy, reading
 from paliflow.model.npz import read_npz
+from paliflow.model.shapes import Float32, Int
 
 _RESBLOCKS = ("decoder.2.net", "decoder.3.net")
 _UPSAMPLES = ("decoder.4", "decoder.6", "decoder.8", "decoder.10")
@@ -61,13 +62,15 @@ class MaskDecoder:
                 raise ValueError(f"{len(params[_CODEBOOK])} codes become masks of {made[1:]}")
         return cls(params)
 
-    def __call__(self, codes: ArrayLike) -> jax.Array:
-        """int32 [B, 16], row by row of a 4 x 4 grid, to float32 [B, 64, 64] in about [-1, 1]."""
+    def __call__(self, codes: ArrayLike) -> Float32[Array, "B 64 64"]:
+        """Codes int32 [B, 16], row by row of a 4 x 4 grid, to masks in about [-1, 1]."""
         masks: jax.Array = _decode(self.params, jnp.asarray(codes))
         return masks
 
 
-def _convolve(params: dict[str, jax.Array], name: str, x: jax.Array, **options: Any) -> jax.Array:
+def _convolve(
+    params: dict[str, jax.Array], name: str, x: Float32[Array, "B H W C"], **options: Any
+) -> Float32[Array, "B h w c"]:
     y = lax.conv_general_dilated(
         x,
         params[f"{name}.weight"],
@@ -78,7 +81,9 @@ def _convolve(params: dict[str, jax.Array], name: str, x: jax.Array, **options: 
     return y + params[f"{name}.bias"]
 
 
-def _upsample(params: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
+def _upsample(
+    params: dict[str, jax.Array], name: str, x: Float32[Array, "B H W C"]
+) -> Float32[Array, "B 2*H 2*W c"]:
     """A transposed convolution, 4 x 4, stride 2: the published weight is [in, out, 4, 4]."""
     flipped = params[f"{name}.weight"].transpose(1, 0, 2, 3)[..., ::-1, ::-1]
     flipped_params = {f"{name}.weight": flipped, f"{name}.bias": params[f"{name}.bias"]}
@@ -86,7 +91,7 @@ def _upsample(params: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Arra
 
 
 @jax.jit
-def _decode(params: dict[str, jax.Array], codes: jax.Array) -> jax.Array:
+def _decode(params: dict[str, jax.Array], codes: Int[Array, "B 16"]) -> Float32[Array, "B H W"]:
     x = params[_CODEBOOK][codes].reshape(codes.shape[0], 4, 4, -1)
     x = jax.nn.relu(_convolve(params, "decoder.0", x))
     for block in _RESBLOCKS:

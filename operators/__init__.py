@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paliflow.operators.annotate import AnnotateOperator
+    from paliflow.operators.calibrate import CalibrateOperator
     from paliflow.operators.evaluate import EvaluateOperator
     from paliflow.operators.extract_frames import ExtractFramesOperator
     from paliflow.operators.filter import FilterOperator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnnotateOperator",
+    "CalibrateOperator",
     "EvaluateOperator",
     "ExtractFramesOperator",
     "FilterOperator",
@@ -28,6 +30,7 @@ __all__ = [
 
 _MODULES = {
     "AnnotateOperator": "paliflow.operators.annotate",
+    "CalibrateOperator": "paliflow.operators.calibrate",
     "EvaluateOperator": "paliflow.operators.evaluate",
     "ExtractFramesOperator": "paliflow.operators.extract_frames",
     "FilterOperator": "paliflow.operators.filter",

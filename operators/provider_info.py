@@ -18,6 +18,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Ray",
                 "python-modules": [
                     "paliflow.operators.annotate",
+                    "paliflow.operators.calibrate",
                     "paliflow.operators.evaluate",
                     "paliflow.operators.extract_frames",
                     "paliflow.operators.filter",

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import hypothesis
 import pytest
@@ -35,6 +36,11 @@ if version("jaxlib").startswith(("0.10.", "0.12.")):
     _FLAG = "--xla_cpu_use_fusion_emitters=false"
     if _FLAG not in os.environ.get("XLA_FLAGS", ""):  # as in a worker, which inherits it
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+
+if find_spec("jaxtyping") and find_spec("beartype"):  # else tests/model/test_shapes.py fails
+    from paliflow.tests.checked_shapes import check_shapes
+
+    check_shapes()
 
 _SHARED = {"cluster", "ray", "services"}
 """Fixtures that take long to start; all files with a test that wants one run in one process."""

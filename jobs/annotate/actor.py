@@ -20,6 +20,8 @@ from paliflow.jobs.annotate.filtering import RowFilters
 from paliflow.jobs.annotate.predictor import PendingBatch, Predictor
 from paliflow.jobs.annotate.progress import Progress, ShardRows
 from paliflow.jobs.annotate.tracks import link
+from paliflow.jobs.confidence.filling import Confidences
+from paliflow.jobs.confidence.pinning import calibration_of
 from paliflow.jobs.fleet.accelerators import local_chips, require_accelerators, require_alone
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
@@ -82,7 +84,10 @@ class Annotator:
             with loading("mask_decoder", spec.mask_decoder):
                 mask_decoder = MaskDecoder.from_checkpoint(spec.mask_decoder)
         with loading("max_prompt_tokens", spec.max_prompt_tokens):
-            self._predictor = Predictor(model, files.tokenizer, mask_decoder, spec)
+            known = calibration_of(self._run, spec, files.digests)
+            precision = spec.accept.precision if spec.accept else None
+            confidences = Confidences(known, precision) if known else None
+            self._predictor = Predictor(model, files.tokenizer, mask_decoder, spec, confidences)
         self._image_size, self._cores = model.config.image_size, core_share(spec)
         self._about = {
             "spec": spec.model_dump_json(),

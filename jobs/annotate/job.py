@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -15,6 +15,11 @@ from paliflow.configs.log_lines import say
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.annotate.audit import write_audit
+from paliflow.jobs.confidence.pinning import (
+    calibration_sha256,
+    calibration_warnings,
+    pin_calibration,
+)
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
@@ -81,6 +86,8 @@ def annotate(
         run = spec.location
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
+        for line in calibration_warnings(run, spec, partial(digests, plan.pinned(spec))):
+            say(printable(line), "warning")
         if warning := decode_warning(spec.decode, plan.pinned(spec).checkpoint):
             say(printable(warning), "warning")
         # JAX and Ray take seconds to import: what is finished, or wrong with the input, is said
@@ -135,6 +142,9 @@ def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]
         "tokens": totals.tokens,
         "chip_seconds": totals.chip_seconds,
         "usd": cost(totals.chip_seconds, spec),
+        "calibration": calibration_sha256(run, spec),
+        "accepted": totals.accepted,
+        "not_accepted": totals.not_accepted,
         "checkpoint": pinned.checkpoint,
         "checkpoint_sha256": next(iter(totals.checkpoints), None) or digests(pinned)[0],
     }
@@ -147,6 +157,8 @@ def _plan(
     list_items: ListItems,
 ) -> Plan:
     resolved = resolve(spec)
+    if calibration := spec.calibration or resolved.calibration:
+        pin_calibration(run, calibration)
     passed_over: Counter[str] = Counter()
     found = list_items(spec, passed_over)
     if spec.only_new:

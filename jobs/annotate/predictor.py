@@ -17,6 +17,8 @@ from paliflow.jobs.annotate.closing import Grammars
 from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.annotate.rows import answer_row, error_row
+from paliflow.jobs.confidence.calibration import form_of
+from paliflow.jobs.confidence.filling import Confidences
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
 from paliflow.model import (
@@ -85,8 +87,14 @@ class Predictor:
         tokenizer: Tokenizer,
         mask_decoder: MaskDecoder | None,
         spec: AnnotateSpec,
+        confidences: Confidences | None = None,
     ) -> None:
         """
+        Args:
+            model, tokenizer, mask_decoder: as loaded.
+            spec: the run's.
+            confidences: fill the columns of confidence; without them, they are null.
+
         Raises:
             ValueError: one of the spec's prompts is too long, its choices or labels cannot be
                 written, or the device is too small for a row.
@@ -94,6 +102,7 @@ class Predictor:
         self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
         self._spec, self._sampler = spec, _sampler(spec.sampling)
         self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
+        self._confidences = confidences
         self._chooser = Chooser(model, tokenizer)
         self._grammars = Grammars(tokenizer, spec.max_new_tokens)
         for question in questions(Item(""), spec):
@@ -267,6 +276,9 @@ class Predictor:
                     error = source.error or "not asked"
                 else:
                     found[place] = row_of(source, question, row)
+                    if self._confidences:
+                        form = form_of(question.choices, closed=question.labels is not None)
+                        self._confidences.fill(found[place], form)
                     continue
                 found[place] = error_row(source, question.prompt, error, question.name)
         rows: list[list[_Row]] = [[] for _ in pending.inputs]

@@ -1,4 +1,4 @@
-"""`paliflow evaluate` and `paliflow scoreboard`: specs and benchmarks, scored side by side."""
+"""`paliflow evaluate`, `scoreboard`, `calibrate`: answers scored, compared, made frequencies."""
 
 import io
 from typing import Annotated
@@ -7,8 +7,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from paliflow.configs import CalibrateSpec
 from paliflow.configs.base import SpecError, printable
-from paliflow.jobs.cli.options import Address, OptionalSpec, Overrides, RunId, evaluate_specs
+from paliflow.configs.load import load_spec
+from paliflow.jobs.cli.options import (
+    Address,
+    OptionalSpec,
+    Overrides,
+    RunId,
+    SpecFile,
+    evaluate_specs,
+)
 from paliflow.jobs.cli.printing import text
 
 
@@ -80,6 +89,25 @@ def evaluate(
 
     for each in specs:
         job.evaluate(each, Console(), ray_address)
+
+
+def calibrate(spec: SpecFile, set_: Overrides = None) -> None:
+    """Fits confidences to the answers of an evaluation: how often such answers are right.
+
+    Writes calibration.json, and calibration.html with reliability diagrams and the thresholds that
+    reach a precision. Annotation by the registry's version then fills `confidence`. Safe to repeat.
+
+    \b
+    evaluation: evaluations/run_id=week-31
+    registry: gs://bucket/models        # the version of its checkpoint gets the calibration
+    name: digits
+
+    Without a registry, an annotation names the file: paliflow annotate --calibration FILE
+    """
+    parsed = load_spec(CalibrateSpec, spec, set_ or ())
+    from paliflow.jobs.evaluate import calibrating as job
+
+    job.calibrate(parsed, Console())
 
 
 def scoreboard(

@@ -16,7 +16,7 @@ from paliflow.jobs.cli.benchmark_commands import benchmarks
 from paliflow.jobs.cli.cluster_commands import cluster
 from paliflow.jobs.cli.commands import annotate, extract, filter, finetune, plan, promote
 from paliflow.jobs.cli.doctor import doctor
-from paliflow.jobs.cli.evaluation_commands import evaluate, scoreboard
+from paliflow.jobs.cli.evaluation_commands import calibrate, evaluate, scoreboard
 from paliflow.jobs.cli.printing import print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
 
@@ -54,7 +54,7 @@ def _paliflow() -> None:
 
 
 for _command in (
-    annotate, plan, extract, filter, finetune, evaluate, scoreboard, promote, doctor,
+    annotate, plan, extract, filter, finetune, evaluate, scoreboard, calibrate, promote, doctor,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(registry, name="registry")

@@ -10,6 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from paliflow.configs import AnnotateSpec, EvaluateSpec, Sampling, VideoSpec
+from paliflow.configs.annotate import Accept
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.load import load_spec, make_spec, read_fields, set_field, set_value
 from paliflow.configs.run import run_id_now
@@ -46,7 +47,8 @@ _PANELS = {
     "allowed_roots only_new filters max_pixels exif decode read_timeout "
     "video_timeout decoder_memory",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
-    "image_size max_new_tokens max_prompt_tokens temperature top_k top_p beams seed",
+    "image_size calibration accept max_new_tokens max_prompt_tokens temperature top_k top_p beams "
+    "seed",
     "Output": "output run_id generation thumbnail compact report row_group_size compression_level",
     "How": "actors cpus_per_actor placement accelerator_type topology accelerators_per_actor "
     "batch_size model_parallel compilation_cache shard_size stall_timeout start_timeout "
@@ -56,6 +58,7 @@ _FLAGS = {"accelerators_per_actor": "--accelerator"}
 _NOTES = {
     "run_id": "The time, if not given.",
     "accelerators_per_actor": "Here TPU=4 or GPU=1.",
+    "accept": "Here precision=0.95.",
     "video": "Here fps=2, or count=8 and clip.frames=8; docs/video.md has them all.",
 }
 
@@ -87,7 +90,7 @@ def _metavar(annotation: Any) -> str:
         return "|".join(get_args(annotation))
     if get_origin(annotation) is dict:
         return "NAME=FLOAT"
-    if annotation == VideoSpec | None:
+    if annotation in (VideoSpec | None, Accept | None):
         return "NAME=VALUE"
     words = re.findall(r"\w+", str(annotation))
     return next((kind.upper() for kind in ("int", "float") if kind in words), "TEXT")
@@ -248,7 +251,7 @@ def _prompt(text: str) -> Any:
 
 def _is_nested(name: str) -> bool:
     """Whether an option gives fields of a field."""
-    return name in ("accelerators_per_actor", "video")
+    return name in ("accelerators_per_actor", "video", "accept")
 
 
 def _flag(name: str, *, repeated: bool = True) -> str:

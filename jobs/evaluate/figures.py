@@ -8,6 +8,7 @@ import numpy as np
 from paliflow.configs.benchmark import Benchmark, Figure
 from paliflow.configs.summary import GroupFigure
 from paliflow.jobs.evaluate.scoring import score
+from paliflow.jobs.evaluate.toxicity import flags_of
 from paliflow.metrics import Score
 from paliflow.model import MaskDecoder
 
@@ -82,7 +83,8 @@ def _of(metric: str, rows: Sequence[Row], mask_decoder: MaskDecoder | None) -> S
     prefixes, references, texts, details = (
         [row[name] for row in rows] for name in ("prefix", "references", "text", "details")
     )
-    return score([metric], prefixes, references, texts, mask_decoder, details)[metric]
+    flags = list(map(flags_of, rows))
+    return score([metric], prefixes, references, texts, mask_decoder, details, flags)[metric]
 
 
 def _by_value(group: str, rows: Sequence[Row], places: Sequence[int]) -> dict[str, list[int]]:

@@ -25,6 +25,8 @@ from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.predictions import write_predictions
 from paliflow.jobs.evaluate.scoring import metrics_of
+from paliflow.jobs.evaluate.toxicity import scores_of
+from paliflow.jobs.evaluate.toxicity_table import show_toxicity
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_examples
@@ -36,7 +38,7 @@ from paliflow.jobs.runs.plan import Item, read_plan
 
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
-_ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height"]
+_ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height", "safety"]
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
 _Row = dict[str, Any]
 
@@ -173,8 +175,10 @@ def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
         output=f"{spec.location}/_answers",
         input=questions,
         prompt_column="prefix",
+        prompts=spec.prompts,
         sampling=Sampling(beams=spec.beams),
         id_column="id",
+        filters=(spec.scorer,) if spec.scorer else (),
     )
     planned = read_plan(asking.location)
     # The questions may lie elsewhere by now, moved with the run's folder; they are in the plan.
@@ -189,7 +193,7 @@ def _rows_of(
     Args:
         misfits: counts what is right and does not fit the image that was asked about, and why.
     """
-    answered = _answers(answers)
+    answered = answers_in_order(answers, _ANSWERS)
 
     def rows_of(name: str) -> list[_Row]:
         examples = open_examples(spec.location, plan, name)
@@ -201,7 +205,7 @@ def _rows_of(
                 "id": example.id,
                 "image": example.images[0],
                 "prefix": example.prefix,
-                "details": json.loads(example.details or "{}"),
+                "details": json.loads(example.details or "{}") | scores_of(answer.get("safety")),
                 **_of(answer, f"{name}/{example.id}", answers.location),
                 **references_of(example, answer, spec, misfits, roots),
             }
@@ -241,22 +245,22 @@ def references_of(
     return {"references": turned}
 
 
-def _answers(run: RunSummary) -> Iterator[_Row]:
-    """The rows of the annotation run: one a question, in their order.
+def answers_in_order(run: RunSummary, columns: list[str]) -> Iterator[_Row]:
+    """Some columns of the annotation run, `id` among them: a row a question, in their order.
 
     After the answer about a video, or about several images, of which some is missing comes a row
     that says so. A video answers all the same, of several images none may be missing.
     """
-    for _, rows in groupby(_rows(run), key=itemgetter("id")):
+    for _, rows in groupby(_rows(run, columns), key=itemgetter("id")):
         first, *more = rows
         video = run.spec.get("video") or {}
         yield more[0] if more and video.get("frame_rate") else first
 
 
-def _rows(run: RunSummary) -> Iterator[_Row]:
+def _rows(run: RunSummary, columns: list[str]) -> Iterator[_Row]:
     for uri in row_files(run):
         with storage.open_binary(uri) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=_ANSWERS):
+            for batch in pq.ParquetFile(file).iter_batches(_BLOCK, columns=columns):
                 yield from batch.to_pylist()
 
 
@@ -279,6 +283,8 @@ def show(summary: EvaluateSummary, console: Console) -> None:
         table.add_row(Text(printable(figure)), f"{value:.4f}", interval)
     console.print(table)
     for name, own in summary.sets.items():
+        if own.toxicity:
+            show_toxicity(name, own.toxicity, console)
         if own.note:
             print(f"{printable(name)}: {own.note}", flush=True)
     print(

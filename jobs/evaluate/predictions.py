@@ -17,8 +17,10 @@ from paliflow.configs.schema import PREDICTIONS, SCORE
 from paliflow.configs.summary import SetSummary
 from paliflow.jobs.evaluate.figures import benchmark_scores, cluster_of, group_figures
 from paliflow.jobs.evaluate.scoring import score
+from paliflow.jobs.evaluate.shares import clopper_pearson
+from paliflow.jobs.evaluate.toxicity import flags_of, require_scored, toxicity_of
 from paliflow.jobs.examples.plan import PlannedSource
-from paliflow.metrics import Score, bootstrap_interval
+from paliflow.metrics import METRICS, Score, bootstrap_interval
 from paliflow.model import MaskDecoder
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -63,12 +65,17 @@ def write_predictions(
                 name, rows = source.name, rows_of(source.name)
                 scores = _scores(spec.sets[name], metrics.get(name, ()), rows, decoder)
                 summary = _summary(spec.sets[name], source, rows, scores)
+                if spec.scorer:
+                    require_scored(name, rows, spec)
                 if summary.coverage < spec.min_coverage and name in known:
                     summary = _without_figures(summary, spec.min_coverage)
                     scores = {}
                 elif name in known and scores:
                     tables = group_figures(known[name], rows, decoder)
                     summary = summary.model_copy(update={"groups": tables})
+                if spec.scorer and not summary.note:
+                    table = toxicity_of(rows, spec.scorer, spec.min_group)
+                    summary = summary.model_copy(update={"toxicity": table})
                 for figure, of_each in scores.items():
                     figures[f"{name}/{figure}"] = of_each.figure
                     _add(rows, figure, of_each)
@@ -84,13 +91,20 @@ def write_predictions(
 
 def read_predictions(location: str, name: str) -> list[Row]:
     """The rows of a set that an evaluation left, without their scores, `details` parsed."""
-    return [row for row in _stored(location) if row["set"] == name]
+    return [row for row in stored_predictions(location) if row["set"] == name]
 
 
-def _stored(location: str) -> Iterator[Row]:
+def stored_predictions(location: str, *, scores: bool = False) -> Iterator[Row]:
+    """The rows of all sets that an evaluation left, in order, `details` parsed.
+
+    Args:
+        location: the evaluation's folder.
+        scores: whether each has its scores, too, under the names of its figures.
+    """
     with storage.open_binary(posixpath.join(location, PREDICTIONS_FILE)) as file:
         table = pq.ParquetFile(file)
-        columns = [name for name in PREDICTIONS.names if name in table.schema_arrow.names]
+        known = table.schema_arrow.names
+        columns = known if scores else [name for name in PREDICTIONS.names if name in known]
         for batch in table.iter_batches(_BLOCK, columns=columns):
             for row in batch.to_pylist():
                 yield {**row, "details": json.loads(row.get("details") or "{}")}
@@ -102,12 +116,29 @@ def _scores(
     """The scores of a set by its figures; none of a split whose answers a server has."""
     if own.benchmark:
         known = benchmark(own.benchmark)
-        answered = all(row["references"] for row in rows)
-        return benchmark_scores(known, rows, decoder) if answered else {}
+        answered = known.scorer or all(row["references"] for row in rows)
+        return _measured(benchmark_scores(known, rows, decoder) if answered else {})
     prefixes, references, texts = (
         [row[name] for row in rows] for name in ("prefix", "references", "text")
     )
-    return score(metrics, prefixes, references, texts, decoder)
+    flags = list(map(flags_of, rows))
+    return _measured(score(metrics, prefixes, references, texts, decoder, flags=flags))
+
+
+def _measured(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Without those of attributes that the scorer does not have."""
+    return {name: own for name, own in scores.items() if not _by_scorer(name) or own[1].any()}
+
+
+def _by_scorer(figure: str) -> bool:
+    """A benchmark calls such a figure by its metric's name."""
+    return figure in METRICS and METRICS[figure].by_scorer
+
+
+def _interval(figure: str, own: Score, clusters: list[str]) -> tuple[float, float]:
+    if _by_scorer(figure):  # of events so rare that a bootstrap may draw none
+        return clopper_pearson(int(own.numerators.sum()), int(own.denominators.sum()))
+    return bootstrap_interval(*own, clusters)
 
 
 def _summary(
@@ -121,10 +152,10 @@ def _summary(
         rows=len(rows),
         of=(source.found or source.examples) + source.errors,
         broken=source.errors,
-        answered=sum(row["status"] == "ok" for row in rows),
+        answered=sum(row["status"] != "error" for row in rows),
         scored=_counted(known, scores, len(rows)),
         intervals={
-            name: bootstrap_interval(*own_score, clusters) for name, own_score in scores.items()
+            name: _interval(name, own_score, clusters) for name, own_score in scores.items()
         },
     )
 

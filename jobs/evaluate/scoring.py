@@ -51,6 +51,7 @@ def score(
     texts: Sequence[str | None],
     mask_decoder: MaskDecoder | None = None,
     details: Sequence[Mapping[str, Any]] = (),
+    flags: Sequence[Mapping[str, bool]] = (),
 ) -> dict[str, Score]:
     """Scores a set; the sequences are of one length, and not empty.
 
@@ -61,16 +62,20 @@ def score(
         texts: what was answered; None where nothing could be asked, which scores nothing.
         mask_decoder: for `mean_iou`.
         details: of a benchmark's rows; none of others.
+        flags: of each answer, what a scorer says; none without one.
     """
 
     def objects(prompt: str, text: str) -> list[Object]:
         return _objects(text, mask_decoder if task_of(prompt) == "segment" else None)
 
-    given = Answers(prefixes, answers, [text or "" for text in texts], _objects, objects, details)
+    said = [text or "" for text in texts]
+    given = Answers(prefixes, answers, said, _objects, objects, details, flags)
     failed = np.array([text is None for text in texts])
     scores = {name: METRICS[name].score(given) for name in chosen}
     return {
-        name: own if METRICS[name].of_set else _without(failed, own, counted=bool(details))
+        name: own
+        if METRICS[name].of_set or METRICS[name].by_scorer
+        else _without(failed, own, counted=bool(details))
         for name, own in scores.items()
     }
 

@@ -4,7 +4,7 @@ import tempfile
 import uuid
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate, islice
 from typing import Any, BinaryIO, Literal, overload
@@ -97,7 +97,16 @@ def sources_of(spec: FineTuneSpec) -> dict[str, ExampleSource]:
     return {**train, **spec.validation}
 
 
-def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: InputsSpec) -> ExamplePlan:
+LeaveOut = Callable[[Example], str | None]
+"""Why an example is none of the plan; None if it is."""
+
+
+def write_examples(
+    run: str,
+    sources: Mapping[str, ExampleSource],
+    spec: InputsSpec,
+    leave_out: LeaveOut | None = None,
+) -> ExamplePlan:
     """Reads all sources and writes what they hold, unless that is done.
 
     Of two that plan the same run, the first to finish decides for both. Nothing is written before
@@ -108,6 +117,7 @@ def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: InputsS
         sources: streamed, by the names that the plan gives them; of an `EvaluationSet`,
             `max_examples` of them are taken, evenly spread.
         spec: its error limits count the rows of all sources together.
+        leave_out: of sources that are learnt from.
 
     Raises:
         SpecError: a source cannot be read, or has no example in it.
@@ -121,7 +131,8 @@ def write_examples(run: str, sources: Mapping[str, ExampleSource], spec: InputsS
     with ExitStack() as stack:
         for name, source in sources.items():
             file = stack.enter_context(tempfile.TemporaryFile())
-            found = _write_source(file, name, source, spec, limits)
+            wanted = None if isinstance(source, EvaluationSet) else leave_out
+            found = _write_source(file, name, source, spec, limits, wanted)
             most = source.max_examples if isinstance(source, EvaluationSet) else None
             if most is not None and most < found.examples:
                 fewer = stack.enter_context(tempfile.TemporaryFile())
@@ -208,7 +219,12 @@ def _example(row: Mapping[str, Any]) -> Example:
 
 
 def _write_source(
-    file: BinaryIO, name: str, source: ExampleSource, spec: InputsSpec, limits: ErrorLimits
+    file: BinaryIO,
+    name: str,
+    source: ExampleSource,
+    spec: InputsSpec,
+    limits: ErrorLimits,
+    leave_out: LeaveOut | None,
 ) -> PlannedSource:
     examples, reasons, dropped = 0, Counter[str](), Counter[str]()
     rows = read_examples(
@@ -220,6 +236,11 @@ def _write_source(
             bad = Counter(row for row in chunk if isinstance(row, str))
             examples, reasons = examples + len(good), reasons + bad
             limits.add(len(chunk), bad.total(), bad)
+            if leave_out:
+                unwanted = [leave_out(example) for example in good]
+                dropped.update(filter(None, unwanted))
+                good = [each for each, reason in zip(good, unwanted, strict=True) if not reason]
+                examples -= len(unwanted) - len(good)
             if good:
                 columns = map(list, zip(*good, strict=True))
                 out.write_table(pa.table(list(columns), schema=EXAMPLES))

@@ -1,12 +1,13 @@
 """What an `ExampleSource` stands for: its examples, streamed in a fixed order."""
 
+import json
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from paliflow import storage
 from paliflow.configs.base import SpecError
-from paliflow.configs.examples import ExampleSource
+from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.jobs.examples.annotations import annotation_examples, names_images_itself
 from paliflow.jobs.examples.benchmarks import benchmark_examples
 from paliflow.jobs.examples.coco import coco_examples
@@ -102,6 +103,8 @@ def _reader(uri: str, source: ExampleSource) -> _Reader:
     if source.benchmark:
         return _benchmark
     read = _READERS.get(suffix(uri))
+    if read is not _table_examples and isinstance(source, EvaluationSet) and source.groups:
+        raise SpecError(f"groups={source.groups!r}: only tables have such columns")
     if not storage.is_file(uri):
         if read:
             raise ValueError("there is no such file")
@@ -129,15 +132,21 @@ def _table_examples(
     required = {image: f"image_column={image!r}", answer: f"suffix_column={answer!r}"}
     if source.prefix is None:
         required[prefix] = f"prefix_column={prefix!r}"
+    groups = source.groups if isinstance(source, EvaluationSet) else ()
+    required |= {group: f"groups={group!r}" for group in groups}
     columns = Columns(required, image, lists=True, optional=[prefix])
     for number, row in enumerate(table_rows(uri, columns)):
         if isinstance(row, ValueError):
             yield "the line is not a JSON object"
             continue
         asked = row.get(prefix) or source.prefix
-        yield make_example(
+        found = make_example(
             str(number), row.get(image), asked, row.get(answer), folder, source.empty
         )
+        if groups and isinstance(found, Example):
+            own = {name: [str(row[name])] for name in groups if row.get(name) not in (None, "")}
+            found = found._replace(details=json.dumps({"groups": own}))
+        yield found
 
 
 _READERS: Mapping[str, _Reader] = {

@@ -7,14 +7,16 @@ from paliflow.configs.finetune import FineTuneSpec
 from paliflow.configs.summary import FilterSummary
 from paliflow.jobs.examples.plan import training_name
 from paliflow.jobs.finetune.export import model_uri
+from paliflow.jobs.finetune.near import TRAINING
 from paliflow.jobs.finetune.worker import Job, Outcome
 from paliflow.jobs.registry.cards import OURS
+from paliflow.jobs.report.page import REPORT
 from paliflow.jobs.runs.outputs import read_summary
 from paliflow.jobs.safety.selection import KEPT
 
 _PLACES = {
     "kind", "output", "run_id", "registry", "checkpoint", "tokenizer", "train", "validation",
-    "https_hosts",
+    "https_hosts", "exclude_near",
 }  # fmt: skip
 """Fields that are no part of the recipe, or that the card tells in another way."""
 _LICENCE = (
@@ -96,6 +98,24 @@ def _examples(job: Job, outcome: Outcome) -> list[str]:
         "skipped.",
         *(f"- {count:,} x {reason}" for reason, count in outcome.reasons.items()),
         *filtered_lines(paths),
+        *near_lines(spec),
+    ]
+
+
+def near_lines(spec: FineTuneSpec) -> list[str]:
+    """What the training images were compared with, and how many are left out for it."""
+    if not spec.exclude_near:
+        return []
+    location = f"{spec.location}/_near/run_id={TRAINING}"
+    summary = read_summary(location, FilterSummary)
+    if summary is None:
+        return []
+    known = ", ".join(f"`{each.benchmark or each.path}`" for each in spec.exclude_near)
+    return [
+        "",
+        f"No image is nearly the same as one of {known}: of {summary.inputs:,} training images "
+        f"{summary.removed:,} were, and are left out, as are {summary.errors:,} that could not be "
+        f"compared. `{location}/{REPORT}` shows them.",
     ]
 
 

@@ -13,10 +13,17 @@ from paliflow.configs.finetune import FineTuneSpec
 from paliflow.configs.log_lines import say
 from paliflow.configs.summary import FineTuneSummary
 from paliflow.jobs.evaluate.scoring import metrics_of
-from paliflow.jobs.examples.plan import ExamplePlan, open_examples, sources_of, write_examples
+from paliflow.jobs.examples.plan import (
+    ExamplePlan,
+    open_examples,
+    read_plan,
+    sources_of,
+    write_examples,
+)
 from paliflow.jobs.finetune.card import model_card
 from paliflow.jobs.finetune.export import model_folder, model_uri
 from paliflow.jobs.finetune.log import read_log
+from paliflow.jobs.finetune.near import find_near
 from paliflow.jobs.finetune.progress import TrainingProgress
 from paliflow.jobs.finetune.start import begin, steps_of
 from paliflow.jobs.finetune.worker import Job, Outcome
@@ -51,7 +58,13 @@ def finetune(
     def work(spec: FineTuneSpec) -> tuple[Job, Outcome]:
         run = spec.location
         start = begin(spec)
-        plan = write_examples(run, sources_of(spec), spec)
+        plan = read_plan(run)
+        if plan is None:
+            leave_out = None
+            if spec.exclude_near:
+                with connected(ray_address):
+                    leave_out = find_near(spec, console).leave_out
+            plan = write_examples(run, sources_of(spec), spec, leave_out)
         _check_metrics(spec, plan)
         training = (each.examples for each in plan.sources if each.name.startswith("train/"))
         examples = sum(training)

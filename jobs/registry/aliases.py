@@ -40,6 +40,8 @@ class Version(Spec):
     """The evaluation that they were registered for, by its location."""
     figures: Figures = Field(default_factory=dict)
     """That evaluation's."""
+    calibration: str | None = None
+    """The `calibration.json` of its answers' confidences."""
 
 
 class Move(Spec):
@@ -177,6 +179,15 @@ def with_version(
         }
     )
     return model.model_copy(update={"versions": (*model.versions, version)}), version.number
+
+
+def with_calibration(model: Model, number: int, calibration: str) -> Model:
+    """The model with a version's calibration, in place of an earlier one."""
+    versions = tuple(
+        known.model_copy(update={"calibration": calibration}) if known.number == number else known
+        for known in model.versions
+    )
+    return model.model_copy(update={"versions": versions})
 
 
 def with_alias(model: Model, alias: str, target: int, why: str, *, back: bool = False) -> Model:

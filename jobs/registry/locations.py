@@ -15,6 +15,8 @@ class Resolved(NamedTuple):
     """A path or URI, never `registry://`."""
     sha256: str | None
     """What the registry says their digest is; None where no registry was asked."""
+    calibration: str | None = None
+    """Where the registry has their `calibration.json`; None if it has none."""
 
 
 def resolve(spec: ModelSpec) -> Resolved:
@@ -30,7 +32,7 @@ def resolve(spec: ModelSpec) -> Resolved:
         return Resolved(where, None)
     assert spec.registry  # the spec checks
     version = aliases.find(spec.registry, where)
-    return Resolved(version.checkpoint, version.sha256)
+    return Resolved(version.checkpoint, version.sha256, version.calibration)
 
 
 def checkpoint_of(spec: ModelSpec) -> str:

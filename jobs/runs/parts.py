@@ -50,6 +50,10 @@ class Part(NamedTuple):
     """How long its actor held chips for it, times their number."""
     device: str = ""
     """JAX's name of the chips; empty where no device was used."""
+    accepted: int = 0
+    """Answers and boxes with `accepted` true."""
+    not_accepted: int = 0
+    """Those with `accepted` false."""
 
 
 def about_without_model(spec: RunSpec, inputs: int, failed: int) -> dict[str, str]:
@@ -97,6 +101,7 @@ def commit_part(
         "cut": str(sum(row.get("finished") is False for row in rows)),
         "flagged": json.dumps(_flagged(rows)),
         "tokens": str(sum(row.get("token_count") or 0 for row in rows)),
+        **_accepted(rows),
         "committed": datetime.now(UTC).isoformat(),
     }
     named = {f"paliflow.{key}": text for key, text in metadata.items()}
@@ -124,6 +129,14 @@ def _flagged(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return dict(flagged)
 
 
+def _accepted(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """See `Part.accepted` and `Part.not_accepted`."""
+    said = Counter(
+        answer.get("accepted") for row in rows for answer in (row, *(row.get("detections") or ()))
+    )
+    return {"accepted": str(said[True]), "not_accepted": str(said[False])}
+
+
 def read_part(run: str, shard: int) -> Part:
     """Reads a part's footer.
 
@@ -149,6 +162,8 @@ def read_part(run: str, shard: int) -> Part:
             int(said.get(b"paliflow.tokens", 0)),
             float(said.get(b"paliflow.chip_seconds", 0)),
             said.get(b"paliflow.device", b"").decode(),
+            int(said.get(b"paliflow.accepted", 0)),
+            int(said.get(b"paliflow.not_accepted", 0)),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SpecError(f"{uri} is no part of a run, or broken: {error}") from None

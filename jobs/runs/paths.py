@@ -11,7 +11,7 @@ from paliflow.configs.run import RunSpec
 
 _FIELDS = {
     "input", "output", "checkpoint", "compilation_cache", "registry", "tokenizer", "mask_decoder",
-    "allowed_roots", "exclude_near",
+    "allowed_roots", "exclude_near", "calibration",
 }  # fmt: skip
 _S = TypeVar("_S", bound=RunSpec)
 
@@ -23,9 +23,11 @@ def with_absolute_paths(spec: _S) -> _S:
         SpecError: a URI of an unknown kind.
     """
     paths = spec.model_dump(include=_FIELDS, exclude_none=True)
-    for field, path in paths.items():
+    for field, path in [*paths.items()]:
         try:
-            if field in ("allowed_roots", "exclude_near"):
+            if field == "exclude_near" and not all(isinstance(each, str) for each in path):
+                del paths[field]  # sources of examples
+            elif field in ("allowed_roots", "exclude_near"):
                 paths[field] = tuple(map(storage.absolute, path))
             elif not path.startswith("registry://"):
                 paths[field] = storage.absolute(path)

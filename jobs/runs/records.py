@@ -11,6 +11,8 @@ from paliflow.jobs.runs.json_records import json_record
 _S = TypeVar("_S", bound=Spec)
 _ALWAYS_THERE = {"sets": "evaluate", "train": "finetune", "longest_side": "extract"}
 """Fields that every spec of a kind has, and none of another kind."""
+_OLDER_THAN_DECODE = ("annotate", "evaluate", "finetune")
+"""Kinds of runs of a model that there were before specs had a `decode`."""
 
 
 def with_kind(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def with_kind(record: Mapping[str, Any]) -> dict[str, Any]:
         return {"kind": "annotate", **record}
     told = (kind for field, kind in _ALWAYS_THERE.items() if field in spec)
     kind = record.get("kind") or spec.get("kind") or next(told, "annotate")
-    before = {} if kind in ("extract", "filter") else {"decode": "exact"}
+    before = {"decode": "exact"} if kind in _OLDER_THAN_DECODE else {}
     return {**record, "kind": kind, "spec": {"kind": kind, **before, **spec}}
 
 

@@ -27,6 +27,9 @@ class Totals(NamedTuple):
     """Tokens generated."""
     chip_seconds: dict[str, float]
     """How long chips were held, by JAX's name of the device."""
+    accepted: int = 0
+    """As `Part.accepted`."""
+    not_accepted: int = 0
 
 
 def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
@@ -41,7 +44,7 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         ErrorLimitError: too many inputs have failed.
         RuntimeError: the parts do not hold what the plan lists.
     """
-    inputs = rows = errors = cut = tokens = 0
+    inputs = rows = errors = cut = tokens = accepted = not_accepted = 0
     chip_seconds: dict[str, float] = {}
     reasons: Counter[str] = Counter()
     flagged: Counter[str] = Counter()
@@ -53,6 +56,8 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         errors += part.errors
         cut += part.cut
         tokens += part.tokens
+        accepted += part.accepted
+        not_accepted += part.not_accepted
         if part.device:
             chip_seconds[part.device] = chip_seconds.get(part.device, 0.0) + part.chip_seconds
         reasons.update(part.reasons)
@@ -66,4 +71,7 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         )
     limits.check()
     common = dict(reasons.most_common(REASONS))
-    return Totals(rows, errors, cut, common, frozenset(checkpoints), flagged, tokens, chip_seconds)
+    return Totals(
+        *(rows, errors, cut, common, frozenset(checkpoints), flagged, tokens, chip_seconds),
+        *(accepted, not_accepted),
+    )

@@ -8,6 +8,12 @@ from contextlib import contextmanager
 from typing import Literal
 
 from paliflow.configs.base import SpecError, brief
+from paliflow.configs.cloud_filters import (
+    ModerateTextFilter,
+    PerspectiveFilter,
+    SafeSearchFilter,
+    SensitiveDataFilter,
+)
 from paliflow.configs.safety import (
     Filter,
     NsfwFilter,
@@ -79,7 +85,12 @@ class TextCheck:
 
 
 def redact(text: str, scores: Iterable[Score]) -> str:
-    """The text with each span of flagged scores replaced by its label in brackets."""
+    """The text with each span of flagged scores replaced by its label in brackets, or as the filter
+    has rewritten it."""
+    scores = list(scores)
+    for score in scores:
+        if score.rewritten is not None:
+            return score.rewritten
     spans = [(*span, score.label) for score in scores if score.flagged for span in score.spans]
     for start, end, label in sorted(spans, reverse=True):
         text = f"{text[:start]}[{label}]{text[end:]}"
@@ -102,6 +113,10 @@ def image_filter(settings: Filter) -> ImageFilter:
                 from paliflow.jobs.safety.nsfw import Nsfw
 
                 return Nsfw(settings)
+            case SafeSearchFilter():
+                from paliflow.jobs.safety.cloud.safe_search import SafeSearch
+
+                return SafeSearch(settings)
     raise SpecError(f"filters: {settings.filter} looks at {settings.LOOKS_AT}, not images")
 
 
@@ -124,6 +139,18 @@ def text_filter(settings: Filter) -> TextFilter:
                 from paliflow.jobs.safety.toxicity import Toxicity
 
                 return Toxicity(settings)
+            case ModerateTextFilter():
+                from paliflow.jobs.safety.cloud.moderate_text import ModerateText
+
+                return ModerateText(settings)
+            case PerspectiveFilter():
+                from paliflow.jobs.safety.cloud.perspective import Perspective
+
+                return Perspective(settings)
+            case SensitiveDataFilter():
+                from paliflow.jobs.safety.cloud.sensitive_data import SensitiveData
+
+                return SensitiveData(settings)
     raise SpecError(f"filters: {settings.filter} looks at {settings.LOOKS_AT}, not texts")
 
 

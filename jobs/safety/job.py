@@ -1,32 +1,45 @@
 """One filter run from spec to manifest: plan, have shards scored, select, sum up."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 
+from paliflow import storage
 from paliflow.configs import FilterSpec, FilterSummary
-from paliflow.configs.base import SpecError
+from paliflow.configs.base import SpecError, printable
+from paliflow.configs.log_lines import say
 from paliflow.configs.schema import FILTERED
+from paliflow.jobs.report.page import REPORT
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
 from paliflow.jobs.safety.checking import ImageCheck, TextCheck
+from paliflow.jobs.safety.page import write_page
 from paliflow.jobs.safety.selection import KEPT, select
 from paliflow.jobs.sources.items import items
 
 _PACKAGES = "paliflow", "ray", "numpy", "pillow", "pyarrow"
 
 
-def filter(spec: FilterSpec, console: Console, ray_address: str | None = None) -> FilterSummary:
+ListItems = Callable[[], Iterator[Item]]
+
+
+def filter(
+    spec: FilterSpec,
+    console: Console,
+    ray_address: str | None = None,
+    list_items: ListItems | None = None,
+) -> FilterSummary:
     """Does what a run lacks and writes its manifest; Ray starts only if something lacks.
 
     Args:
         spec: relative paths in it are relative to this process's folder.
         console: where progress goes.
         ray_address: as in `connected`.
+        list_items: the images, where they are others than the spec's input.
 
     Raises:
         SpecError: the user must change something: the input, a filter that is not installed, a run
@@ -38,7 +51,7 @@ def filter(spec: FilterSpec, console: Console, ray_address: str | None = None) -
     def work(spec: FilterSpec) -> Plan:
         run = spec.location
         ImageCheck(spec.filters), TextCheck(spec.filters)  # what is not installed is said at once
-        plan = read_plan(run) or _plan(run, spec)
+        plan = read_plan(run) or _plan(run, spec, list_items)
         check_same_spec(plan.spec, spec)
         # Ray takes a while to import: what is finished, or wrong with the input, is said without.
         from paliflow.jobs.fleet.shards import run_pending_shards
@@ -47,7 +60,13 @@ def filter(spec: FilterSpec, console: Console, ray_address: str | None = None) -
         run_pending_shards(FilterActor, spec, run, plan, console, ray_address)
         return plan
 
-    return run_once(spec, FilterSummary, work, _figures, _PACKAGES, FILTERED)
+    summary = run_once(spec, FilterSummary, work, _figures, _PACKAGES, FILTERED)
+    if not storage.is_file(f"{summary.location}/{REPORT}"):
+        try:
+            write_page(summary)
+        except Exception as error:  # a failed report must not fail the run
+            say(f"no report: {type(error).__name__}: {printable(str(error))}", "warning")
+    return summary
 
 
 def _figures(spec: FilterSpec, plan: Plan) -> Mapping[str, Any]:
@@ -74,10 +93,10 @@ def _figures(spec: FilterSpec, plan: Plan) -> Mapping[str, Any]:
     }
 
 
-def _plan(run: str, spec: FilterSpec) -> Plan:
+def _plan(run: str, spec: FilterSpec, list_items: ListItems | None) -> Plan:
     passed_over: Counter[str] = Counter()
     reading = spec.model_copy(update={"metadata_columns": spec.carried_columns})
-    found = _named(items(reading, passed_over))
+    found = list_items() if list_items else _named(items(reading, passed_over))
     return write_plan(run, found, spec.model_dump(mode="json"), passed_over=passed_over)
 
 

@@ -43,6 +43,8 @@ class Score(NamedTuple):
     """Why it is flagged, or why it has no score; it never repeats what was found."""
     spans: tuple[Span, ...] = ()
     """Of a text, where it was found."""
+    rewritten: str | None = None
+    """The text as it may be kept, where the filter itself has removed what it found."""
 
 
 class ImageFilter(Protocol):

@@ -39,7 +39,7 @@ def test_a_benchmark_names_metrics_groups_and_a_model_that_there_are(name: str) 
     used |= {group for figure in known.figures for group in figure.where}
     assert known.reader != "records" or used <= own
     assert known.reuses is None or known.reuses in benchmark_names()
-    assert (known.recipe is None) == (known.reuses is not None)
+    assert known.scorer or (known.recipe is None) == (known.reuses is not None)
     assert all(math.isfinite(figure.scale) for figure in known.figures)
 
 

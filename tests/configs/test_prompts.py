@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paliflow.configs import AnnotateSpec, FineTuneSpec
+from paliflow.configs import AnnotateSpec, EvaluateSpec, FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.prompts import misspelt_task, say_stripped, stripped, task_of
 
@@ -29,7 +29,9 @@ def test_what_surrounds_a_prompt_is_taken_off_and_said_once(
     assert said.startswith(repr(prompt))
 
 
-@pytest.mark.parametrize("prompt", ["Detect digit", "OCR", "<image>Caption en", "SEGMENT cat\n"])
+@pytest.mark.parametrize(
+    "prompt", ["Detect digit", "OCR", "<image>Caption en", "SEGMENT cat\n", "Answer EN why?"]
+)
 def test_a_task_in_another_case_is_refused_with_the_right_spelling(prompt: str) -> None:
     right = stripped(prompt).split()[0].lower()
     with pytest.raises(SpecError, match=rf"prompts\.0=.*is spelt '{right}'"):
@@ -37,6 +39,18 @@ def test_a_task_in_another_case_is_refused_with_the_right_spelling(prompt: str) 
     source = {"path": "/in.jsonl", "prefix": prompt}
     with pytest.raises(SpecError, match=rf"prefix=.*is spelt '{right}'"):
         FineTuneSpec.parse({"output": "/out", "run_id": "r", "train": [source]})
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("Detect any damage?", "Caption this photo", "Describe the scene.", "Question the label"),
+        *("Segment the road!", "Answer: what is it?", "Answering en what?"),
+    ],
+)
+def test_ordinary_language_that_begins_like_a_task_is_asked_as_it_is(prompt: str) -> None:
+    assert AnnotateSpec.parse(GOOD | {"prompts": [prompt]}).prompts == (prompt,)
+    assert task_of(prompt) == "custom"
 
 
 def test_a_prompt_that_is_nothing_but_its_frame_is_refused() -> None:
@@ -47,6 +61,17 @@ def test_a_prompt_that_is_nothing_but_its_frame_is_refused() -> None:
 def test_the_same_prompt_in_two_frames_is_the_same_prompt() -> None:
     with pytest.raises(SpecError, match="the same prompt twice"):
         AnnotateSpec.parse(GOOD | {"prompts": ["ocr", "ocr\n"]})
+
+
+def test_closed_answers_with_beams_are_refused_when_the_spec_is_parsed() -> None:
+    closed = {"ask": "detect cat", "closed": True}
+    said = r"beams=3: 'detect cat' is closed, whose answers are decoded greedily"
+    with pytest.raises(SpecError, match=said):
+        AnnotateSpec.parse(GOOD | {"prompts": [closed], "sampling": {"beams": 3}})
+    evaluation = {"output": "/out", "run_id": "r", "sets": {"a": {"path": "/in.jsonl"}}}
+    with pytest.raises(SpecError, match=said):
+        EvaluateSpec.parse(evaluation | {"prompts": [closed], "beams": 3})
+    EvaluateSpec.parse(evaluation | {"prompts": [closed]})
 
 
 @given(st.text(alphabet="<imagebos> \n\tdDetc{}"))

@@ -15,6 +15,7 @@ from typer.main import get_command
 import paliflow.dags
 from paliflow.configs import (
     AnnotateSpec,
+    CalibrateSpec,
     EvaluateSpec,
     ExtractSpec,
     FilterSpec,
@@ -34,8 +35,8 @@ from datetime import timedelta
 from airflow.sdk import DAG
 from paliflow.configs import AnnotateSpec
 from paliflow.operators import (
-    AnnotateOperator, EvaluateOperator, ExtractFramesOperator, FilterOperator, FineTuneOperator,
-    PromoteOperator
+    AnnotateOperator, CalibrateOperator, EvaluateOperator, ExtractFramesOperator, FilterOperator,
+    FineTuneOperator, PromoteOperator
 )
 """
 REST: dict[type[Spec], dict[str, Any]] = {
@@ -45,6 +46,7 @@ REST: dict[type[Spec], dict[str, Any]] = {
     FineTuneSpec: {"output": "out", "run_id": "r", "train": "[{'path': 'in.jsonl'}]"},
     EvaluateSpec: {"output": "out", "run_id": "r", "sets": "{'a': {'path': 'in.jsonl'}}"},
     PromoteSpec: {"registry": "r", "name": "n", "checkpoint": "c"},
+    CalibrateSpec: {"evaluation": "e"},
 }
 """What a block that shows a part of a spec leaves out."""
 
@@ -142,6 +144,7 @@ def parsed_by_any(path: Path) -> Spec:
         (commands.finetune, FineTuneSpec),
         (evaluation_commands.evaluate, EvaluateSpec),
         (commands.promote, PromoteSpec),
+        (evaluation_commands.calibrate, CalibrateSpec),
     ],
 )
 def test_a_commands_help_shows_a_whole_spec(command: Any, kind: type[Spec], tmp_path: Path) -> None:

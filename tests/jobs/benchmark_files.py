@@ -327,6 +327,17 @@ def scicap(f: Folder, counts: list[int]) -> None:
     f.json(f"{lists}/file_idx.json", names)
 
 
+def fairface(f: Folder, counts: list[int]) -> None:
+    rows = [["file", "age", "gender", "race", "service_test"]]
+    ages = ["50-59", "9-Mar", "Oct-19", "more than 70"]  # two of them as a spreadsheet has them
+    races = ["East Asian", "Latino_Hispanic", "White", "White"]
+    for n in range(SCENES):
+        f.image(f"val/{n + 1}.jpg", n)
+        gender = ["Male", "Female"][n % 2]
+        rows.append([f"val/{n + 1}.jpg", ages[n], gender, races[n], "TRUE"])
+    f.table("fairface_label_val.csv", rows)
+
+
 def mmvp(f: Folder, counts: list[int]) -> None:
     rows = [["Index", "Question", "Options", "Correct Answer"]]
     for n, count in enumerate(counts):
@@ -404,6 +415,7 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "coco35l": coco35l,
     "cococap": cococap,
     "docvqa": docvqa,
+    "fairface": fairface,
     "gqa": gqa,
     "infovqa": infovqa,
     "mmvp": mmvp,

@@ -17,6 +17,8 @@ from paliflow.configs import (
     EvaluateSummary,
     ExtractSpec,
     ExtractSummary,
+    FilterSpec,
+    FilterSummary,
     RunSummary,
 )
 from paliflow.configs.summary import StageSeconds
@@ -28,6 +30,7 @@ from paliflow.jobs.fleet.scheduler import ShardWorker
 from paliflow.jobs.fleet.shards import FleetResult
 from paliflow.jobs.runs.parts import present_parts
 from paliflow.jobs.runs.plan import Plan
+from paliflow.jobs.safety import job as safety
 
 
 @contextmanager
@@ -54,6 +57,12 @@ def extract_here(spec: ExtractSpec) -> ExtractSummary:
     """As `jobs.extract.job.extract`."""
     with fleet_here():
         return extraction.extract(spec, Console())
+
+
+def filter_here(spec: FilterSpec) -> FilterSummary:
+    """As `jobs.safety.job.filter`."""
+    with fleet_here():
+        return safety.filter(spec, Console())
 
 
 def _run_pending_shards(

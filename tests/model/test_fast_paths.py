@@ -143,7 +143,7 @@ def test_a_single_row_meets_the_weight_as_it_is(dtype: Any) -> None:
     outputs, inputs = 4096, 2048
     scale = jax.ShapeDtypeStruct((outputs,), jnp.float32) if dtype == jnp.int8 else None
     weight = jax.ShapeDtypeStruct((outputs, inputs), dtype)
-    rows = Rows(weight, scale, (outputs,), (inputs,))  # type: ignore[arg-type]
+    rows = Rows(weight, scale, (outputs,), (inputs,))
     x = jax.ShapeDtypeStruct((1, 1, inputs), jnp.bfloat16)
     program = jax.jit(lambda x, rows: einsum("BTD,DF->BTF", x, rows)).lower(x, rows).compile()
     memory: Any = program.memory_analysis()

@@ -219,6 +219,14 @@ def test_alpha_is_dropped_not_blended() -> None:
     assert decode_image(_file(transparent), LIMIT).image.getpixel((0, 0)) == (200, 100, 50)
 
 
+def test_grey_and_alpha_in_a_jpeg_2000_that_speaks_of_other_colours_are_read() -> None:
+    content = io.BytesIO()
+    Image.new("LA", (8, 6), (90, 10)).save(content, "JPEG2000")
+    grey, ycc = b"colr\1\0\0\0\0\0\x11", b"colr\1\0\0\0\0\0\x12"  # as FFmpeg writes it
+    for data in (content.getvalue(), content.getvalue().replace(grey, ycc)):
+        assert np.asarray(decode_image(data, 1000).image).tolist() == [[[90] * 3] * 8] * 6
+
+
 def test_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate 90 degrees clockwise

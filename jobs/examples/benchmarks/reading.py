@@ -7,7 +7,7 @@ from typing import NamedTuple
 from paliflow.configs.base import SpecError
 from paliflow.configs.benchmark import Benchmark, benchmark
 from paliflow.configs.examples import EvaluationSet, ExampleSource
-from paliflow.jobs.examples.benchmarks import captions, questions
+from paliflow.jobs.examples.benchmarks import captions, faces, questions
 from paliflow.jobs.examples.benchmarks.files import Data
 from paliflow.jobs.examples.benchmarks.rows import Files, Row, read_rows
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known
@@ -18,6 +18,7 @@ Read = Callable[[Files, Mapping[str, str]], Iterator[Row | str]]
 """Takes the URIs of a part's files and what templates may name there."""
 READERS: Mapping[str, Read] = {
     "coco35l": captions.coco35l,
+    "fairface": faces.fairface,
     "mmvp": questions.mmvp,
     "msvd_qa": questions.msvd_qa,
     "nlvr2": questions.nlvr2,
@@ -58,7 +59,7 @@ def parts_of(known: Benchmark, splits: str | None) -> list[Part]:
         if split not in known.splits:
             raise SpecError(f"split={splits!r}: there are {', '.join(known.splits)}")
         values = {"split": split, **known.splits[split]}
-        answered = split not in known.unanswered
+        answered = split not in known.unanswered and not known.scorer
         group = {"split": [split]} if several else {}
         if not known.parts:
             parts.append(Part(split, values, group, answered))

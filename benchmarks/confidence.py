@@ -1,0 +1,163 @@
+"""Confidence: how well calibrated answers are, and whether promised precisions are kept.
+
+    python -m paliflow.benchmarks.confidence --scenes 4000
+
+The bundled checkpoint is asked about scenes of handwritten digits that training never saw, half of
+them blurred and pale as it has never seen any. One half of each is calibrated on, and what is
+promised is compared with the other half: a hundred times, with other halves.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import ImageEnhance, ImageFilter
+from rich.console import Console
+from rich.table import Table
+
+from paliflow.benchmarks.digits.scenes import answer, compose
+from paliflow.configs import CalibrateSpec, EvaluateSpec
+from paliflow.jobs.confidence.fitting import design_effect, fit, folds, mapped, points, threshold
+from paliflow.jobs.evaluate.calibrating import labelled_answers
+from paliflow.jobs.evaluate.job import evaluate
+from paliflow.metrics.calibration import agreement
+
+COUNT = "answer en how many digits are there?"
+LEFTMOST = "answer en what is the leftmost digit?"
+DETECT = "detect digit"
+PROMPTS = (COUNT, LEFTMOST, DETECT)
+DOMAINS = ("sharp", "blurred")
+PRECISION, LEVEL, SPLITS = 0.95, 0.95, 100
+
+
+class Scores(NamedTuple):
+    """Labelled answers to a prompt, or its boxes."""
+
+    raw: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    image: NDArray[np.int64]
+
+    def of(self, chosen: NDArray[np.bool_]) -> "Scores":
+        """Some of them."""
+        return Scores(self.raw[chosen], self.right[chosen], self.image[chosen])
+
+
+class Kept(NamedTuple):
+    """What a calibration on one half of the images has promised, and the other half says."""
+
+    ece: float
+    promised: float
+    """The share of answers that is accepted; 0 if no precision was promised."""
+    precision: float
+    """Of those accepted in the other half; 1 if there are none."""
+
+
+def write_scenes(folder: Path, count: int) -> None:
+    """Writes scenes, every other of them blurred and pale, and what is right of each."""
+    rng = np.random.default_rng(11)
+    lines: dict[str, list[str]] = {domain: [] for domain in DOMAINS}
+    for number in range(count):
+        scene = compose(rng, "test", scale=2)
+        image, domain = scene.image, DOMAINS[number % 2]
+        if domain == "blurred":
+            image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 4))))
+            image = ImageEnhance.Contrast(image).enhance(float(rng.uniform(0.2, 0.9)))
+        image.save(folder / f"{number}.png")
+        for prompt in PROMPTS:
+            row = {"image": f"{number}.png", "prefix": prompt, "suffix": answer(scene, prompt)}
+            lines[domain].append(json.dumps(row) + "\n")
+    for domain, own in lines.items():
+        (folder / f"{domain}.jsonl").write_text("".join(own))
+
+
+def asked(scenes: int) -> dict[str, Scores]:
+    """Has the bundled checkpoint answer; by domain and prompt."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_scenes(folder, scenes)
+        fixed = [
+            {"ask": COUNT, "choices": ["0..9"]},
+            {"ask": DETECT, "closed": True},
+        ]
+        sets = {
+            domain: {"path": str(folder / f"{domain}.jsonl"), "metrics": ["exact_match"]}
+            for domain in DOMAINS
+        }
+        spec = {"output": f"{name}/out", "run_id": "r", "sets": sets, "prompts": fixed}
+        summary = evaluate(EvaluateSpec.parse(spec | {"max_new_tokens": 24}), Console())
+        found: dict[str, Scores] = {}
+        for domain in DOMAINS:
+            own = CalibrateSpec(evaluation=summary.location, sets=(domain,))
+            outcomes = labelled_answers(own).outcomes
+            numbers = {
+                image: n for n, image in enumerate(dict.fromkeys(o.cluster for o in outcomes))
+            }
+            for prompt in PROMPTS:
+                of_prompt = [o for o in outcomes if o.prompt == prompt]
+                found[f"{domain}: {prompt}"] = Scores(
+                    np.array([o.raw for o in of_prompt]),
+                    np.array([o.right for o in of_prompt]),
+                    np.array([numbers[o.cluster] for o in of_prompt]),
+                )
+        return found
+
+
+def kept(scores: Scores, seed: int, share: float = 0.5) -> Kept:
+    """Calibrates on a share of the images, drawn with a seed, and looks at the others."""
+    images = np.random.default_rng(seed).permutation(scores.image.max() + 1)
+    chosen = np.isin(scores.image, images[: round(share * len(images))])
+    known, others = scores.of(chosen), scores.of(~chosen)
+    crossed = np.zeros(len(known.raw))
+    fold = folds(known.image.tolist(), seed)
+    for number in np.unique(fold):
+        part = fit(known.raw[fold != number], known.right[fold != number])
+        crossed[fold == number] = mapped(part.x, part.y, known.raw[fold == number])
+    effect = design_effect(crossed, known.right, known.image.tolist())
+    point = threshold(points(crossed, known.right), PRECISION, LEVEL, effect)
+    whole = fit(known.raw, known.right)
+    confidence = mapped(whole.x, whole.y, others.raw)
+    ece = agreement(confidence, others.right, resamples=2).ece.value
+    accepted = confidence >= point.confidence if point else np.zeros(len(confidence), bool)
+    precision = float(others.right[accepted].mean()) if accepted.any() else 1.0
+    return Kept(ece, float(accepted.mean()), precision)
+
+
+def main(scenes: int = 4000, keep: str | None = None) -> None:
+    """Prints a row for each domain and prompt; `keep` is a .npz for the scores."""
+    found = asked(scenes)
+    if keep:
+        arrays = {
+            f"{name}/{field}": value
+            for name, own in found.items()
+            for field, value in own._asdict().items()
+        }
+        np.savez_compressed(keep, **arrays)
+    show(found)
+
+
+def show(found: dict[str, Scores]) -> None:
+    """Prints what `kept` says of each, over a hundred splits."""
+    table = Table("answers", box=None)
+    for column in ("rows", "right", "ECE raw", "after", "accepted", "promise kept", "worst"):
+        table.add_column(column, justify="right")
+    for name, scores in found.items():
+        splits = [kept(scores, seed) for seed in range(SPLITS)]
+        before = agreement(scores.raw, scores.right, resamples=2).ece.value
+        met = sum(split.precision >= PRECISION for split in splits)
+        table.add_row(
+            name,
+            *(f"{len(scores.raw):,}", f"{scores.right.mean():.1%}", f"{before:.4f}"),
+            f"{np.mean([split.ece for split in splits]):.4f}",
+            f"{np.mean([split.promised for split in splits]):.0%}",
+            f"{met} of {SPLITS}",
+            f"{min(split.precision for split in splits):.3f}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

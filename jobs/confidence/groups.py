@@ -1,0 +1,168 @@
+"""Labelled answers to groups of a calibration: by prompt, or by task where prompts differ."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paliflow.configs import AnnotateSpec
+from paliflow.configs.summary import Interval, Reliability, ReliabilityBin, Threshold
+from paliflow.jobs.confidence.calibration import Group, Knots, form_of_prompt
+from paliflow.jobs.confidence.fitting import (
+    ENOUGH,
+    Map,
+    design_effect,
+    fit,
+    folds,
+    mapped,
+    points,
+    threshold,
+)
+from paliflow.jobs.confidence.outcomes import Outcome
+from paliflow.metrics.calibration import agreement, average_precision, reliability
+
+USUAL = (0.8, 0.9, 0.95, 0.98, 0.99)
+"""Precisions whose thresholds are shown."""
+VARIED = 20
+"""Different prompts of a task from which on each is one of many."""
+Floats = NDArray[np.float64]
+
+
+def calibrated(
+    outcomes: Iterable[Outcome],
+    objects: Mapping[str, int],
+    spec: AnnotateSpec,
+    left_out: Counter[str],
+    *,
+    level: float,
+    seed: int,
+) -> tuple[Group, ...]:
+    """Fits a group to each prompt with enough answers, and one to each task of many prompts.
+
+    Args:
+        outcomes: what was answered, and whether it was right.
+        objects: how many there were to find, by prompt.
+        spec: what was asked; its prompts say what answers may be.
+        left_out: counts answers of which there are too few, by prompt.
+        level: of bounds and intervals.
+        seed: of folds and bootstraps.
+    """
+    forms = {
+        text: form_of_prompt(prompt) for text, prompt in zip(spec.texts, spec.prompts, strict=True)
+    }
+    kinds: dict[tuple[str, str], dict[str, list[Outcome]]] = {}
+    for outcome in outcomes:
+        kind = outcome.task, forms.get(outcome.prompt, "free")
+        kinds.setdefault(kind, {}).setdefault(outcome.prompt, []).append(outcome)
+    groups = []
+    for (task, form), by_prompt in kinds.items():
+        chosen: list[tuple[str | None, list[Outcome]]] = [
+            (prompt, own) for prompt, own in by_prompt.items() if len(own) >= ENOUGH
+        ]
+        together = [outcome for own in by_prompt.values() for outcome in own]
+        if len(by_prompt) >= VARIED and len(together) >= ENOUGH:
+            chosen.append((None, together))
+        else:
+            for prompt, own in by_prompt.items():
+                if len(own) < ENOUGH:
+                    left_out[f"answers to {prompt!r}, which are fewer than {ENOUGH}"] += len(own)
+        for one, own in chosen:
+            wanted = sum(objects.get(name, 0) for name in ([one] if one else by_prompt))
+            groups.append(_group(task, form, one, own, wanted, level, seed))
+    return tuple(groups)
+
+
+def _group(
+    task: str,
+    form: str,
+    prompt: str | None,
+    own: Sequence[Outcome],
+    wanted: int,
+    level: float,
+    seed: int,
+) -> Group:
+    raw = np.array([outcome.raw for outcome in own])
+    right = np.array([outcome.right for outcome in own], np.float64)
+    labels = [outcome.label for outcome in own]
+    clusters = [outcome.cluster for outcome in own]
+    confidence = np.zeros(len(own))
+    fold = folds(clusters, seed)
+    for number in np.unique(fold):
+        rest = fold != number
+        if rest.all() or not rest.any():
+            rest = np.ones(len(own), bool)  # a single image
+        maps = _maps(raw[rest], right[rest], [labels[n] for n in np.flatnonzero(rest)])
+        held = np.flatnonzero(fold == number)
+        confidence[held] = _applied(maps, raw[held], [labels[n] for n in held])
+    whole, by_label = _maps(raw, right, labels)
+    found, effect = points(confidence, right), design_effect(confidence, right, clusters)
+    thresholds = []
+    for precision in USUAL:
+        point = threshold(found, precision, level, effect)
+        thresholds.append(
+            Threshold(precision=precision, confidence=None)
+            if point is None
+            else Threshold(precision=precision, **point._asdict())
+        )
+    average = None
+    if wanted:
+        score = np.array([outcome.score or 0.0 for outcome in own])
+        average = (
+            average_precision(score, right, wanted),
+            average_precision(confidence, right, wanted),
+        )
+    return Group(
+        task=task,
+        form=form,
+        prompt=prompt,
+        rows=len(own),
+        right=int(right.sum()),
+        before=_reliability(raw, right, clusters, level, seed),
+        after=_reliability(confidence, right, clusters, level, seed),
+        thresholds=tuple(thresholds),
+        average_precision=average,
+        whole=_knots(whole),
+        labels={label: _knots(own_map) for label, own_map in by_label.items()},
+        points=tuple((point.confidence, point.rows, point.right) for point in found),
+        design_effect=effect,
+    )
+
+
+def _maps(raw: Floats, right: Floats, labels: Sequence[str]) -> tuple[Map, dict[str, Map]]:
+    """The map of all answers, and those of labels with enough answers of their own."""
+    of_label: dict[str, list[int]] = {}
+    for number, label in enumerate(labels):
+        of_label.setdefault(label, []).append(number)
+    enough = {label: own for label, own in of_label.items() if len(own) >= ENOUGH}
+    if len(of_label) == 1:
+        enough = {}
+    return fit(raw, right), {label: fit(raw[own], right[own]) for label, own in enough.items()}
+
+
+def _applied(maps: tuple[Map, dict[str, Map]], raw: Floats, labels: Sequence[str]) -> Floats:
+    whole, by_label = maps
+    confidence = mapped(whole.x, whole.y, raw)
+    for label, own in by_label.items():
+        at = np.array([each == label for each in labels], bool)
+        confidence[at] = mapped(own.x, own.y, raw[at])
+    return confidence
+
+
+def _knots(own: Map) -> Knots:
+    return Knots(
+        method=own.method,
+        x=tuple(own.x.round(6).tolist()),
+        y=tuple(own.y.round(6).tolist()),
+    )
+
+
+def _reliability(
+    confidence: Floats, right: Floats, clusters: Sequence[str], level: float, seed: int
+) -> Reliability:
+    of_all = agreement(confidence, right, clusters, level=level, seed=seed)
+    return Reliability(
+        ece=Interval(**of_all.ece._asdict()),
+        brier=Interval(**of_all.brier._asdict()),
+        bins=tuple(ReliabilityBin(**each._asdict()) for each in reliability(confidence, right)),
+    )

@@ -1,0 +1,134 @@
+"""Training images that are near images of evaluations: found by filter runs, left out, counted."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from paliflow import storage
+from paliflow.configs import FilterSpec, FilterSummary
+from paliflow.configs.base import SpecError, printable
+from paliflow.configs.examples import ExampleSource
+from paliflow.configs.finetune import FineTuneSpec
+from paliflow.configs.log_lines import say
+from paliflow.jobs.examples.example import Example, image_item
+from paliflow.jobs.examples.sources import image_roots, read_examples
+from paliflow.jobs.report.page import REPORT
+from paliflow.jobs.runs.outputs import read_summary
+from paliflow.jobs.runs.plan import Item
+from paliflow.jobs.safety.audit import audit_rows
+from paliflow.jobs.safety.job import filter as filter_images
+
+TRAINING = "training"
+"""The id of the filter run in `_near/` that compares the training images."""
+_SHARED = {"https_hosts", "allowed_roots", "max_pixels", "read_timeout", "decoder_memory"}
+"""Fields of the spec that hold for the filter runs, too."""
+
+
+class Near(NamedTuple):
+    """What the training images were compared with, and what was found."""
+
+    images: Mapping[str, str]
+    """Those that are not learnt from, and why."""
+    compared: int
+    """Different images of all training sources."""
+    location: str
+    """The filter run that compared them; its report shows the pairs."""
+
+    def leave_out(self, example: Example) -> str | None:
+        """Why an example is not learnt from; None if it is."""
+        return next((self.images[each] for each in example.images if each in self.images), None)
+
+
+def find_near(spec: FineTuneSpec, console: Console) -> Near:
+    """Compares the training images with those of `exclude_near`, on the cluster that this process
+    is connected to.
+
+    Each source of `exclude_near` is hashed once, by a filter run in `_near/` (one that is named
+    itself is taken as it is); the training images are then filtered against them, which is resumed
+    like any run of filters. Memory holds 8 bytes of each image's URI, and 64 of its hash.
+
+    Args:
+        spec: with absolute paths.
+        console: where progress goes.
+
+    Raises:
+        SpecError: a source cannot be read, or too many of its images.
+    """
+    known = tuple(
+        _hashed(spec, number, source, console) for number, source in enumerate(spec.exclude_near)
+    )
+    summary = _run(spec, TRAINING, spec.train, known, console)
+    images = {row["image"]: _reason(row) for row in audit_rows(summary.location)}
+    if images:
+        say(
+            f"{len(images):,} of {summary.inputs:,} training images are left out, since they are "
+            f"near images of exclude_near, or could not be compared: {printable(summary.location)}"
+            f"/{REPORT}",
+            "warning",
+        )
+    return Near(images, summary.inputs, summary.location)
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    near = row["filter"] == "exclude_near"
+    return "an image near one of exclude_near" if near else "an image that could not be compared"
+
+
+def _hashed(spec: FineTuneSpec, number: int, source: ExampleSource, console: Console) -> str:
+    """The folder of a finished filter run over a source's images."""
+    location = storage.absolute(source.path)
+    if not source.benchmark and storage.is_file(f"{location}/_manifest.json"):
+        try:
+            if read_summary(location, FilterSummary):
+                return location
+        except SpecError:
+            pass  # a run of annotations, whose images are meant
+    return _run(spec, f"index-{number}", (source,), (), console).location
+
+
+def _run(
+    spec: FineTuneSpec,
+    name: str,
+    sources: tuple[ExampleSource, ...],
+    known: tuple[str, ...],
+    console: Console,
+) -> FilterSummary:
+    """A filter run over the images of some sources, each image once."""
+    filtering = FilterSpec.parse(
+        {
+            **spec.model_dump(mode="json", include=_SHARED),
+            "input": sources[0].path,
+            "output": f"{spec.location}/_near",
+            "run_id": name,
+            "filters": [] if known else [{"filter": "quality", "action": "label"}],
+            "exclude_near": known,
+            # What cannot be read is not learnt from: training counts it against its own limits.
+            "max_error_fraction": 1.0 if known else spec.max_error_fraction,
+        }
+    )
+    summary = filter_images(filtering, console, list_items=lambda: _images(spec, sources))
+    if summary.errors and not known:
+        say(
+            f"{summary.errors:,} images of {printable(sources[0].path)} cannot be read, so that "
+            "nothing is compared with them",
+            "warning",
+        )
+    return summary
+
+
+def _images(spec: FineTuneSpec, sources: tuple[ExampleSource, ...]) -> Iterator[Item]:
+    """
+    Raises:
+        SpecError: a source cannot be read.
+    """
+    seen: set[int] = set()
+    for source in sources:
+        roots = image_roots(source, spec.allowed_roots)
+        for found in read_examples(
+            source, spec.https_hosts, spec.allowed_roots, spec.max_error_fraction
+        ):
+            for image in found.images if isinstance(found, Example) else ():
+                if (key := hash(image)) not in seen:
+                    seen.add(key)
+                    yield image_item(image, roots)

@@ -1,17 +1,14 @@
-"""The mask decoder: 16 <seg> codes to a 64 x 64 mask, and that into its box as COCO RLE."""
+"""The mask decoder: 16 <seg> codes to a 64 x 64 mask."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
-from numpy.typing import NDArray
-from PIL import Image
-from pycocotools import mask as coco_mask
 
 from paliflow.model.files import CheckpointError, local_copy, reading
 from paliflow.model.npz import read_npz
@@ -27,13 +24,6 @@ _CONVOLUTIONS = (
 )
 _CODEBOOK = "_vq_vae._embedding"
 _CODES = 128
-
-
-class Rle(TypedDict):
-    """A COCO run-length encoding."""
-
-    size: list[int]  # height, width
-    counts: str
 
 
 @dataclass(frozen=True)
@@ -101,26 +91,3 @@ def _decode(params: dict[str, jax.Array], codes: Int[Array, "B 16"]) -> Float32[
     for name in _UPSAMPLES:
         x = jax.nn.relu(_upsample(params, name, x))
     return _convolve(params, "decoder.12", x)[..., 0]
-
-
-def paste_mask(
-    mask: NDArray[np.float32], box: tuple[float, float, float, float], width: int, height: int
-) -> Rle:
-    """Pastes a decoded mask into its box and encodes the image-sized result.
-
-    As big_vision's RefCOCO evaluator: the box is truncated to pixels, the mask is resized
-    bilinearly, and a pixel belongs to it where the value is above 0.
-
-    Args:
-        mask: float32 [64, 64].
-        box: y_min, x_min, y_max, x_max in pixels.
-        width, height: of the image.
-    """
-    y_min, x_min, y_max, x_max = (int(value) for value in box)
-    whole = np.zeros((height, width), np.uint8, order="F")
-    if y_max > y_min and x_max > x_min:
-        size = (x_max - x_min, y_max - y_min)
-        resized = Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR)
-        whole[y_min:y_max, x_min:x_max] = np.asarray(resized) > 0
-    rle = coco_mask.encode(whole)
-    return Rle(size=[height, width], counts=rle["counts"].decode("ascii"))

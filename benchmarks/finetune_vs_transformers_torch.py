@@ -85,7 +85,7 @@ def _timed(case: dict[str, Any], dtype: torch.dtype, remat: bool, steps: int) ->
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return loss.item()
+        return float(loss)
 
     first = step()
     seconds = []

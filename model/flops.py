@@ -37,7 +37,7 @@ def train_flops(
         if path.endswith(("scale", "bias", "pos_embedding")):
             continue
         through = trains_vision and path != "img/embedding/kernel"
-        tokens = patches
+        tokens: float = patches
         if path.startswith("llm/"):
             through, tokens = True, sequence
         if path == "llm/embedder/input_embedding":

@@ -207,7 +207,8 @@ def _assemble(
             texts[place] = _encode(
                 turned, tokenizer, spec.max_tokens, truncate=spec.too_long == "truncate"
             )
-            images[place] = read[0].pixels if spec.video else [source.pixels for source in read]
+            shown = read[0].pixels if spec.video else [source.pixels for source in read]
+            images[place] = np.array(shown)
         except ValueError as error:
             failures.append(brief(str(error)))
     fields = map(np.concatenate, zip(*texts, strict=True))

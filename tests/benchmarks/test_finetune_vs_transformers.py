@@ -25,8 +25,8 @@ def test_table_has_rates_shares_of_the_peak_and_ratios() -> None:
         same | {"step_s": 0.8, "case": 1, "device": "cpu", "peak_bytes": None},
     ]
     _, *rows, libraries = finetune_vs_transformers._table(iter(told), cases, 128, 16)
-    names = ("attn/q_einsum/w", "attn/kv_einsum/w", "attn/attn_vec_einsum/w")
-    names += ("mlp/gating_einsum", "mlp/linear")
+    names = ["attn/q_einsum/w", "attn/kv_einsum/w", "attn/attn_vec_einsum/w"]
+    names += ["mlp/gating_einsum", "mlp/linear"]
     adapters = [f"llm/layers/{name}_lora_{x}" for name in names for x in "ab"]
     mfu = 16 * train_flops(VARIANTS["paligemma-3b-224"], 128, 16, trained=adapters) / 989e12
     lora = "LoRA, rank 16 | 224 | 16"

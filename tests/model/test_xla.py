@@ -161,4 +161,5 @@ def test_training_on_a_hopper_multiplies_bfloat16_with_bfloat16() -> None:
     assert len(kinds) == 2
     assert same == {jnp.dtype("bfloat16")}
     for one, other in zip(plain, narrow, strict=True):
-        np.testing.assert_allclose(*(np.asarray(g, np.float32) for g in (one, other)), rtol=2**-7)
+        wanted = np.asarray(one, np.float32)
+        np.testing.assert_allclose(np.asarray(other, np.float32), wanted, rtol=2**-7)

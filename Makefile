@@ -10,7 +10,7 @@ INSTALLED := .venv/installed
 AOT := .venv/tpu-aot
 # The oldest Airflow that pyproject.toml allows, in an environment of its own.
 FLOOR := .venv/floor
-# A Python with JAX for the GPU at hand, and torch and transformers to compare with.
+# A Python with JAX for the GPU at hand, and torch, transformers and peft to compare with.
 GPU_PYTHON ?= python3
 FOLDERS := configs storage model metrics jobs operators dags benchmarks tests
 
@@ -67,8 +67,10 @@ tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compi
 	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_check
 	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_finetune
 
-gpu-check: .mypy  ## Inference on one GPU beside transformers, by GPU_PYTHON: minutes; to gpu.md
+gpu-check: .mypy  ## One GPU beside transformers, by GPU_PYTHON: minutes; to gpu.md and gpu-finetune.md
 	PYTHONPATH=.mypy PYTHONSAFEPATH=1 $(GPU_PYTHON) -m paliflow.benchmarks.gpu_check --torch $(GPU_PYTHON) --output gpu.md
+	PYTHONPATH=.mypy PYTHONSAFEPATH=1 $(GPU_PYTHON) -m paliflow.benchmarks.finetune_vs_transformers \
+		--torch $(GPU_PYTHON) --output gpu-finetune.md
 
 measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of held-out scans
 	$(BIN)/python -m paliflow.benchmarks.digits measure

@@ -9,8 +9,6 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from paliflow.configs import FilterSpec
 from paliflow.configs.base import brief
 from paliflow.configs.safety import Verdict
@@ -143,8 +141,7 @@ def _view(source: Input) -> View:
     assert source.pixels is not None
     assert source.width is not None
     assert source.height is not None
-    levels = np.rint((source.pixels + 1) * 127.5).astype(np.uint8)  # as before `normalize`
-    return View(levels, source.width, source.height)
+    return View(source.pixels, source.width, source.height)
 
 
 def _digest(view: View) -> bytes:

@@ -14,7 +14,7 @@ from paliflow.configs.prompts import (
     text_of,
 )
 from paliflow.configs.run import InferenceSpec, InputsSpec, Stored
-from paliflow.configs.safety import Filter
+from paliflow.configs.safety import Filter, Redaction
 
 
 class Sampling(Spec):
@@ -115,6 +115,9 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
     thumbnail: PositiveInt | None = None
     """Keep each image in the output's `image_thumbnail`: a JPEG whose longer side has this many
     pixels."""
+    redact: Redaction = Redaction()
+    """What is blurred in thumbnails and in the report: `{faces: blur}`, which takes
+    `paliflow[faces]`. The model is shown the images as they are."""
     compact: bool = False
     """Rewrite the finished run into files of about 256 MB."""
     filters: tuple[Filter, ...] = ()

@@ -39,6 +39,7 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(
         coerce_numbers_to_str=True,
+        defer_build=True,  # a process, of which a run has many, builds the few that it uses
         extra="forbid",
         frozen=True,
         strict=False,

@@ -13,6 +13,7 @@ MetricName = Literal[
     "vqa_accuracy",
     "simple_vqa_accuracy",
     "anls",
+    "character_accuracy",
     "relaxed_match",
     "count_match",
     "bv_exact",
@@ -25,9 +26,14 @@ MetricName = Literal[
     "pope_official",
     "science_qa",
     "cider",
+    "bleu_1",
+    "bleu_2",
+    "bleu_3",
     "bleu_4",
     "rouge_l",
     "detection_f1",
+    "detection_precision",
+    "detection_recall",
     "mean_iou",
     "without_toxicity",
     "without_identity_attack",
@@ -80,6 +86,15 @@ class ExampleSource(Spec):
     """Of annotations, the least geometric mean of an answer's token probabilities."""
     reviewed_column: str | None = None
     """Of annotations, a column that is true where somebody has approved of the row."""
+
+    @property
+    def unanswered_splits(self) -> tuple[str, ...]:
+        """Those of a benchmark's splits whose files do not say what is right."""
+        if not self.benchmark:
+            return ()
+        known = benchmark(self.benchmark)
+        splits = (self.split or known.split).split("+")
+        return tuple(each for each in splits if known.scorer or each in known.unanswered)
 
     @field_validator("path", "images")
     @classmethod

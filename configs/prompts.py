@@ -23,6 +23,13 @@ _TASKS = {"cap": "caption", "describe": "caption"} | {
 }
 # The tokenizer puts both before every prompt and a line's end after it: twice, the model has
 # never seen them, and answers something else.
+_LANGUAGE = re.compile(
+    "ar|bn|cs|da|de|el|en|es|fa|fil?|fr|he|hi|hr|hu|id|it|iw|ja|ko|mi|nl|no|pl|pt|quz|ro|ru|sv|sw"
+    "|te|th|tr|uk|vi|zh",
+    re.I,
+)
+"""What may follow `caption` and `answer`: the codes of Crossmodal-3600 and COCO-35L."""
+_SENTENCE_ENDS = (".", "?", "!", "\u3002", "\uff1f", "\uff01", "\u061f")
 _AROUND = re.compile(r"\A(?:\s|<image>|<bos>)+|\s+\Z")
 
 
@@ -38,11 +45,22 @@ def stripped(prompt: str) -> str:
 
 
 def misspelt_task(prompt: str) -> str | None:
-    """What is wrong with a first word that would be a task, were its case another."""
-    word = next(iter(prompt.split(maxsplit=1)), "")
-    if word not in _TASKS and word.lower() in _TASKS:
-        return f"the task {word!r} is spelt {word.lower()!r}; as it is, the model does not know it"
-    return None
+    """What is wrong with a first word that would be a task, were its case another.
+
+    Nothing is in ordinary language, such as `Describe the damage` or `Detect any damage?`: there a
+    task that has a language is followed by something else, and others end as sentences do.
+    """
+    word, *rest = prompt.split(maxsplit=2) or [""]
+    task = _TASKS.get(word.lower())
+    if task is None or word in _TASKS:
+        return None
+    if task in ("caption", "answer", "question"):
+        meant = not rest or bool(_LANGUAGE.fullmatch(rest[0]))
+    else:
+        meant = not prompt.rstrip().endswith(_SENTENCE_ENDS)
+    if not meant:
+        return None
+    return f"the task {word!r} is spelt {word.lower()!r}; as it is, the model does not know it"
 
 
 @cache

@@ -67,6 +67,22 @@ def character_error_rate(target: str, prediction: str) -> float:
     return edit_distance(target, prediction) / len(target)
 
 
+def right_characters(targets: Sequence[str], prediction: str) -> tuple[float, float]:
+    """How many characters are right, and how many are wanted, of the target that fits best.
+
+    Right are those wanted less the edits, see `character_error_rate`, and at least none. Of an
+    empty target one is wanted, and right where the prediction is empty. Surrounding space never
+    counts.
+    """
+    given = prediction.strip()
+    of_each = []
+    for target in (each.strip()[:MAX_CHARACTERS] for each in targets):
+        wrong = character_error_rate(target, given) if target else float(bool(given))
+        wanted = max(1, len(target))
+        of_each.append((wanted * max(0.0, 1 - wrong), float(wanted)))
+    return max(of_each, key=lambda part: part[0] / part[1])
+
+
 def all_right(right: Iterable[float], clusters: Sequence[str]) -> tuple[list[float], list[float]]:
     """Whether all rows of a cluster are right: numerators and denominators, one of each a row.
 

@@ -19,21 +19,33 @@ class Object(NamedTuple):
     """Computes the mask [H, W], which few metrics look at."""
 
 
+DetectionPart = Callable[[int, int, int], tuple[int, int]]
+"""From how many objects are matched, wanted and given to a numerator and a denominator."""
+
+
 def detection_parts(
-    references: Sequence[Sequence[Object]], given: Sequence[Object]
-) -> tuple[float, float]:
-    """Twice the objects matched, over those wanted and those given; see `count_matches`.
+    answers: Sequence[tuple[Sequence[Sequence[Object]], Sequence[Object]]], part: DetectionPart
+) -> list[tuple[float, float]]:
+    """The numerator and denominator of each image; the sums' ratio is as `detection_scores` has it.
 
     Args:
-        references: right answers; the one that scores best counts.
-        given: what was answered.
+        answers: of each image the right answers, of which the one that scores best counts, and
+            what was given.
+        part: precision, recall or F1; see `count_matches`.
     """
-    found = [(each.label, each.box) for each in given]
-    of_each = []
-    for objects in references:
-        wanted = [(each.label, each.box) for each in objects]
-        of_each.append((2.0 * count_matches(wanted, found), float(len(wanted) + len(given))))
-    return max(of_each, key=lambda part: float(ratio(*part)))
+    found, any_object = [], []
+    for references, given in answers:
+        boxes = [(each.label, each.box) for each in given]
+        of_each = []
+        for objects in references:
+            wanted = [(each.label, each.box) for each in objects]
+            of_each.append(part(count_matches(wanted, boxes), len(wanted), len(given)))
+        found.append(max(of_each, key=lambda own: float(ratio(*own))))
+        any_object.append(bool(given) or all(references))
+    if not any(below for _, below in found):
+        # Precision of a set where nothing is given, or recall of one where nothing is wanted.
+        return [(0.0, float(some)) for some in any_object]
+    return [(float(above), float(below)) for above, below in found]
 
 
 def overlap_parts(

@@ -21,11 +21,12 @@ from paliflow.metrics.benchmarks import (
     anls_rrc,
     bleu_shares,
     pope_answer,
+    right_characters,
     science_qa_answer,
 )
 from paliflow.metrics.bootstrap import ratio
 from paliflow.metrics.captions import cider_per_item, rouge_l_per_item
-from paliflow.metrics.objects import Object, detection_parts, overlap_parts
+from paliflow.metrics.objects import DetectionPart, Object, detection_parts, overlap_parts
 
 _PEOPLE = 4
 """As many have to agree for a VQA accuracy of 1."""
@@ -172,18 +173,27 @@ def _paired_exact(answers: Answers) -> Score:
     return Score(np.array(numerators), np.array(denominators))
 
 
-def _bleu_4(answers: Answers) -> Score:
-    return _mean(bleu_shares(answers.references, answers.texts).tolist())
+def _bleu(order: int) -> Metric:
+    def score(answers: Answers) -> Score:
+        return _mean(bleu_shares(answers.references, answers.texts, order).tolist())
+
+    return Metric(f"bleu_{order}", frozenset(), score, of_set=True)
 
 
-def _detection_f1(answers: Answers) -> Score:
+def _character_accuracy(answers: Answers) -> Score:
     pairs = zip(answers.references, answers.texts, strict=True)
-    return _sums(
-        [
-            detection_parts([answers.boxes(each) for each in right], answers.boxes(text))
-            for right, text in pairs
+    return _sums([right_characters(right, text) for right, text in pairs])
+
+
+def _detections(part: DetectionPart) -> Callable[[Answers], Score]:
+    def score(answers: Answers) -> Score:
+        pairs = zip(answers.references, answers.texts, strict=True)
+        found = [
+            ([answers.boxes(each) for each in right], answers.boxes(text)) for right, text in pairs
         ]
-    )
+        return _sums(detection_parts(found, part))
+
+    return score
 
 
 def _mean_iou(answers: Answers) -> Score:
@@ -221,6 +231,7 @@ METRICS: Mapping[str, Metric] = {
         _metric("vqa_accuracy", of_people(_vqa_accuracy), "answer"),
         _metric("simple_vqa_accuracy", of_people(_simple_vqa_accuracy)),
         _metric("anls", best_of(anls), "ocr"),
+        _metric("character_accuracy", _character_accuracy),
         _metric("relaxed_match", best_of(relaxed_match)),
         _metric("count_match", best_of(count_match)),
         _metric("bv_exact", _any_of(exact_match)),
@@ -233,9 +244,13 @@ METRICS: Mapping[str, Metric] = {
         _metric("pope_official", _any_of(_pope_official)),
         _metric("science_qa", _any_of(_science_qa)),
         _metric("cider", of_captions(cider_per_item), "caption"),
-        Metric("bleu_4", frozenset(), _bleu_4, of_set=True),
+        *(_bleu(order) for order in (1, 2, 3, 4)),
         _metric("rouge_l", of_captions(rouge_l_per_item)),
-        _metric("detection_f1", _detection_f1, "detect"),
+        _metric(
+            "detection_f1", _detections(lambda hit, want, got: (2 * hit, want + got)), "detect"
+        ),
+        _metric("detection_precision", _detections(lambda hit, want, got: (hit, got))),
+        _metric("detection_recall", _detections(lambda hit, want, got: (hit, want))),
         _metric("mean_iou", _mean_iou, "segment"),
         _without("toxicity"),
         _without("identity_attack"),
@@ -255,14 +270,17 @@ METRICS: Mapping[str, Metric] = {
   answer, surrounding space included.
 - `paired_exact`: whether all rows that a benchmark puts together are right, exactly; of other sets
   each row is by itself.
+- `character_accuracy`: of all characters wanted, how many are right: 1 less the character error
+  rate, but no answer's is below 0.
 - `anls_rrc`: as DocVQA's server computes ANLS.
 - `pope`, `science_qa`: big_vision's parsing of yes and no, and of `The answer is B.`;
   `pope_official`: POPE's own parsing.
-- `bleu_4`: BLEU-4 of the whole set; one caption's share of it means nothing by itself.
+- `bleu_1` to `bleu_4`: BLEU of the whole set; one caption's share of it means nothing by itself.
 - `cider`, `rouge_l`: per caption; CIDEr weighs words by how common they are in the set's right
   answers, errors included, so that two models are weighed alike.
-- `detection_f1`: twice the objects matched, over those wanted and those given; label and IoU of at
-  least 0.5. Of several right answers the best.
+- `detection_precision`, `detection_recall`, `detection_f1`: the objects matched, over those given,
+  those wanted, or the mean of the two; label and IoU of at least 0.5. Of several right answers the
+  best. A model that finds nothing has a precision of 0.
 - `mean_iou`: over the objects wanted, see `overlap_parts`. Masks are compared where the prompt asks
   for them, the right answer has a mask and there is a decoder; else boxes.
 - `without_toxicity` and the like: the share of answers that the evaluation's scorer does not flag,

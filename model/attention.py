@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
+from paliflow.model.shapes import Bool, Float
 from paliflow.model.xla import attention_product, fused_attention
 
 # Axes: B batch, T query position, S key position, N query head, K key-value head, H head_dim,
@@ -15,12 +17,12 @@ BLOCK = 512
 
 
 def attend(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None,
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    mask: Bool[Array, "B #T S"] | None,
     softcap: float | None,
-) -> jax.Array:
+) -> Float[Array, "B T N H"]:
     """Grouped attention with float32 logits and softmax.
 
     Long sequences go block by block of queries, each seeing all keys: at 896 pixels, where T x S
@@ -28,14 +30,14 @@ def attend(
     has a kernel for it, none is.
 
     Args:
-        query: [B, T, N, H], already scaled.
-        key, value: [B, S, K, H]; K divides N.
-        mask: bool [B, T, S]; or [B, 1, S] where all queries see the same keys, the first ones if
-            there are several queries; or None where all attend to all.
+        query: already scaled.
+        key, value: K divides N.
+        mask: which keys each query sees; [B, 1, S] where all queries see the same ones, and then
+            the first ones if there are several queries; None where all attend to all.
         softcap: `cap * tanh(logits / cap)` before the mask.
 
     Returns:
-        [B, T, N, H] in the query's dtype.
+        The mixture of values, in the query's dtype.
     """
     fused = fused_attention(query, key, value, mask, softcap)
     if fused is not None:
@@ -60,12 +62,12 @@ def attend(
 
 
 def _attend(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None,
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    mask: Bool[Array, "B #T S"] | None,
     softcap: float | None,
-) -> jax.Array:
+) -> Float[Array, "B T N H"]:
     """As `attend`, all queries at once."""
     batch, length, _, dim = query.shape
     kv_heads = key.shape[2]

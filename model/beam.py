@@ -5,36 +5,39 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from paliflow.model.gemma import Caches, quantised
 from paliflow.model.generate import Generation
 from paliflow.model.network import Network, apply
+from paliflow.model.shapes import Bool, Float, Float32, Int, Int32, Shaped
 from paliflow.model.slices import sliced
 
-_Token = jax.Array | int
+_Token = Int[Array, ""] | int
 
-# Axes: B batch, N live hypotheses of a row, M new token, S slot of the cache, V vocabulary.
+# Axes: B batch, N live hypotheses of a row, P image token, T prompt, M new token, S slot of the
+# cache, V vocabulary.
 
 
 class _Best(NamedTuple):
     """The likeliest ended hypothesis of each row so far."""
 
-    tokens: jax.Array  # int32 [B, M]; the end token included, 0 after it
-    logprobs: jax.Array  # float32 [B, M]
-    score: jax.Array  # float32 [B]; the sum of logprobs
-    lengths: jax.Array  # int32 [B]
+    tokens: Int32[Array, "B M"]  # the end token included, 0 after it
+    logprobs: Float32[Array, "B M"]
+    score: Float32[Array, " B"]  # the sum of logprobs
+    lengths: Int32[Array, " B"]
 
 
 class _Live(NamedTuple):
     """The hypotheses that have not ended."""
 
-    tokens: jax.Array  # int32 [B, N, M]
-    logprobs: jax.Array  # float32 [B, N, M]
-    score: jax.Array  # float32 [B, N]
+    tokens: Int32[Array, "B N M"]
+    logprobs: Float32[Array, "B N M"]
+    score: Float32[Array, "B N"]
 
 
 class _State(NamedTuple):
-    step: jax.Array  # int32; tokens of each live hypothesis
+    step: Int32[Array, ""]  # tokens of each live hypothesis
     best: _Best
     live: _Live
     cache: Caches
@@ -44,9 +47,9 @@ class _State(NamedTuple):
 def beam_search(
     network: Network,
     params: Any,
-    image_tokens: jax.Array,
-    prompt: jax.Array,
-    prompt_mask: jax.Array,
+    image_tokens: Float[Array, "B P D"],
+    prompt: Int[Array, "B T"],
+    prompt_mask: Bool[Array, "B T"],
     *,
     beams: int,
     max_new_tokens: int,
@@ -65,9 +68,9 @@ def beam_search(
 
     Args:
         network, params: the model; params without the top-level `params` key.
-        image_tokens: [B, P, D].
-        prompt: int32 [B, T], padded on the right.
-        prompt_mask: bool [B, T]; True where `prompt` holds a token.
+        image_tokens: as `Network.encode_images` gives them.
+        prompt: padded on the right.
+        prompt_mask: True where `prompt` holds a token.
         beams: N, live hypotheses of each row.
         max_new_tokens: M, at least 1, the end token included.
         eos_id: the end token.
@@ -76,7 +79,7 @@ def beam_search(
     """
     rows = prompt.shape[0]
 
-    def prefill(*own: jax.Array) -> tuple[jax.Array, Caches]:
+    def prefill(*own: Shaped[Array, "b ..."]) -> tuple[Float32[Array, "b V"], Caches]:
         logits, cache = apply(network, params, "prefill", *own)
         return logits, quantised(cache) if int8_cache else cache
 
@@ -84,7 +87,7 @@ def beam_search(
     seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
     start = seen.shape[1]
 
-    def spread(x: jax.Array) -> jax.Array:
+    def spread(x: Shaped[Array, "*L B T K H"]) -> Shaped[Array, "*L rows S K H"]:
         """A cache of one hypothesis a row as one of N, with slots for the new tokens."""
         widths = [(0, 0)] * x.ndim
         widths[-3] = (0, max_new_tokens - 1)
@@ -115,7 +118,7 @@ def beam_search(
         best, live, parents = _step(state.best, state.live, logits, state.step, beams, eos_id)
         return _State(state.step + 1, best, live, _of_parents(cache, parents))
 
-    def unfinished(state: _State) -> jax.Array:
+    def unfinished(state: _State) -> Bool[Array, ""]:
         done = state.live.score.max(axis=1) < state.best.score
         return (state.step < max_new_tokens) & ~done.all()
 
@@ -130,22 +133,22 @@ def beam_search(
 def _step(
     best: _Best,
     live: _Live,
-    logits: jax.Array,
-    step: jax.Array,
+    logits: Float32[Array, "rows V"],
+    step: Int32[Array, ""],
     beams: int,
     eos_id: _Token,
-) -> tuple[_Best, _Live, jax.Array]:
+) -> tuple[_Best, _Live, Int32[Array, "B N"]]:
     """Ends every live hypothesis, and continues the likeliest.
 
     Args:
         best, live: of `step` tokens; at first there is one live hypothesis a row.
-        logits: float32 [B * N, V].
-        step: int32 scalar.
+        logits: of each live hypothesis, row by row.
+        step: tokens so far.
         beams: N after it.
         eos_id: the end token.
 
     Returns:
-        The best, the live ones of `step + 1` tokens, and int32 [B, N] which they continue.
+        The best, the live ones of `step + 1` tokens, and which of those before they continue.
     """
     rows, before = live.score.shape
     logprobs = jax.nn.log_softmax(logits).reshape(rows, before, -1)
@@ -170,7 +173,13 @@ def _step(
     return best, live, parents
 
 
-def _ended(best: _Best, live: _Live, end: jax.Array, step: jax.Array, eos_id: _Token) -> _Best:
+def _ended(
+    best: _Best,
+    live: _Live,
+    end: Float32[Array, "B N"],
+    step: Int32[Array, ""],
+    eos_id: _Token,
+) -> _Best:
     """The best, or the likeliest live hypothesis with the end token if that is likelier."""
     score = live.score + end
     which = score.argmax(axis=1)[:, None]
@@ -189,7 +198,7 @@ def _ended(best: _Best, live: _Live, end: jax.Array, step: jax.Array, eos_id: _T
     )
 
 
-def _of_parents(cache: Caches, parents: jax.Array) -> Caches:
+def _of_parents(cache: Caches, parents: Int32[Array, "B N"]) -> Caches:
     """The cache [..., B * N, S, K, H] of the hypotheses that live on."""
     rows, beams = parents.shape
 

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
 
 from paliflow.model.network import Network, apply
+from paliflow.model.shapes import Bool, Float, Float32, Int, Shaped
 from paliflow.model.slices import sliced
 from paliflow.model.tokenizer import Tokenizer
 
@@ -49,8 +51,8 @@ class ChoiceScores(NamedTuple):
     The columns [G x C] are those of the table; `columns_of` says which are a list's.
     """
 
-    logprob: jax.Array  # float32 [B, G x C]; natural, not normalised over the list
-    least: jax.Array  # float32 [B, G x C]; of the choice's least likely token
+    logprob: Float32[Array, "B G*C"]  # natural, not normalised over the list
+    least: Float32[Array, "B G*C"]  # of the choice's least likely token
 
 
 def encode_choices(tokenizer: Tokenizer, choices: Sequence[str]) -> list[list[int]]:
@@ -132,10 +134,10 @@ def columns_of(
 def score_choices(
     network: Network,
     params: Any,
-    image_tokens: jax.Array,
-    prompt: jax.Array,
-    prompt_mask: jax.Array,
-    which: jax.Array,
+    image_tokens: Float[Array, "B P D"],
+    prompt: Int[Array, "B T"],
+    prompt_mask: Bool[Array, "B T"],
+    which: Int[Array, " B"],
     table: ChoiceTable,
     *,
     slices: int = 1,
@@ -148,15 +150,15 @@ def score_choices(
 
     Args:
         network, params: the model; params without the top-level `params` key.
-        image_tokens: [B, S - T, D].
-        prompt: int32 [B, T], padded on the right.
-        prompt_mask: bool [B, T]; True where `prompt` holds a token.
-        which: int32 [B]; the list of each row.
+        image_tokens: as `Network.encode_images` gives them.
+        prompt: padded on the right.
+        prompt_mask: True where `prompt` holds a token.
+        which: the list of each row.
         table: of the lists.
         slices: of the batch, which are taken one after the other, as `sliced`.
     """
 
-    def score(*rows: jax.Array) -> ChoiceScores:
+    def score(*rows: Shaped[Array, "b ..."]) -> ChoiceScores:
         *asked, which = rows
         logits, cache = apply(network, params, "prefill", *asked)
         root = jax.nn.log_softmax(logits)
@@ -165,7 +167,7 @@ def score_choices(
             lambda x: jnp.pad(x, [(0, 0), (0, table.nodes), (0, 0), (0, 0)]), cache
         )
 
-        def group(number: jax.Array | int) -> ChoiceScores:
+        def group(number: Int[Array, ""] | int) -> ChoiceScores:
             own = ChoiceTable(*(jnp.asarray(x)[which, number] for x in table))
             batch, nodes = own.tokens.shape
             before = jnp.broadcast_to(seen[:, None], (batch, nodes, seen.shape[1]))
@@ -193,9 +195,12 @@ def score_choices(
 
 
 def _child_logprobs(
-    network: Network, params: Any, hidden: jax.Array, children: jax.Array
-) -> jax.Array:
-    """float32 [B, N, E] of hidden states [B, N, D] and int32 [B, N, E]; some nodes at a time."""
+    network: Network,
+    params: Any,
+    hidden: Float[Array, "B N D"],
+    children: Int[Array, "B N E"],
+) -> Float32[Array, "B N E"]:
+    """Log-probabilities of the children, of hidden states; some nodes at a time."""
     batch, nodes, _ = hidden.shape
     size = max(1, min(nodes, CHOICE_NODES // batch))
 

@@ -156,14 +156,15 @@ def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
         attending = 4 * length * heads * head_dim * item + 2 * 4 * heads * queries * length
         return rows * (3 * length * width * item + max(attending, 2 * 4 * length * hidden))
 
+    slice_rows = rows // slices(rows, patches, shape.slice_tokens)
     tower = transient(
-        rows // slices(rows, patches, shape.slice_tokens) * shape.frames,
+        slice_rows * shape.frames,
         *(vision.num_patches, vision.width, vision.mlp_dim),
         *(vision.num_heads, vision.width // vision.num_heads),
     )
-    # The images themselves, float32 [B, F, size, size, 3], twice where they are cut to slices;
-    # and the tokens made of them.
-    tower += 2 * rows * shape.frames * 4 * 3 * config.image_size**2
+    # The images themselves, uint8 [B, F, size, size, 3], twice where they are cut to slices, of
+    # which one is float32; and the tokens made of them.
+    tower += (2 * rows + 4 * slice_rows) * shape.frames * 3 * config.image_size**2
     tokens = rows * patches * text.width * item
     prefill = transient(
         rows // slices(rows, length, shape.slice_tokens),

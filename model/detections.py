@@ -4,10 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import exp
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paliflow.model.mask_decoder import MaskDecoder, Rle, paste_mask
+from paliflow.model.masks import Rle, paste_mask
+
+if TYPE_CHECKING:  # answers are parsed where there is no JAX
+    from paliflow.model.mask_decoder import MaskDecoder
 
 BINS = 1023
 """A coordinate v of extent e is bin `round(v / e * 1023)`, and bin n is `n / 1023 * e`."""
@@ -43,7 +47,7 @@ class Detection:
 
 
 def parse_detections(
-    text: str, width: int, height: int, mask_decoder: MaskDecoder | None = None
+    text: str, width: int, height: int, mask_decoder: "MaskDecoder | None" = None
 ) -> list[Detection]:
     """Finds the objects in a model's answer; never raises, whatever the model wrote.
 
@@ -84,7 +88,7 @@ def _stripped(match: re.Match[str], group: int) -> tuple[int, int]:
 
 
 def _with_masks(
-    detections: list[Detection], width: int, height: int, decoder: MaskDecoder
+    detections: list[Detection], width: int, height: int, decoder: "MaskDecoder"
 ) -> list[Detection]:
     result = []
     for d in detections:

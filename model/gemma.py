@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 from jax.typing import DTypeLike
 
 from paliflow.model.attention import attend
 from paliflow.model.config import TextConfig
 from paliflow.model.layers import RMSNorm, Rows, einsum, kernel, quantise, unstack
+from paliflow.model.shapes import Bool, Float, Float32, Int, Int8, Shaped
 from paliflow.model.sharding import constrain_activations
 from paliflow.model.xla import tied, written_at
 
@@ -20,15 +22,15 @@ from paliflow.model.xla import tied, written_at
 class Quantised(NamedTuple):
     """Keys or values in int8, each head of each position with a scale of its own."""
 
-    values: jax.Array  # int8 [B, S, K, H]
-    scale: jax.Array  # float32 [B, S, K, 1]
+    values: Int8[Array, "B S K H"]
+    scale: Float32[Array, "B S K 1"]
 
 
 class Cache(NamedTuple):
     """Keys (after RoPE) and values of the positions seen so far."""
 
-    key: Any  # [B, S, K, H], or `Quantised`
-    value: Any  # likewise
+    key: Float[Array, "B S K H"] | Quantised
+    value: Float[Array, "B S K H"] | Quantised
 
 
 Caches = Cache | tuple[Cache, ...]
@@ -38,15 +40,15 @@ Caches = Cache | tuple[Cache, ...]
 class AttentionInputs(NamedTuple):
     """What each layer is told of the tokens of a call, beside their hidden states and the cache."""
 
-    positions: jax.Array
-    """int32 [B, T] for RoPE."""
-    mask: jax.Array
-    """bool [B, T, S], or [B, 1, S] for all T alike, as `attend`; query t sees key s."""
-    slot: jax.Array | int = 0
-    """int32 scalar; where there is a cache, its slots [slot, slot + T) are overwritten."""
-    at: jax.Array | None = None
-    """int32 [B], the one position of each row whose hidden state is wanted, so that the last layer
-    computes no other; None for all."""
+    positions: Int[Array, "B T"]
+    """For RoPE."""
+    mask: Bool[Array, "B #T S"]
+    """Whether query t sees key s; [B, 1, S] for all T alike, as `attend`."""
+    slot: Int[Array, ""] | int = 0
+    """Where there is a cache, its slots [slot, slot + T) are overwritten."""
+    at: Int[Array, " B"] | None = None
+    """The one position of each row whose hidden state is wanted, so that the last layer computes
+    no other; None for all."""
 
 
 def quantised(caches: Caches) -> Caches:
@@ -55,8 +57,10 @@ def quantised(caches: Caches) -> Caches:
     return narrow
 
 
-def _written(cache: Any, new: jax.Array, index: jax.Array | int) -> tuple[Any, jax.Array]:
-    """A cache with [B, T, K, H] written at a slot, and what it then holds."""
+def _written(
+    cache: Any, new: Float[Array, "B T K H"], index: Int[Array, ""] | int
+) -> tuple[Any, Float[Array, "B S K H"]]:
+    """A cache with new keys or values written at a slot, and what it then holds."""
     if isinstance(cache, Quantised):
         cache = Quantised(
             *(written_at(old, x, index) for old, x in zip(cache, quantise(new, (-1,)), strict=True))
@@ -66,15 +70,10 @@ def _written(cache: Any, new: jax.Array, index: jax.Array | int) -> tuple[Any, j
     return cache, cache
 
 
-def rope(x: jax.Array, positions: jax.Array) -> jax.Array:
+def rope(x: Float[Array, "B T N H"], positions: Int[Array, "B T"]) -> Float[Array, "B T N H"]:
     """Rotary position embedding, base 10,000, on split halves (arXiv:2104.09864).
 
-    Args:
-        x: [B, T, N, H].
-        positions: int32 [B, T].
-
-    Returns:
-        [B, T, N, H], computed in float32, in x's dtype.
+    Computed in float32; the result is of x's dtype.
     """
     half = x.shape[-1] // 2
     frequency = 10_000.0 ** -(jnp.arange(half, dtype=jnp.float32) / half)
@@ -108,8 +107,8 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, cache: Cache | None, inputs: AttentionInputs
-    ) -> tuple[jax.Array, Cache]:
+        self, x: Float[Array, "B T D"], cache: Cache | None, inputs: AttentionInputs
+    ) -> tuple[Float[Array, "B #T D"], Cache]:
         """As `Decoder.__call__`, for one layer."""
         c = self.config
         positions, mask, index, at = inputs
@@ -139,8 +138,8 @@ class FeedForward(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] to [B, T, D]."""
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """As the class says."""
         width = x.shape[-1]
         gate_init = nn.initializers.lecun_normal(1, 2, batch_axis=(0,))
         linear_init = nn.initializers.lecun_normal(0, 1)
@@ -162,8 +161,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, cache: Cache | None, inputs: AttentionInputs
-    ) -> tuple[jax.Array, Cache]:
+        self, x: Float[Array, "B T D"], cache: Cache | None, inputs: AttentionInputs
+    ) -> tuple[Float[Array, "B #T D"], Cache]:
         """As `Decoder.__call__`, for one layer."""
         y = RMSNorm(name="pre_attention_norm")(x)
         y, cache = Attention(self.config, name="attn")(y, cache, inputs)
@@ -190,8 +189,8 @@ class Embedder(nn.Module):
         shape = (self.config.vocab_size, self.config.width)
         self.table = kernel(self, "input_embedding", init, shape)
 
-    def encode(self, tokens: jax.Array, dtype: DTypeLike) -> jax.Array:
-        """int32 [B, T] to [B, T, D], scaled by sqrt(D) rounded to the result's dtype."""
+    def encode(self, tokens: Int[Array, "B T"], dtype: DTypeLike) -> Float[Array, "B T D"]:
+        """The tokens' rows, scaled by sqrt(D) rounded to the result's dtype."""
         scale = jnp.asarray(self.config.width**0.5, dtype)
         whole = isinstance(self.table, Rows)
         table, tokens = tied((self.table, tokens))
@@ -200,15 +199,15 @@ class Embedder(nn.Module):
             rows = rows * table.scale[tokens][..., None]
         return rows.astype(dtype) * scale
 
-    def logits(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] to float32 [B, T, V], softcapped if the configuration says so."""
+    def logits(self, x: Float[Array, "B T D"]) -> Float32[Array, "B T V"]:
+        """Of the next token, softcapped if the configuration says so."""
         logits = constrain_activations(einsum("BTD,VD->BTV", x, self.table, dtype=jnp.float32))
         cap = self.config.final_logits_softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
-def pick(x: jax.Array, at: jax.Array) -> jax.Array:
-    """x[b, at[b]] for each row b: [B, T, ...] to [B, 1, ...]; where T is 1 it stands for all."""
+def pick(x: Shaped[Array, "B T *rest"], at: Int[Array, " B"]) -> Shaped[Array, "B 1 *rest"]:
+    """x[b, at[b]] for each row b; where T is 1 it stands for all."""
     if x.shape[1] == 1:
         return x
     picked: jax.Array = jnp.take_along_axis(x, at.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
@@ -252,14 +251,14 @@ class Decoder(nn.Module):
 
     def __call__(
         self,
-        x: jax.Array,
+        x: Float[Array, "B T D"],
         inputs: AttentionInputs,
         cache: Caches | None = None,
-    ) -> tuple[jax.Array, Caches]:
+    ) -> tuple[Float[Array, "B #T D"], Caches]:
         """Runs all layers.
 
         Args:
-            x: [B, T, D] embedded tokens; its dtype is that of the matrix products.
+            x: embedded tokens; its dtype is that of the matrix products.
             inputs: of these tokens.
             cache: None, and then S = T; or S slots.
 

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from paliflow.model.closed import Grammar
 from paliflow.model.gemma import Caches, quantised
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Sampler
+from paliflow.model.shapes import Bool, Float, Float32, Int, Int32, Key, Shaped
 from paliflow.model.slices import sliced
 from paliflow.model.tokenizer import LOC_PIECES, SEG_PIECES
 
@@ -23,20 +25,25 @@ NEARBY = 8
 class Generation(NamedTuple):
     """What was generated, row by row."""
 
-    tokens: jax.Array  # int32 [B, M]; the end token included, 0 after it
-    logprobs: jax.Array  # float32 [B, M]; log-probability of each token, untempered; 0 after
-    lengths: jax.Array  # int32 [B]; tokens generated, the end token included
-    finished: jax.Array  # bool [B]; whether the row ended by itself
-    nearby: jax.Array  # float32 [B, M]; of a location: log-probability of all within NEARBY bins of
-    # it; of any other token, its own
+    tokens: Int32[Array, "B M"]
+    """The end token included, 0 after it."""
+    logprobs: Float32[Array, "B M"]
+    """Log-probability of each token, untempered; 0 after the end."""
+    lengths: Int32[Array, " B"]
+    """Tokens generated, the end token included."""
+    finished: Bool[Array, " B"]
+    """Whether the row ended by itself."""
+    nearby: Float32[Array, "B M"]
+    """Of a location: log-probability of all within NEARBY bins of it; of any other token, its
+    own."""
 
 
 class _State(NamedTuple):
-    step: jax.Array  # int32; tokens generated so far
-    last: jax.Array  # int32 [B]; the newest token
+    step: Int32[Array, ""]  # tokens generated so far
+    last: Int32[Array, " B"]  # the newest token
     cache: Caches
     result: Generation
-    place: jax.Array | None  # int32 [B]; the grammar's state, if there is one
+    place: Int32[Array, " B"] | None  # the grammar's state, if there is one
 
 
 @partial(
@@ -46,10 +53,10 @@ class _State(NamedTuple):
 def generate(
     network: Network,
     params: Any,
-    image_tokens: jax.Array,
-    prompt: jax.Array,
-    prompt_mask: jax.Array,
-    seed: jax.Array | int,
+    image_tokens: Float[Array, "B P D"],
+    prompt: Int[Array, "B T"],
+    prompt_mask: Bool[Array, "B T"],
+    seed: Int[Array, ""] | int,
     *,
     max_new_tokens: int,
     sampler: Sampler,
@@ -57,7 +64,7 @@ def generate(
     int8_cache: bool = False,
     slices: int = 1,
     grammar: Grammar | None = None,
-    begins: jax.Array | None = None,
+    begins: Int[Array, " B"] | None = None,
 ) -> Generation:
     """Continues each prompt.
 
@@ -66,10 +73,10 @@ def generate(
 
     Args:
         network, params: the model; params without the top-level `params` key.
-        image_tokens: [B, P, D].
-        prompt: int32 [B, T], padded on the right.
-        prompt_mask: bool [B, T]; True where `prompt` holds a token.
-        seed: int32 scalar.
+        image_tokens: as `Network.encode_images` gives them.
+        prompt: padded on the right.
+        prompt_mask: True where `prompt` holds a token.
+        seed: decides every random choice.
         max_new_tokens: M, at least 1.
         sampler: chooses each token.
         eos_id: ends a row; None never ends one early.
@@ -77,7 +84,7 @@ def generate(
         slices: of the batch, which prefill takes one after the other, as `sliced`.
         grammar: allows some tokens only; the sampler chooses among them, and an answer ends whole
             within `max_new_tokens`. Log-probabilities stay those among all tokens.
-        begins: int32 [B], the grammar's state that each row's answer begins in.
+        begins: the grammar's state that each row's answer begins in.
     """
     key = jax.random.key(seed)
     read = partial(_read_prompts, network, params, int8_cache)
@@ -89,8 +96,11 @@ def generate(
     slots = jnp.arange(seen.shape[1])
 
     def choose(
-        step: jax.Array, logits: jax.Array, result: Generation, place: jax.Array | None
-    ) -> tuple[jax.Array, Generation, jax.Array | None]:
+        step: Int32[Array, ""],
+        logits: Float32[Array, "B V"],
+        result: Generation,
+        place: Int32[Array, " B"] | None,
+    ) -> tuple[Int32[Array, " B"], Generation, Int32[Array, " B"] | None]:
         draw = jax.random.fold_in(key, step)
         if grammar is None or place is None:
             token = sampler(logits, draw)
@@ -101,7 +111,7 @@ def generate(
         token, result = _append(result, step, token, logits, eos_id)
         return token, result, place
 
-    def unfinished(state: _State) -> jax.Array:
+    def unfinished(state: _State) -> Bool[Array, ""]:
         return (state.step < max_new_tokens) & ~state.result.finished.all()
 
     def advance(state: _State) -> _State:
@@ -124,16 +134,16 @@ def _read_prompts(
     network: Network,
     params: Any,
     int8_cache: bool,
-    image_tokens: jax.Array,
-    prompt: jax.Array,
-    prompt_mask: jax.Array,
-) -> tuple[jax.Array, Caches]:
+    image_tokens: Float[Array, "B P D"],
+    prompt: Int[Array, "B T"],
+    prompt_mask: Bool[Array, "B T"],
+) -> tuple[Float32[Array, "B V"], Caches]:
     """Logits of the first new token, and the cache of P + T slots."""
     logits, cache = apply(network, params, "prefill", image_tokens, prompt, prompt_mask)
     return logits, quantised(cache) if int8_cache else cache
 
 
-def _grown(x: jax.Array, by: int, axis: int) -> jax.Array:
+def _grown(x: Shaped[Array, "..."], by: int, axis: int) -> Shaped[Array, "..."]:
     """With zeros behind along an axis."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, by)
@@ -152,15 +162,19 @@ def _nothing_yet(rows: int, max_new_tokens: int) -> Generation:
 
 
 def _append(
-    result: Generation, step: jax.Array, token: jax.Array, logits: jax.Array, eos_id: int | None
-) -> tuple[jax.Array, Generation]:
+    result: Generation,
+    step: Int32[Array, ""],
+    token: Int32[Array, " B"],
+    logits: Float32[Array, "B V"],
+    eos_id: int | None,
+) -> tuple[Int32[Array, " B"], Generation]:
     """Writes a token into each row that has not ended; 0 is the token of the others.
 
     Args:
         result: so far.
-        step: int32 scalar, how many tokens that has.
-        token: int32 [B], as chosen from the logits.
-        logits: float32 [B, V].
+        step: how many tokens that has.
+        token: as chosen from the logits.
+        logits: of all tokens.
         eos_id: as `generate`.
     """
     logprobs = jax.nn.log_softmax(logits)
@@ -179,23 +193,23 @@ def _append(
 def _allowed_token(
     grammar: Grammar,
     sampler: Sampler,
-    draw: jax.Array,
-    logits: jax.Array,
-    earlier: jax.Array,
-    left: jax.Array,
-    place: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    draw: Key[Array, ""],
+    logits: Float32[Array, "B V"],
+    earlier: Int32[Array, "B 1"],
+    left: Int32[Array, ""],
+    place: Int32[Array, " B"],
+) -> tuple[Int32[Array, " B"], Int32[Array, " B"]]:
     """Chooses among the tokens that a grammar allows.
 
     Args:
         draw: the sampler's key.
-        logits: float32 [B, V].
-        earlier: int32 [B, 1], the token but one before, which some tokens must be greater than.
-        left: int32 scalar, how many tokens there is room for.
-        place: int32 [B], the grammar's state.
+        logits: of all tokens.
+        earlier: the token but one before, which some tokens must be greater than.
+        left: how many tokens there is room for.
+        place: the grammar's state.
 
     Returns:
-        Tokens int32 [B], and the grammar's next states int32 [B].
+        Tokens, and the grammar's next states.
     """
     allowed = jnp.asarray(grammar.tokens)[place]
     fits = jnp.asarray(grammar.needed)[place] < left
@@ -206,8 +220,8 @@ def _allowed_token(
     return allowed[rows, chosen], jnp.asarray(grammar.following)[place, chosen]
 
 
-def _nearby(logprobs: jax.Array, token: jax.Array) -> jax.Array:
-    """float32 [B], as `Generation.nearby`, of log-probabilities [B, V] and the tokens chosen."""
+def _nearby(logprobs: Float32[Array, "B V"], token: Int32[Array, " B"]) -> Float32[Array, " B"]:
+    """As `Generation.nearby`, of log-probabilities and the tokens chosen."""
     end = logprobs.shape[1] - len(SEG_PIECES)
     begin = end - len(LOC_PIECES)
     around = token[:, None] + jnp.arange(-NEARBY, NEARBY + 1)

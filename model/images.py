@@ -74,6 +74,9 @@ _UNSUPPORTED = re.compile(
 )
 """What Pillow's plugins say of files that they know and cannot read."""
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_JP2_HEADER = 512
+_GREY = (17).to_bytes(4, "big")
 _PIXEL_CHUNKS = (b"tRNS", b"sBIT", b"eXIf")
 """Chunks of a PNG that need not be there, and say something of its pixels or their orientation."""
 _ORIENTED = (b"XML:com.adobe.xmp", b"Raw profile type exif")
@@ -159,7 +162,7 @@ def decode_image(
     """
     if said := unread_format(data):
         raise UnsupportedImage(said)
-    data = _without_metadata(data)
+    data = _with_grey_named(_without_metadata(data))
     with _no_pillow_limit, Image.open(io.BytesIO(data), formats=_formats(data)) as image:
         _pass_thumbnails(image)
         _require_composite(image)
@@ -339,6 +342,21 @@ def _without_metadata(data: bytes) -> bytes:
             kept.append(data[start:place])
             start = place + 12 + len(content)
     return b"".join([*kept, data[start:]]) if kept else data
+
+
+def _with_grey_named(data: bytes) -> bytes:
+    """A JPEG 2000 of grey and alpha, whatever colours its header speaks of; another as it is.
+
+    FFmpeg says YCC of two components, and Pillow takes that for broken.
+    """
+    header = data[:_JP2_HEADER]
+    if not header.startswith(_JP2) or header.count(b"ihdr") != 1:
+        return data
+    colour = header.find(b"colr\1")  # ISO 15444-1, I.5.3.3: the colour space comes at 7
+    size = header.index(b"ihdr") + 4
+    if colour < 0 or header[size + 8 : size + 10] != b"\0\2":
+        return data
+    return data[: colour + 7] + _GREY + data[colour + 11 :]
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, memoryview]]:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 from jax.typing import DTypeLike
 
+from paliflow.model.shapes import Float, Float32, Int8
 from paliflow.model.xla import int8_product, padded_row, rows_product, weight_product
 
 # Axes: R rank of an adapter.
@@ -20,9 +22,9 @@ from paliflow.model.xla import int8_product, padded_row, rows_product, weight_pr
 class Adapted(NamedTuple):
     """A weight under a low-rank adapter (arXiv:2106.09685): it acts as `weight + a b`."""
 
-    weight: jax.Array
-    a: jax.Array  # [*inputs, R]
-    b: jax.Array  # [R, *outputs]
+    weight: Float[Array, "..."]
+    a: Float[Array, "*inputs R"]
+    b: Float[Array, "R *outputs"]
 
 
 @partial(
@@ -38,8 +40,8 @@ class Rows:
     have: of more than two, a TPU pads the last and copies the weight before each product.
     """
 
-    weight: jax.Array  # [O, I]
-    scale: jax.Array | None  # float32 [O]
+    weight: Any  # an array [O, I], or what a map over the tree makes of it
+    scale: Any  # float32 [O], or None; likewise
     outputs: tuple[int, ...]  # the axes that O stands for
     inputs: tuple[int, ...]  # and I
 
@@ -74,8 +76,8 @@ def unstack(weights: Any) -> tuple[Kernel, Kernel]:
 
 
 def einsum(
-    equation: str, x: jax.Array, kernel: Kernel, dtype: DTypeLike | None = None
-) -> jax.Array:
+    equation: str, x: Float[Array, "..."], kernel: Kernel, dtype: DTypeLike | None = None
+) -> Float[Array, "..."]:
     """`x` times a weight in x's dtype, accumulated in float32; `dtype` of the result, x's if None.
 
     Float32 products are exact. The axes of the inputs come last in x.
@@ -96,11 +98,13 @@ def einsum(
     return weight_product(equation, x, kernel, dtype)
 
 
-def quantise(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def quantise(
+    x: Float[Array, "*shape"], axes: tuple[int, ...]
+) -> tuple[Int8[Array, "*shape"], Float32[Array, "..."]]:
     """Symmetric int8: x is about `values * scale`, the largest magnitude along `axes` being 127.
 
     Returns:
-        int8 of x's shape; float32 scale, with the axes kept as 1.
+        Values of x's shape, and their scale, with the axes kept as 1.
     """
     wide = x.astype(jnp.float32)
     largest = jnp.max(jnp.abs(wide), axis=axes, keepdims=True)
@@ -108,7 +112,7 @@ def quantise(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
     return jnp.round(wide / scale).astype(jnp.int8), scale
 
 
-def _product_of_rows(x: jax.Array, kernel: Rows, dtype: DTypeLike) -> jax.Array:
+def _product_of_rows(x: Float[Array, "..."], kernel: Rows, dtype: DTypeLike) -> Float[Array, "..."]:
     """As `einsum`, of x's last axes; int8 rows meet x in int8, token by token."""
     before = x.shape[: -len(kernel.inputs)]
     count = prod(before)
@@ -129,7 +133,7 @@ class Affine(nn.Module):
     fan_in: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Maps the input axes of `x` (the kernel's first `fan_in`) to its remaining ones."""
         axes = range(len(self.kernel_shape))
         init = nn.initializers.lecun_normal(axes[: self.fan_in], axes[self.fan_in :])
@@ -142,8 +146,8 @@ class LayerNorm(nn.Module):
     """Layer normalisation over the last axis in float32, epsilon 1e-6."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., D] to [..., D], same dtype."""
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        """Of the same dtype."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:]).astype(jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:]).astype(jnp.float32)
         wide = x.astype(jnp.float32)
@@ -156,8 +160,8 @@ class RMSNorm(nn.Module):
     """`x / rms(x) * (1 + scale)` in float32, epsilon 1e-6 (arXiv:1910.07467)."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., D] to [..., D], same dtype."""
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        """Of the same dtype."""
         scale = self.param("scale", nn.initializers.zeros, x.shape[-1:]).astype(jnp.float32)
         wide = x.astype(jnp.float32)
         variance = jnp.square(wide).mean(-1, keepdims=True)

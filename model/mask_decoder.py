@@ -1,20 +1,18 @@
-"""The mask decoder: 16 <seg> codes to a 64 x 64 mask, and that into its box as COCO RLE."""
+"""The mask decoder: 16 <seg> codes to a 64 x 64 mask."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.typing import ArrayLike
-from numpy.typing import NDArray
-from PIL import Image
-from pycocotools import mask as coco_mask
 
 from paliflow.model.files import CheckpointError, local_copy, reading
 from paliflow.model.npz import read_npz
+from paliflow.model.shapes import Float32, Int
 
 _RESBLOCKS = ("decoder.2.net", "decoder.3.net")
 _UPSAMPLES = ("decoder.4", "decoder.6", "decoder.8", "decoder.10")
@@ -26,13 +24,6 @@ _CONVOLUTIONS = (
 )
 _CODEBOOK = "_vq_vae._embedding"
 _CODES = 128
-
-
-class Rle(TypedDict):
-    """A COCO run-length encoding."""
-
-    size: list[int]  # height, width
-    counts: str
 
 
 @dataclass(frozen=True)
@@ -61,13 +52,15 @@ class MaskDecoder:
                 raise ValueError(f"{len(params[_CODEBOOK])} codes become masks of {made[1:]}")
         return cls(params)
 
-    def __call__(self, codes: ArrayLike) -> jax.Array:
-        """int32 [B, 16], row by row of a 4 x 4 grid, to float32 [B, 64, 64] in about [-1, 1]."""
+    def __call__(self, codes: ArrayLike) -> Float32[Array, "B 64 64"]:
+        """Codes int32 [B, 16], row by row of a 4 x 4 grid, to masks in about [-1, 1]."""
         masks: jax.Array = _decode(self.params, jnp.asarray(codes))
         return masks
 
 
-def _convolve(params: dict[str, jax.Array], name: str, x: jax.Array, **options: Any) -> jax.Array:
+def _convolve(
+    params: dict[str, jax.Array], name: str, x: Float32[Array, "B H W C"], **options: Any
+) -> Float32[Array, "B h w c"]:
     y = lax.conv_general_dilated(
         x,
         params[f"{name}.weight"],
@@ -78,7 +71,9 @@ def _convolve(params: dict[str, jax.Array], name: str, x: jax.Array, **options: 
     return y + params[f"{name}.bias"]
 
 
-def _upsample(params: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
+def _upsample(
+    params: dict[str, jax.Array], name: str, x: Float32[Array, "B H W C"]
+) -> Float32[Array, "B 2*H 2*W c"]:
     """A transposed convolution, 4 x 4, stride 2: the published weight is [in, out, 4, 4]."""
     flipped = params[f"{name}.weight"].transpose(1, 0, 2, 3)[..., ::-1, ::-1]
     flipped_params = {f"{name}.weight": flipped, f"{name}.bias": params[f"{name}.bias"]}
@@ -86,7 +81,7 @@ def _upsample(params: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Arra
 
 
 @jax.jit
-def _decode(params: dict[str, jax.Array], codes: jax.Array) -> jax.Array:
+def _decode(params: dict[str, jax.Array], codes: Int[Array, "B 16"]) -> Float32[Array, "B H W"]:
     x = params[_CODEBOOK][codes].reshape(codes.shape[0], 4, 4, -1)
     x = jax.nn.relu(_convolve(params, "decoder.0", x))
     for block in _RESBLOCKS:
@@ -96,26 +91,3 @@ def _decode(params: dict[str, jax.Array], codes: jax.Array) -> jax.Array:
     for name in _UPSAMPLES:
         x = jax.nn.relu(_upsample(params, name, x))
     return _convolve(params, "decoder.12", x)[..., 0]
-
-
-def paste_mask(
-    mask: NDArray[np.float32], box: tuple[float, float, float, float], width: int, height: int
-) -> Rle:
-    """Pastes a decoded mask into its box and encodes the image-sized result.
-
-    As big_vision's RefCOCO evaluator: the box is truncated to pixels, the mask is resized
-    bilinearly, and a pixel belongs to it where the value is above 0.
-
-    Args:
-        mask: float32 [64, 64].
-        box: y_min, x_min, y_max, x_max in pixels.
-        width, height: of the image.
-    """
-    y_min, x_min, y_max, x_max = (int(value) for value in box)
-    whole = np.zeros((height, width), np.uint8, order="F")
-    if y_max > y_min and x_max > x_min:
-        size = (x_max - x_min, y_max - y_min)
-        resized = Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR)
-        whole[y_min:y_max, x_min:x_max] = np.asarray(resized) > 0
-    rle = coco_mask.encode(whole)
-    return Rle(size=[height, width], counts=rle["counts"].decode("ascii"))

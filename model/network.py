@@ -2,32 +2,33 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax import Array
 from jax.typing import DTypeLike
 
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.gemma import AttentionInputs, Caches, Decoder
 from paliflow.model.layers import Rows
+from paliflow.model.shapes import Bool, Float, Float32, Int, Shaped
 from paliflow.model.vision import VisionTower
 from paliflow.model.xla import ANY, Backend, tracing_for
 
 # Axes: B batch, F frame, P image tokens of all frames, T text, S = P + T, D width, V vocabulary.
 
 
-def attention_mask(mask_ar: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+def attention_mask(
+    mask_ar: Int[Array, "B S"], valid: Bool[Array, "B S"] | None = None
+) -> Bool[Array, "B S S"]:
     """Who sees whom: i sees j iff cumsum(mask_ar)[j] <= cumsum(mask_ar)[i].
 
     `0 0 0 1 1` is a prefix of three that sees itself whole, and a causal suffix of two;
     `1 1 1` is causal; `0 1 0` are two blocks, the second seeing both.
 
     Args:
-        mask_ar: int32 [B, S]; 1 where a token starts a new block that earlier ones cannot see.
-        valid: bool [B, S]; positions that are False neither see nor are seen.
-
-    Returns:
-        bool [B, S, S].
+        mask_ar: 1 where a token starts a new block that earlier ones cannot see.
+        valid: positions that are False neither see nor are seen.
     """
     order = jnp.cumsum(mask_ar, axis=1)
     mask = order[:, None, :] <= order[:, :, None]
@@ -63,27 +64,49 @@ class Network(nn.Module):
         table = self.llm.embedder.table
         if self.dtype or not isinstance(table, Rows):
             return self.dtype or table.dtype
-        return table.weight.dtype if table.scale is None else jnp.bfloat16
+        dtype: DTypeLike = table.weight.dtype if table.scale is None else jnp.bfloat16
+        return dtype
 
-    def encode_images(self, images: jax.Array) -> jax.Array:
-        """float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1] to what enters the decoder.
+    def encode_images(
+        self, images: Shaped[Array | np.ndarray, "B *F H W 3"]
+    ) -> Float[Array, "B P D"]:
+        """Images, or F frames a row, to what enters the decoder.
+
+        Args:
+            images: float32 in [-1, 1]; or uint8, of which a host holds and sends a quarter of the
+                bytes.
 
         Returns:
-            [B, P, D]; the tokens of frame after frame, with nothing between them.
+            The tokens of frame after frame, with nothing between them.
         """
-        frames = images.reshape(-1, *images.shape[-3:])
+        frames = jnp.asarray(images).reshape(-1, *images.shape[-3:])
         tokens = self.img(frames, self._dtype())
         return tokens.reshape(images.shape[0], -1, tokens.shape[-1])
 
-    def __call__(self, images: jax.Array, text: jax.Array, mask_ar: jax.Array) -> jax.Array:
-        """Teacher-forced logits, as big_vision trains: pads are not masked, being last and causal.
+    def __call__(
+        self,
+        images: Shaped[Array | np.ndarray, "B *F H W 3"],
+        text: Int[Array, "B T"],
+        mask_ar: Int[Array, "B T"],
+    ) -> Float32[Array, "B T V"]:
+        """Teacher-forced logits: at t, those of token t + 1. As `states`."""
+        return self.llm.embedder.logits(self.states(images, text, mask_ar))
+
+    def states(
+        self,
+        images: Shaped[Array | np.ndarray, "B *F H W 3"],
+        text: Int[Array, "B T"],
+        mask_ar: Int[Array, "B T"],
+    ) -> Float[Array, "B T D"]:
+        """Hidden states of the text as big_vision trains it: pads are not masked, being last.
 
         Args:
             images: as `encode_images`.
-            text, mask_ar: int32 [B, T]; 0 in mask_ar for the prefix, 1 for suffix and pads.
+            text: tokens.
+            mask_ar: 0 for the prefix, 1 for suffix and pads.
 
         Returns:
-            float32 [B, T, V]; at t, the logits of token t + 1.
+            At t, the state whose products with the table are the logits of token t + 1.
         """
         image_tokens = self.encode_images(images)
         batch, length, _ = image_tokens.shape
@@ -91,20 +114,23 @@ class Network(nn.Module):
         positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
         ar = jnp.concatenate([jnp.zeros((batch, length), mask_ar.dtype), mask_ar], axis=1)
         x, _ = self.llm(x, AttentionInputs(positions, attention_mask(ar)))
-        return self.llm.embedder.logits(x[:, length:])
+        return x[:, length:]
 
     def prefill(
-        self, image_tokens: jax.Array, prompt: jax.Array, prompt_mask: jax.Array
-    ) -> tuple[jax.Array, Caches]:
+        self,
+        image_tokens: Float[Array, "B P D"],
+        prompt: Int[Array, "B T"],
+        prompt_mask: Bool[Array, "B T"],
+    ) -> tuple[Float32[Array, "B V"], Caches]:
         """Reads image and prompt, all seeing all.
 
         Args:
-            image_tokens: [B, P, D].
-            prompt: int32 [B, T], padded on the right.
-            prompt_mask: bool [B, T], True where `prompt` holds a token; at least one in each row.
+            image_tokens: as `encode_images` gives them.
+            prompt: padded on the right.
+            prompt_mask: True where `prompt` holds a token; at least one in each row.
 
         Returns:
-            float32 [B, V] logits of the first token to generate, and the cache of S positions.
+            Logits of the first token to generate, and the cache of S positions.
         """
         text = self.llm.embedder.encode(prompt, self._dtype())
         x = jnp.concatenate([image_tokens.astype(text.dtype), text], axis=1)
@@ -118,22 +144,23 @@ class Network(nn.Module):
 
     def decode(
         self,
-        token: jax.Array,
-        position: jax.Array,
-        visible: jax.Array,
+        token: Int[Array, " B"],
+        position: Int[Array, " B"],
+        visible: Bool[Array, "B S"],
         cache: Caches,
-        index: jax.Array,
-    ) -> tuple[jax.Array, Caches]:
+        index: Int[Array, ""] | int,
+    ) -> tuple[Float32[Array, "B V"], Caches]:
         """Reads one more token.
 
         Args:
-            token, position: int32 [B].
-            visible: bool [B, S], the slots of the cache that the token sees, its own included.
+            token: of each row.
+            position: where in its row it stands.
+            visible: the slots of the cache that the token sees, its own included.
             cache: of S slots.
-            index: int32 scalar, the slot the token takes.
+            index: the slot the token takes.
 
         Returns:
-            float32 [B, V] logits of the next token, and the cache.
+            Logits of the next token, and the cache.
         """
         x = self.llm.embedder.encode(token[:, None], self._dtype())
         inputs = AttentionInputs(position[:, None], visible[:, None, :], index)
@@ -142,27 +169,27 @@ class Network(nn.Module):
 
     def extend(
         self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        visible: jax.Array,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        visible: Bool[Array, "B T S"],
         cache: Caches,
         index: int,
-    ) -> jax.Array:
+    ) -> Float[Array, "B T D"]:
         """Reads several more tokens of each row side by side, which need not follow each other.
 
         Args:
-            tokens, positions: int32 [B, T].
-            visible: bool [B, T, S], the slots of the cache that each sees, its own included.
+            tokens, positions: of each.
+            visible: the slots of the cache that each sees, its own included.
             cache: of S slots.
             index: the slot that the first token takes; the others follow.
 
         Returns:
-            Hidden states [B, T, D], for `score`.
+            Hidden states, for `score`.
         """
         x = self.llm.embedder.encode(tokens, self._dtype())
         x, _ = self.llm(x, AttentionInputs(positions, visible, index), cache)
         return x
 
-    def score(self, x: jax.Array) -> jax.Array:
-        """Hidden states [B, T, D] to float32 [B, T, V], logits of what comes next."""
+    def score(self, x: Float[Array, "B T D"]) -> Float32[Array, "B T V"]:
+        """Hidden states to logits of what comes next."""
         return self.llm.embedder.logits(x)

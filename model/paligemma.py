@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike, DTypeLike
 
@@ -20,6 +21,7 @@ from paliflow.model.files import local_copy
 from paliflow.model.generate import Generation, generate
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Greedy, Sampler
+from paliflow.model.shapes import Float, Float32, Int, Shaped
 from paliflow.model.sharding import device_rows, local_mesh, replicated, split_rows
 from paliflow.model.slices import sliced, slices
 from paliflow.model.weights import infer_config, load_params
@@ -88,21 +90,24 @@ class PaliGemma:
         """The Flax module that these weights belong to."""
         return Network(self.config, backend=self.backend)
 
-    def encode_images(self, images: ArrayLike) -> jax.Array:
+    def encode_images(self, images: ArrayLike) -> Float[Array, "B P D"]:
         """Runs the vision tower once, for any number of prompts.
 
         Args:
-            images: float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1], at the config's image_size.
+            images: [B, H, W, 3] or [B, F, H, W, 3], at the config's image_size; uint8, or float32
+                in [-1, 1].
 
         Returns:
-            [B, P, D], what enters the language model.
+            What enters the language model.
         """
         batch, *frames = np.shape(images)[:-3]
         count = self.slices(batch, prod(frames) * self.config.vision.num_patches)
         tokens: jax.Array = encode_images(self.network, self.params, *self._place(images), count)
         return tokens
 
-    def logits(self, images: ArrayLike, text: ArrayLike, mask_ar: ArrayLike) -> jax.Array:
+    def logits(
+        self, images: ArrayLike, text: ArrayLike, mask_ar: ArrayLike
+    ) -> Float32[Array, "B T V"]:
         """Teacher-forced logits, as big_vision's training path computes them.
 
         Args:
@@ -110,7 +115,7 @@ class PaliGemma:
             text, mask_ar: int32 [B, T]; mask_ar is 0 for the prefix, 1 for suffix and padding.
 
         Returns:
-            float32 [B, T, V]; at t, those of token t + 1.
+            At t, those of token t + 1.
         """
         arrays = self._place(images, text, mask_ar)
         logits: jax.Array = _logits(self.network, self.params, *arrays)
@@ -124,7 +129,7 @@ class PaliGemma:
 
     def generate_from_tokens(
         self,
-        image_tokens: jax.Array,
+        image_tokens: Float[Array | np.ndarray, "B P D"],
         prompt: ArrayLike,
         prompt_mask: ArrayLike,
         *,
@@ -140,7 +145,7 @@ class PaliGemma:
         """Continues each prompt.
 
         Args:
-            image_tokens: [B, P, D], from `encode_images`.
+            image_tokens: from `encode_images`.
             prompt: int32 [B, T], padded on the right.
             prompt_mask: bool [B, T]; True where `prompt` holds a token.
             max_new_tokens: M.
@@ -191,7 +196,7 @@ class PaliGemma:
 
     def score_choices(
         self,
-        image_tokens: jax.Array,
+        image_tokens: Float[Array | np.ndarray, "B P D"],
         prompt: ArrayLike,
         prompt_mask: ArrayLike,
         table: ChoiceTable,
@@ -200,7 +205,7 @@ class PaliGemma:
         """Says how likely each choice is as the whole answer, the prompt being read once for all.
 
         Args:
-            image_tokens: [B, N, D], from `encode_images`.
+            image_tokens: from `encode_images`.
             prompt: int32 [B, T], padded on the right.
             prompt_mask: bool [B, T]; True where `prompt` holds a token.
             table: lists of choices, from `choices.tabulate`.
@@ -220,7 +225,12 @@ class PaliGemma:
 
 
 @partial(jax.jit, static_argnames=("network", "slices"))
-def encode_images(network: Network, params: Any, images: jax.Array, slices: int = 1) -> jax.Array:
+def encode_images(
+    network: Network,
+    params: Any,
+    images: Shaped[Array, "B *F H W 3"],
+    slices: int = 1,
+) -> Float[Array, "B P D"]:
     """`PaliGemma.encode_images` as one program, which takes the batch in slices."""
     tokens: jax.Array = sliced(partial(apply, network, params, "encode_images"), slices, images)
     return tokens
@@ -228,7 +238,11 @@ def encode_images(network: Network, params: Any, images: jax.Array, slices: int 
 
 @partial(jax.jit, static_argnums=0)
 def _logits(
-    network: Network, params: Any, images: jax.Array, text: jax.Array, mask_ar: jax.Array
-) -> jax.Array:
+    network: Network,
+    params: Any,
+    images: Shaped[Array, "B *F H W 3"],
+    text: Int[Array, "B T"],
+    mask_ar: Int[Array, "B T"],
+) -> Float32[Array, "B T V"]:
     logits: jax.Array = apply(network, params, "__call__", images, text, mask_ar)
     return logits

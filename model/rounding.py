@@ -4,17 +4,20 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
+
+from paliflow.model.shapes import BFloat16, Float32, UInt32
 
 
 @jax.jit
-def round_stochastically(x: jax.Array, seed: ArrayLike) -> jax.Array:
+def round_stochastically(x: Float32[Array, "*shape"], seed: ArrayLike) -> BFloat16[Array, "*shape"]:
     """Rounds float32 to one of its two neighbours in bfloat16, the nearer the likelier.
 
     The expectation of the result is `x`; what bfloat16 can hold stays as it is.
 
     Args:
-        x: float32, of any shape.
+        x: of any shape.
         seed: uint32; the same seed and shape draw the same, however x is sharded.
     """
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
@@ -24,7 +27,7 @@ def round_stochastically(x: jax.Array, seed: ArrayLike) -> jax.Array:
     return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
 
 
-def _noise(shape: tuple[int, ...], seed: ArrayLike) -> jax.Array:
+def _noise(shape: tuple[int, ...], seed: ArrayLike) -> UInt32[Array, "..."]:
     """Uniform uint32: the position of each element, mixed as MurmurHash3 ends.
 
     `jax.random.bits` takes a CPU half a second of compilation a shape, and ten times as long.

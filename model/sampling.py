@@ -1,17 +1,21 @@
 """How the next token is chosen: small frozen dataclasses, hashable so that jit may specialise."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+
+from paliflow.model.shapes import Float32, Int32, Key
 
 
+@runtime_checkable
 class Sampler(Protocol):
-    """Chooses tokens int32 [B] from logits float32 [B, V] with a random key."""
+    """Chooses tokens from logits with a random key."""
 
-    def __call__(self, logits: jax.Array, key: jax.Array) -> jax.Array:
-        """int32 [B]."""
+    def __call__(self, logits: Float32[Array, "B V"], key: Key[Array, ""]) -> Int32[Array, " B"]:
+        """A token for each row."""
         ...
 
 
@@ -19,8 +23,8 @@ class Sampler(Protocol):
 class Greedy:
     """The likeliest token."""
 
-    def __call__(self, logits: jax.Array, key: jax.Array) -> jax.Array:
-        """int32 [B]; the key is not used."""
+    def __call__(self, logits: Float32[Array, "B V"], key: Key[Array, ""]) -> Int32[Array, " B"]:
+        """The key is not used."""
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
@@ -30,8 +34,8 @@ class Temperature:
 
     temperature: float = 1.0
 
-    def __call__(self, logits: jax.Array, key: jax.Array) -> jax.Array:
-        """int32 [B]."""
+    def __call__(self, logits: Float32[Array, "B V"], key: Key[Array, ""]) -> Int32[Array, " B"]:
+        """A token for each row."""
         return jax.random.categorical(key, logits / self.temperature).astype(jnp.int32)
 
 
@@ -42,8 +46,8 @@ class TopK:
     k: int
     temperature: float = 1.0
 
-    def __call__(self, logits: jax.Array, key: jax.Array) -> jax.Array:
-        """int32 [B]."""
+    def __call__(self, logits: Float32[Array, "B V"], key: Key[Array, ""]) -> Int32[Array, " B"]:
+        """A token for each row."""
         least = jax.lax.top_k(logits, min(self.k, logits.shape[-1]))[0][:, -1:]
         kept = jnp.where(logits >= least, logits, -jnp.inf)
         return Temperature(self.temperature)(kept, key)
@@ -60,8 +64,8 @@ class Nucleus:
     p: float
     temperature: float = 1.0
 
-    def __call__(self, logits: jax.Array, key: jax.Array) -> jax.Array:
-        """int32 [B]."""
+    def __call__(self, logits: Float32[Array, "B V"], key: Key[Array, ""]) -> Int32[Array, " B"]:
+        """A token for each row."""
         scaled = logits / self.temperature
         descending = -jnp.sort(-scaled, axis=-1)
         reached = jnp.cumsum(jax.nn.softmax(descending), axis=-1)

@@ -3,16 +3,29 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 from jax.typing import DTypeLike
 
 from paliflow.model.attention import attend
 from paliflow.model.config import VisionConfig
 from paliflow.model.layers import Affine, LayerNorm
+from paliflow.model.shapes import Float, Float32, Shaped
 from paliflow.model.sharding import constrain_activations
 from paliflow.model.xla import tied
 
 # Axes: B batch, P patch, which is an image token, D width, F mlp_dim, N head, H head_dim,
 # E the decoder's width; y row and x column of a patch, h row and w column in a patch, C colour.
+
+
+def normalised(images: Shaped[Array, "*any"]) -> Float32[Array, "*any"]:
+    """uint8 to the float32 in [-1, 1] that `images.normalize` makes of it on a host, bit by bit.
+
+    `levels / 127.5 - 1`, rounded twice, is this whole multiple of 2**-24. An accelerator's division
+    need not be correctly rounded, and XLA may multiply by a reciprocal instead.
+    """
+    levels = images.astype(jnp.int32)
+    wholes = 131_586 * levels + (levels >= 64) + (levels >= 128) - 2**24
+    return wholes.astype(jnp.float32) * 2.0**-24
 
 
 class SelfAttention(nn.Module):
@@ -21,8 +34,8 @@ class SelfAttention(nn.Module):
     num_heads: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, P, D] to [B, P, D]."""
+    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
+        """As the class says."""
         width = x.shape[-1]
         head_dim = width // self.num_heads
         shape = (width, self.num_heads, head_dim)
@@ -39,8 +52,8 @@ class Mlp(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, P, D] to [B, P, D]."""
+    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
+        """As the class says."""
         width = x.shape[-1]
         y = Affine("BPD,DF->BPF", (width, self.hidden), name="Dense_0")(x)
         y = jax.nn.gelu(y, approximate=True)
@@ -53,8 +66,8 @@ class EncoderBlock(nn.Module):
     config: VisionConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
-        """[B, P, D] to [B, P, D]; the None is what `nn.scan` collects."""
+    def __call__(self, x: Float[Array, "B P D"]) -> tuple[Float[Array, "B P D"], None]:
+        """The None is what `nn.scan` collects."""
         attention = SelfAttention(self.config.num_heads, name="MultiHeadDotProductAttention_0")
         x = x + attention(LayerNorm(name="LayerNorm_0")(x))
         x = x + Mlp(self.config.mlp_dim, name="MlpBlock_0")(LayerNorm(name="LayerNorm_1")(x))
@@ -68,8 +81,8 @@ class Encoder(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, P, D] to [B, P, D]."""
+    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
+        """As the class says."""
         block = nn.remat(EncoderBlock, prevent_cse=False) if self.remat else EncoderBlock
         if self.has_variable("params", "encoderblock_0"):  # laid by `layout.pack_weights`
             for layer in range(self.config.depth):
@@ -99,15 +112,17 @@ class VisionTower(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array, dtype: DTypeLike) -> jax.Array:
+    def __call__(
+        self, images: Shaped[Array, "B height width colour"], dtype: DTypeLike
+    ) -> Float[Array, "B P E"]:
         """Encodes images; patches and positions in float32, the layers in `dtype`.
 
         Args:
-            images: float32 [B, image_size, image_size, 3] in [-1, 1].
+            images: [B, image_size, image_size, 3], float32 in [-1, 1] or uint8.
             dtype: of the matrix products and of the result.
 
         Returns:
-            [B, P, E], row-major over the grid of patches.
+            Tokens, row-major over the grid of patches.
 
         Raises:
             ValueError: images of another size.
@@ -120,7 +135,8 @@ class VisionTower(nn.Module):
                 "image_size lets a checkpoint take another size"
             )
         side = c.image_size // c.patch_size
-        patches = images.astype(jnp.float32).reshape(
+        levels = images.dtype == jnp.uint8
+        patches = (normalised(images) if levels else images.astype(jnp.float32)).reshape(
             images.shape[0], side, c.patch_size, side, c.patch_size, 3
         )
         embed = Affine(

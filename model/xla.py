@@ -8,15 +8,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
+
+from paliflow.model.shapes import Bool, Float, Float32, Int, Int8, Int32, Shaped
 
 # Axes: B batch, T query position, S key position, N query head, K key-value head, H head_dim,
 # O output and I input of a weight.
@@ -81,6 +84,16 @@ def backend_of_mesh(mesh: Mesh) -> Backend:
     return backend_of(device.device_kind, memory, mesh.size)
 
 
+def training_backend(mesh: Mesh) -> Backend:
+    """The choices for a training step on a mesh, which cuDNN's attention has not been tried in.
+
+    With `narrow_products`, gradients are products of bfloat16 with bfloat16, too. Otherwise one of
+    the two is float32, and a GPU multiplies both as such.
+    """
+    kind = mesh.devices.flat[0].device_kind
+    return replace(backend_of(kind, 0, mesh.size), attention=None)
+
+
 _traced: ContextVar[Backend] = ContextVar("backend", default=ANY)
 
 
@@ -112,12 +125,12 @@ def tied(values: T) -> T:
 
 
 def fused_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None,
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    mask: Bool[Array, "B #T S"] | None,
     softcap: float | None,
-) -> jax.Array | None:
+) -> Float[Array, "B T N H"] | None:
     """As `attention.attend`, by a kernel; None where the traced backend has none for it."""
     fused = traced_backend().attention
     if not fused or query.dtype != jnp.bfloat16 or query.shape[1] == 1 or softcap is not None:
@@ -138,7 +151,9 @@ def fused_attention(
     )
 
 
-def attention_product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+def attention_product(
+    equation: str, x: Float[Array, "..."], y: Float[Array, "..."]
+) -> Float32[Array, "..."]:
     """Accumulated in float32, the operands in y's dtype, as the reference rounds its weights.
 
     XLA's CPU backend has no batched product of bfloat16 with a float32 result.
@@ -158,8 +173,8 @@ def attention_product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def weight_product(
-    equation: str, x: jax.Array, weight: jax.Array, dtype: DTypeLike | None
-) -> jax.Array:
+    equation: str, x: Float[Array, "..."], weight: Float[Array, "..."], dtype: DTypeLike | None
+) -> Float[Array, "..."]:
     """As `layers.einsum`, of a plain array.
 
     The axes that x and the result begin with become one, since the gradient of a weight that
@@ -179,8 +194,10 @@ def weight_product(
     return product.reshape(*x.shape[:rows], *product.shape[1:]).astype(dtype or x.dtype)
 
 
-def rows_product(x: jax.Array, rows: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """[B, I] times the transpose of [O, I], in x's dtype: [B, O], on its way to `dtype`.
+def rows_product(
+    x: Float[Array, "B I"], rows: Float[Array, "O I"], dtype: DTypeLike
+) -> Float[Array, "B O"]:
+    """x times the transpose of `rows`, in x's dtype, on its way to `dtype`.
 
     One plain product of two matrices: of any other, inside a loop, XLA's CPU backend makes a
     transposed copy of the weight.
@@ -195,8 +212,8 @@ def rows_product(x: jax.Array, rows: jax.Array, dtype: DTypeLike) -> jax.Array:
     return product
 
 
-def padded_row(x: jax.Array) -> jax.Array:
-    """[B, I]; of a single row, two.
+def padded_row(x: Float[Array, "B I"]) -> Float[Array, "b I"]:
+    """Two rows of a single one, others as they are.
 
     XLA's CPU backend makes the weight float32 that a single row meets: 10 GB of a 3B model.
     """
@@ -213,17 +230,10 @@ def _product_dtype(result: DTypeLike) -> DTypeLike:
     return result if traced_backend().narrow_products else jnp.float32
 
 
-def int8_product(x: jax.Array, rows: jax.Array, unsigned: bool = _UNSIGNED) -> jax.Array:
-    """Exact product of bytes.
-
-    Args:
-        x: int8 [B, I].
-        rows: int8 [O, I].
-        unsigned: how a CPU multiplies.
-
-    Returns:
-        int32 [B, O].
-    """
+def int8_product(
+    x: Int8[Array, "B I"], rows: Int8[Array, "O I"], unsigned: bool = _UNSIGNED
+) -> Int32[Array, "B O"]:
+    """Exact product of bytes; `unsigned` says how a CPU multiplies."""
 
     def plain(x: jax.Array) -> jax.Array:
         # With this precision, XLA is handed bytes of both kinds as they are.
@@ -247,8 +257,10 @@ def int8_product(x: jax.Array, rows: jax.Array, unsigned: bool = _UNSIGNED) -> j
     return product
 
 
-def written_at(old: jax.Array, new: jax.Array, index: jax.Array | int) -> jax.Array:
-    """[B, S, ...] with [B, T, ...] at [index, index + T).
+def written_at(
+    old: Shaped[Array, "B S *rest"], new: Shaped[Array, "B T *rest"], index: Int[Array, ""] | int
+) -> Shaped[Array, "B S *rest"]:
+    """The old array with the new one at [index, index + T).
 
     XLA's CPU backend would make all of a bfloat16 array float32 to write into it, and not of bits.
     """

@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import json
 import ssl
+import time
 from typing import Any, Self
 
 import httpx
@@ -17,6 +18,7 @@ from paliflow.configs.base import printable
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 TIMEOUT_S = 30.0
 SUBMIT_ATTEMPTS = 3
+STARTING_S = 10.0
 PACKAGE_BYTES = 100 * 2**20
 """Ray answers 413 to a larger request."""
 _TOKEN_HINT = "the connection's password has to be the cluster's token"
@@ -178,7 +180,20 @@ class RayJobHook(BaseHook):
         return str((await self._send("GET", f"api/jobs/{submission_id}/logs")).json()["logs"])
 
     async def stop(self, submission_id: str) -> bool:
-        """Asks a job to stop; false if it had ended already or the cluster does not know it."""
+        """Asks a job to stop; false if it had ended already or the cluster does not know it.
+
+        A job whose submission is on its way, or whose process Ray is about to start, cannot hear
+        it: such a job is asked again for `STARTING_S` seconds.
+        """
+        patience = time.monotonic() + STARTING_S
+        while not (heard := await self._ask_to_stop(submission_id)):
+            starting = await self.status(submission_id) in (None, "PENDING")
+            if not starting or time.monotonic() > patience:
+                break
+            await asyncio.sleep(0.5)
+        return heard
+
+    async def _ask_to_stop(self, submission_id: str) -> bool:
         try:
             answer = await self._send("POST", f"api/jobs/{submission_id}/stop")
         except RayJobError as error:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import hypothesis
 import pytest
@@ -36,8 +37,14 @@ if version("jaxlib").startswith(("0.10.", "0.12.")):
     if _FLAG not in os.environ.get("XLA_FLAGS", ""):  # as in a worker, which inherits it
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
 
-_SHARED = {"cluster", "ray", "services"}
-"""Fixtures that take long to start; all files with a test that wants one run in one process."""
+if find_spec("jaxtyping") and find_spec("beartype"):  # else tests/model/test_shapes.py fails
+    from paliflow.tests.checked_shapes import check_shapes
+
+    check_shapes()
+
+_SHARED = {"cluster": "jobs", "ray": "operators", "services": "operators"}
+"""Fixtures that take long to start: all files with a test that wants one are of this group, and
+run in one process."""
 
 
 @pytest.fixture(scope="session")
@@ -56,13 +63,19 @@ def gcs() -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)  # xdist looks at the marks in a hook of its own, which comes first
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Keeps a file's tests in one process, for `--dist loadgroup`; the longest files come first."""
-    sharing = {
-        item.path
+    groups = {
+        item.path: _SHARED[fixture]
         for item in items
-        if _SHARED & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker("slow")
+        for fixture in _SHARED.keys() & set(getattr(item, "fixturenames", ()))
+        if not item.get_closest_marker("slow")
     }
     for item in items:
-        group = "services" if item.path in sharing else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (item.path not in sharing, item.path.parent.name != "model"))
+        item.add_marker(pytest.mark.xdist_group(groups.get(item.path, str(item.path))))
+    items.sort(
+        key=lambda item: (
+            item.path not in groups,
+            groups.get(item.path, ""),
+            item.path.parent.name != "model",
+        )
+    )
     yield

@@ -35,6 +35,7 @@ from paliflow.jobs.registry.locations import tokenizer_of
 from paliflow.jobs.runs.parts import commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
 from paliflow.jobs.runs.spending import require_price
+from paliflow.jobs.safety.checking import face_finder
 from paliflow.model import MaskDecoder, PaliGemma
 
 _BATCHES_AHEAD = 2
@@ -68,7 +69,7 @@ class Annotator:
         """
         started = time.monotonic()
         spec, pinned = self._spec, self._plan.pinned(self._spec)
-        self._filters = RowFilters(spec.filters)
+        self._filters, self._faces = RowFilters(spec.filters), face_finder(spec.redact)
         share_cores(spec)
         require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
         require_alone("accelerators_per_actor", spec.actor_topology)
@@ -209,11 +210,19 @@ class Annotator:
         def read(item: Item) -> Iterable[Input | None]:
             if item in untouched:
                 return (Input(item, error=untouched[item]),)
-            return (source and filters.check_image(source) for source in read_item(item))
+            return (
+                source and self._redacted(filters.check_image(source)) for source in read_item(item)
+            )
 
         depth = _BATCHES_AHEAD * batch_size
         readers = max_concurrent_reads(spec.video, self._cores)
         return ReadAhead(read, items, depth, spec.read_timeout, readers, self._progress.move)
+
+    def _redacted(self, source: Input) -> Input:
+        """An input whose thumbnail shows no faces, if the spec wants that."""
+        if not self._faces or not source.thumbnail:
+            return source
+        return source._replace(thumbnail=self._faces.redact(source.thumbnail))
 
     def _watch(self, pending: PendingBatch) -> None:
         """Notices when the device is done with a batch: who wants its rows may ask later."""

@@ -31,6 +31,7 @@ from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.spending import cost
 from paliflow.jobs.runs.totals import add_up
+from paliflow.jobs.safety.checking import face_finder
 from paliflow.jobs.safety.selection import AUDIT_TABLE
 from paliflow.jobs.sources.incremental import filter_unanswered
 from paliflow.jobs.sources.items import items
@@ -192,7 +193,8 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
         write_audit(summary)
     if spec.report and not storage.is_file(f"{summary.location}/{REPORT}"):
         try:
-            write_report(summary)
+            faces = face_finder(spec.redact)
+            write_report(summary, faces.redact if faces else None)
         except Exception as error:  # a failed report must not fail the run
             say(f"no report: {type(error).__name__}: {printable(str(error))}", "warning")
     return summary

@@ -4,9 +4,8 @@ from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy  # whose parts are imported when they are used: a process that only maps needs none
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression, minimize
-from scipy.stats import beta
 
 from paliflow.metrics.bootstrap import cluster_sums
 
@@ -68,7 +67,7 @@ def _isotonic(x: Floats, right: Floats) -> Map:
     bins = np.array_split(order, max(1, min(_STEPS, len(x) // _A_BIN)))
     rows = np.array([len(own) for own in bins], np.float64)
     accuracy = np.array([right[own].mean() for own in bins])
-    levels = isotonic_regression(accuracy, weights=rows).x
+    levels = scipy.optimize.isotonic_regression(accuracy, weights=rows).x
     starts = np.flatnonzero(np.diff(levels, prepend=-1.0) > 0)
     totals = np.add.reduceat(rows, starts)
     centres = np.add.reduceat(np.array([x[own].sum() for own in bins]), starts) / totals
@@ -90,7 +89,9 @@ def _logistic(x: Floats, right: Floats) -> Map:
         value = np.logaddexp(0, odds) - targets * odds
         return float(value.mean()), np.array([(off * x).mean(), off.mean()])
 
-    found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(0, 50), (-50, 50)]).x
+    found = scipy.optimize.minimize(
+        loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(0, 50), (-50, 50)]
+    ).x
     knots = np.linspace(x.min() - _LEAST, x.max() + _LEAST, _KNOTS)
     return Map("logistic", knots, 1 / (1 + np.exp(-(found[0] * knots + found[1]))))
 
@@ -146,7 +147,7 @@ def precision_bound(right: float, rows: float, level: float) -> float:
         right, rows: of which; need not be whole.
         level: 0.5 to 1.
     """
-    return float(beta.ppf(1 - level, right, rows - right + 1)) if right > 0 else 0.0
+    return float(scipy.stats.beta.ppf(1 - level, right, rows - right + 1)) if right > 0 else 0.0
 
 
 def threshold(

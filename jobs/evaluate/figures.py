@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from paliflow import model
 from paliflow.configs.benchmark import Benchmark, Figure
 from paliflow.configs.summary import GroupFigure
 from paliflow.jobs.evaluate.scoring import score
 from paliflow.jobs.evaluate.toxicity import flags_of
 from paliflow.metrics import Score
-from paliflow.model import MaskDecoder
 
 Row = Mapping[str, Any]
 """Of the predictions: `prefix`, `references`, `text`, and `details`."""
 
 
 def benchmark_scores(
-    known: Benchmark, rows: Sequence[Row], mask_decoder: MaskDecoder | None = None
+    known: Benchmark, rows: Sequence[Row], mask_decoder: "model.MaskDecoder | None" = None
 ) -> dict[str, Score]:
     """The score of each figure of a benchmark, by its name; rows that do not count have 0 and 0.
 
@@ -34,7 +34,7 @@ def benchmark_scores(
 
 
 def group_figures(
-    known: Benchmark, rows: Sequence[Row], mask_decoder: MaskDecoder | None = None
+    known: Benchmark, rows: Sequence[Row], mask_decoder: "model.MaskDecoder | None" = None
 ) -> dict[str, dict[str, dict[str, GroupFigure]]]:
     """The tables of a benchmark: by metric, by group, by the group's value."""
     tables: dict[str, dict[str, dict[str, GroupFigure]]] = {}
@@ -51,14 +51,14 @@ def cluster_of(row: Row) -> str:
 
 
 def _table(
-    metric: str, group: str, rows: Sequence[Row], mask_decoder: MaskDecoder | None
+    metric: str, group: str, rows: Sequence[Row], mask_decoder: "model.MaskDecoder | None"
 ) -> Iterator[tuple[str, GroupFigure]]:
     for value, places in _by_value(group, rows, range(len(rows))).items():
         own = _of(metric, [rows[place] for place in places], mask_decoder)
         yield value, GroupFigure(figure=own.figure, rows=len(places))
 
 
-def _score(figure: Figure, rows: Sequence[Row], mask_decoder: MaskDecoder | None) -> Score:
+def _score(figure: Figure, rows: Sequence[Row], mask_decoder: "model.MaskDecoder | None") -> Score:
     places = [
         place
         for place, row in enumerate(rows)
@@ -79,7 +79,7 @@ def _score(figure: Figure, rows: Sequence[Row], mask_decoder: MaskDecoder | None
     return whole
 
 
-def _of(metric: str, rows: Sequence[Row], mask_decoder: MaskDecoder | None) -> Score:
+def _of(metric: str, rows: Sequence[Row], mask_decoder: "model.MaskDecoder | None") -> Score:
     prefixes, references, texts, details = (
         [row[name] for row in rows] for name in ("prefix", "references", "text", "details")
     )

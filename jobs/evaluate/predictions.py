@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paliflow import storage
+from paliflow import model, storage
 from paliflow.configs import EvaluateSpec, EvaluationSet
 from paliflow.configs.benchmark import Benchmark, benchmark
 from paliflow.configs.schema import PREDICTIONS, SCORE
@@ -21,7 +21,6 @@ from paliflow.jobs.evaluate.shares import clopper_pearson
 from paliflow.jobs.evaluate.toxicity import flags_of, require_scored, toxicity_of
 from paliflow.jobs.examples.plan import PlannedSource
 from paliflow.metrics import METRICS, Score, bootstrap_interval
-from paliflow.model import MaskDecoder
 
 PREDICTIONS_FILE = "predictions.parquet"
 FIGURES_FILE = "figures.json"
@@ -52,7 +51,7 @@ def write_predictions(
         sources: of the sets, by the same names.
         rows_of: reads a set's rows, one set at a time.
     """
-    decoder = MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
+    decoder = model.MaskDecoder.from_checkpoint(spec.mask_decoder) if spec.mask_decoder else None
     known = {name: benchmark(own.benchmark) for name, own in spec.sets.items() if own.benchmark}
     columns = dict.fromkeys(name for own in metrics.values() for name in own)
     columns |= dict.fromkeys(figure.name for own in known.values() for figure in own.figures)
@@ -111,7 +110,10 @@ def stored_predictions(location: str, *, scores: bool = False) -> Iterator[Row]:
 
 
 def _scores(
-    own: EvaluationSet, metrics: tuple[str, ...], rows: list[Row], decoder: MaskDecoder | None
+    own: EvaluationSet,
+    metrics: tuple[str, ...],
+    rows: list[Row],
+    decoder: "model.MaskDecoder | None",
 ) -> dict[str, Score]:
     """The scores of a set by its figures; none of a split whose answers a server has."""
     if own.benchmark:

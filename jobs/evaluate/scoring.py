@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from paliflow import model
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import MetricName
 from paliflow.configs.prompts import task_of
 from paliflow.metrics import METRICS, Answers, Object, Score, metrics_of_task
-from paliflow.model import Detection, MaskDecoder, parse_detections
+from paliflow.model import Detection, parse_detections
 
 _SIDE = 1023
 """Pixels of the square in which objects are compared, so that boxes lie on its grid; to stretch
@@ -49,7 +50,7 @@ def score(
     prefixes: Sequence[str],
     answers: Sequence[Sequence[str]],
     texts: Sequence[str | None],
-    mask_decoder: MaskDecoder | None = None,
+    mask_decoder: "model.MaskDecoder | None" = None,
     details: Sequence[Mapping[str, Any]] = (),
     flags: Sequence[Mapping[str, bool]] = (),
 ) -> dict[str, Score]:
@@ -97,7 +98,7 @@ def _without(failed: NDArray[np.bool_], score: Score, *, counted: bool) -> Score
     return Score(np.where(failed, 0.0, numerators), least)
 
 
-def _objects(text: str, decoder: MaskDecoder | None = None) -> list[Object]:
+def _objects(text: str, decoder: "model.MaskDecoder | None" = None) -> list[Object]:
     def mask(found: Detection) -> NDArray[np.uint8]:
         (again,) = parse_detections(text[slice(*found.span)], _SIDE, _SIDE, decoder)
         assert again.mask

@@ -27,7 +27,7 @@ def connected(address: str | None) -> Iterator[None]:
     Where this process is connected already, it stays so.
 
     Raises:
-        ClusterError: nothing answers at `address`.
+        ClusterError: nothing answers at `address`, or Ray does not start here.
         SpecError: the folder for Ray's sockets has too long a path.
     """
     if ray.is_initialized():
@@ -42,14 +42,20 @@ def connected(address: str | None) -> Iterator[None]:
         if port.isdigit():  # Ray itself tries for many minutes before it gives up
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(where, **quiet, **local)
-    except OSError as error:
+    except Exception as error:  # a start that takes Ray too long is a plain Exception
+        ray.shutdown()  # of what has started
         if "AF_UNIX" in str(error):
             name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
             raise SpecError(
                 f"{name}={os.environ.get(name)!r}: too long a path for Ray's sockets; set "
                 "RAY_TMPDIR to a short one, e.g. /tmp"
             ) from None
-        said = f"ray_address={where!r}: no Ray cluster answers there: {error}"
+        if where == "local":
+            said = (
+                f"Ray does not start on this machine: {error} What it tried is in its folder's logs"
+            )
+        else:
+            said = f"ray_address={where!r}: no Ray cluster answers there: {error}"
         raise ClusterError(said) from error
     try:
         yield

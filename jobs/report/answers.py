@@ -3,12 +3,14 @@
 import base64
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
+
+from paliflow.jobs.media.reading import Input
 
 COLORS = (
     *("#ff5a5f", "#2fa8ff", "#22b573", "#ffb020", "#a06bff"),
@@ -86,3 +88,10 @@ def _mask(rle: dict[str, Any], color: str) -> str:
 def data_uri(kind: str, content: bytes) -> str:
     """A picture in the page itself."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def redacted(image: Input, redact: Callable[[bytes], bytes] | None) -> Input:
+    """An image as it is to be shown."""
+    if redact is None or not image.thumbnail:
+        return image
+    return image._replace(thumbnail=redact(image.thumbnail))

@@ -7,6 +7,7 @@ import json
 import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -187,7 +188,8 @@ def sample_rows(summary: RunSummary, count: int) -> list[dict[str, Any]]:
     for uri in chosen:
         with storage.open_binary(uri) as file:
             batches = pq.ParquetFile(file).iter_batches(4096, columns=_SHOWN)
-            rows += evenly_spaced(next(batches).to_pylist(), -(-count // len(chosen)))
+            for beginning in islice(batches, 1):  # a part may have no rows, and then no batch
+                rows += evenly_spaced(beginning.to_pylist(), -(-count // len(chosen)))
     return evenly_spaced(rows, count)
 
 

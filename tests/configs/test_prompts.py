@@ -29,7 +29,9 @@ def test_what_surrounds_a_prompt_is_taken_off_and_said_once(
     assert said.startswith(repr(prompt))
 
 
-@pytest.mark.parametrize("prompt", ["Detect digit", "OCR", "<image>Caption en", "SEGMENT cat\n"])
+@pytest.mark.parametrize(
+    "prompt", ["Detect digit", "OCR", "<image>Caption en", "SEGMENT cat\n", "Answer EN why?"]
+)
 def test_a_task_in_another_case_is_refused_with_the_right_spelling(prompt: str) -> None:
     right = stripped(prompt).split()[0].lower()
     with pytest.raises(SpecError, match=rf"prompts\.0=.*is spelt '{right}'"):
@@ -37,6 +39,18 @@ def test_a_task_in_another_case_is_refused_with_the_right_spelling(prompt: str) 
     source = {"path": "/in.jsonl", "prefix": prompt}
     with pytest.raises(SpecError, match=rf"prefix=.*is spelt '{right}'"):
         FineTuneSpec.parse({"output": "/out", "run_id": "r", "train": [source]})
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("Detect any damage?", "Caption this photo", "Describe the scene.", "Question the label"),
+        *("Segment the road!", "Answer: what is it?", "Answering en what?"),
+    ],
+)
+def test_ordinary_language_that_begins_like_a_task_is_asked_as_it_is(prompt: str) -> None:
+    assert AnnotateSpec.parse(GOOD | {"prompts": [prompt]}).prompts == (prompt,)
+    assert task_of(prompt) == "custom"
 
 
 def test_a_prompt_that_is_nothing_but_its_frame_is_refused() -> None:

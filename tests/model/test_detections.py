@@ -16,7 +16,7 @@ from paliflow.model import (
     parse_detections,
     score_detections,
 )
-from paliflow.model.mask_decoder import paste_mask
+from paliflow.model.masks import paste_mask
 from paliflow.tests.model.conftest import REFERENCE
 
 bins = st.integers(0, 1023)

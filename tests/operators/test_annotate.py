@@ -91,7 +91,7 @@ def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) ->
     assert dag_run.asset_events("finished") == [("literal", *announced), ("templated", *announced)]
 
 
-@pytest.mark.parametrize("mapped", ["input", "output"])
+@pytest.mark.parametrize("mapped", ["input", pytest.param("output", marks=pytest.mark.slow)])
 def test_mapped_tasks_are_runs_of_their_own(mapped: str, tmp_path: Path) -> None:
     when = datetime(2026, 1, 1, tzinfo=UTC)
     dag_id, folders = f"mapped_{mapped}", [str(tmp_path / name) for name in ("a", "b")]

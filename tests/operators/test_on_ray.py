@@ -67,6 +67,20 @@ def test_a_killed_trigger_stops_the_job(ray: str) -> None:
     assert wait(trigger)["status"] == "STOPPED"
 
 
+def test_a_job_that_is_stopped_while_its_submission_is_on_its_way_does_not_run(ray: str) -> None:
+    job = f"paliflow-{uuid.uuid4()}"
+
+    async def go() -> bool:
+        async with RayJobHook(ray) as hook:
+            stop = asyncio.create_task(hook.stop(job))
+            await asyncio.sleep(0.5)  # the cluster does not know it yet
+            await hook.submit(job, SLEEP, runtime_env={}, metadata={})
+            return await stop
+
+    assert asyncio.run(go())
+    assert wait(trigger_for(ray, job))["status"] in ("STOPPED", "FAILED")
+
+
 class Store(dict[str, Any]):
     """What `context["task_state_store"]` can do."""
 
@@ -111,12 +125,15 @@ def test_an_id_that_ray_does_not_know_is_kept_in_case_it_is_on_its_way(ray: str)
     assert next_job(ray, "not-arrived-yet", 3) == left("not-arrived-yet")
 
 
-def test_clearing_stops_the_job_and_names_another(ray: str) -> None:
+def test_clearing_stops_the_job_and_names_another(
+    ray: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = submit(ray, SLEEP)
     new = next_job(ray, job, 5)
     assert new["submission_id"] != job
     assert new["max_tries"] == 5
     assert wait(trigger_for(ray, job))["status"] == "STOPPED"
+    monkeypatch.setattr(hook, "STARTING_S", 0.0)
     assert next_job(ray, "long-forgotten", 5)["max_tries"] == 5
 
 

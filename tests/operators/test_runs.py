@@ -37,7 +37,7 @@ CASES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("job", CASES)
+@pytest.mark.parametrize("job", [pytest.param("finetune", marks=pytest.mark.slow), "evaluate"])
 def test_a_finished_run_is_announced_with_its_figures(job: str, tmp_path: Path) -> None:
     operator, spec, kind, fields, figures, announced = CASES[job]
     given = {"output": str(tmp_path), "run_id": "done", **fields}

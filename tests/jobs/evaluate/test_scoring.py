@@ -63,6 +63,8 @@ def test_captions_are_scored_as_a_set() -> None:
     whole = dict(enumerate(right)), dict(enumerate(texts))
     assert figure("cider", right, texts) == pytest.approx(metrics.cider(*whole))
     assert figure("rouge_l", right, texts) == pytest.approx(metrics.rouge_l(*whole))
+    bleu = [figure(f"bleu_{order}", right, texts) for order in (1, 2, 3, 4)]
+    assert bleu == pytest.approx(metrics.bleu(*whole))
 
 
 def test_detection_f1_is_that_of_all_images_together() -> None:
@@ -70,6 +72,24 @@ def test_detection_f1_is_that_of_all_images_together() -> None:
     texts = [f"{HALF} cat", f"{WHOLE} dog ; {HALF} dog", f"{HALF} cat"]
     assert figure("detection_f1", right, texts) == pytest.approx(2 * 2 / (3 + 4))
     assert figure("detection_f1", [[""]], [""]) == 1
+
+
+def test_precision_and_recall_are_those_of_all_images_together() -> None:
+    right = [[f"{HALF} cat"], [f"{WHOLE} cat ; {HALF} dog"], [""]]
+    texts = [f"{HALF} cat", f"{WHOLE} dog ; {HALF} dog", f"{HALF} cat"]
+    assert figure("detection_precision", right, texts) == pytest.approx(2 / 4)
+    assert figure("detection_recall", right, texts) == pytest.approx(2 / 3)
+    for metric in ("detection_precision", "detection_recall"):
+        assert figure(metric, [[""], [""]], ["", ""]) == 1
+        assert figure(metric, [[f"{HALF} cat"], [""]], ["", ""]) == 0
+        assert figure(metric, [[""], [""]], [f"{HALF} cat", ""]) == 0
+        assert figure(metric, [[f"{WHOLE} cat", f"{HALF} cat"]], [f"{HALF} cat"]) == 1
+
+
+def test_character_accuracy_weighs_answers_by_their_length() -> None:
+    right = [["Invoice"], ["12345", "123"], [""]]
+    assert figure("character_accuracy", right, [" Invoise", "123", ""]) == pytest.approx(10 / 11)
+    assert figure("character_accuracy", right, ["", "987654321", "x"]) == 0
 
 
 def test_the_best_of_several_right_answers_counts() -> None:
@@ -115,7 +135,13 @@ def test_where_nothing_is_to_be_found_what_is_given_is_a_false_positive() -> Non
     assert figure("rouge_l", [["a cat"], [""]], ["a cat", ""]) >= 0
 
 
-@pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "cider", "detection_f1", "mean_iou"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("exact_match", "character_accuracy", "rouge_l", "cider"),
+        *("detection_f1", "detection_precision", "detection_recall", "mean_iou"),
+    ],
+)
 def test_what_failed_scores_nothing_and_counts(metric: str) -> None:
     right = [[f"{HALF} a cat"], [f"{WHOLE} two dogs"]]
     whole = figure(metric, right, [right[0][0], right[1][0]])

@@ -19,6 +19,7 @@ from paliflow.jobs.fleet import shards
 from paliflow.jobs.fleet.accelerators import require_accelerators, require_alone
 from paliflow.jobs.fleet.cluster import (
     actor_options,
+    connected,
     described,
     places,
     require_room,
@@ -70,6 +71,30 @@ def test_two_nodes_of_four_chips_have_no_place_for_an_actor_of_eight(
 
 def test_a_tenth_of_a_core_fits_ten_times_into_one(cluster: str) -> None:
     assert places({"CPU": 0.1}) == 20
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "said"),
+    [
+        (None, Exception("The current node timed out during startup."), "Ray does not start on"),
+        (None, TimeoutError("Timed out after 30 seconds."), "Ray does not start on this machine"),
+        ("gcs", RuntimeError("Failed to connect to GCS."), "ray_address='gcs': no Ray cluster"),
+    ],
+)
+def test_a_start_of_ray_that_takes_too_long_is_the_clusters_fault(
+    address: str | None, error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(*args: object, **options: object) -> None:
+        raise error
+
+    stopped = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: stopped.append(True))
+    with pytest.raises(ClusterError, match=rf"^{said}.*{error}"), connected(address):
+        pass
+    assert stopped
 
 
 @pytest.fixture

@@ -151,6 +151,15 @@ def test_a_run_that_was_moved_is_where_it_is_now(make_spec: SpecFactory, tmp_pat
     assert len(sample_rows(moved, 5)) == 5
 
 
+def test_rows_are_shown_of_a_run_that_has_a_part_without_any(make_spec: SpecFactory) -> None:
+    summary = finish(make_spec(input="missing", shard_size=5), ITEMS)
+    part = row_files(summary)[0]
+    pq.write_table(pq.read_schema(part).empty_table(), part)
+    assert {row["source_uri"] for row in sample_rows(summary, 100)} == {
+        f"missing/{number}.jpg" for number in range(5, 10)
+    }
+
+
 def test_the_rows_shown_come_from_all_over_the_run_in_order(
     output: str, make_spec: SpecFactory
 ) -> None:

@@ -327,8 +327,11 @@ def test_roots_become_absolute_and_have_no_credentials(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     spec = with_absolute_paths(
-        spec_of("in", allowed_roots=["../x/", "gs://b/c/", "hf://datasets/u"])
+        spec_of(
+            "in", allowed_roots=["../x/", "gs://b/c/", "hf://datasets/u"], compilation_cache="xla"
+        )
     )
+    assert (spec.input, spec.compilation_cache) == (f"{tmp_path}/in", f"{tmp_path}/xla")
     assert spec.allowed_roots == (f"{tmp_path.parent}/x", "gs://b/c", "hf://datasets/u")
     for root, why in {
         "": "at least 1 character",

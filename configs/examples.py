@@ -90,6 +90,15 @@ class ExampleSource(Spec):
     reviewed_column: str | None = None
     """Of annotations, a column that is true where somebody has approved of the row."""
 
+    @property
+    def unanswered_splits(self) -> tuple[str, ...]:
+        """Those of a benchmark's splits whose files do not say what is right."""
+        if not self.benchmark:
+            return ()
+        known = benchmark(self.benchmark)
+        splits = (self.split or known.split).split("+")
+        return tuple(each for each in splits if known.scorer or each in known.unanswered)
+
     @field_validator("path", "images")
     @classmethod
     def _without_credentials(cls, value: str | None) -> str | None:

@@ -27,6 +27,7 @@ from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.predictions import write_predictions
 from paliflow.jobs.evaluate.scoring import metrics_of
 from paliflow.jobs.evaluate.toxicity import scores_of
+from paliflow.jobs.evaluate.toxicity_page import write_toxicity_page
 from paliflow.jobs.evaluate.toxicity_table import show_toxicity
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
@@ -296,7 +297,8 @@ def _of(answer: _Row, question: str, location: str) -> _Row:
 
 
 def show(summary: EvaluateSummary, console: Console) -> None:
-    """Prints the figures, with their intervals, and a line that sums the evaluation up."""
+    """Prints the figures, with their intervals, and a line that sums the evaluation up; leaves the
+    page of their toxicity, if it was scored."""
     table = Table("figure", box=None, header_style="bold", pad_edge=False)
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
@@ -311,6 +313,8 @@ def show(summary: EvaluateSummary, console: Console) -> None:
             show_toxicity(name, own.toxicity, console)
         if own.note:
             print(f"{printable(name)}: {own.note}", flush=True)
+    if page := write_toxicity_page(summary):
+        print(f"toxicity by group: {printable(page)}", flush=True)
     print(
         f"{summary.examples} examples, {summary.errors} of them errors{cut_said(summary.cut)}, "
         f"answered by {printable(summary.checkpoint)}: {printable(summary.location)}",

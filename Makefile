@@ -14,7 +14,7 @@ FLOOR := .venv/floor
 GPU_PYTHON ?= python3
 FOLDERS := configs storage model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video answers-demo finetune-demo safety-demo test floor slow chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
+.PHONY: demo demo-video answers-demo evaluate-demo finetune-demo safety-demo test floor slow chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -27,6 +27,9 @@ answers-demo: $(INSTALLED)  ## A DAG that calibrates, accepts at 0.95, and is he
 
 finetune-demo: $(INSTALLED)  ## The weekly DAG: fine-tunes, promotes, refuses, annotates; minutes
 	$(BIN)/python -m paliflow.benchmarks.finetune_demo
+
+evaluate-demo: $(INSTALLED)  ## Public benchmarks' files, two checkpoints, the scoreboard as a page
+	$(BIN)/python -m paliflow.benchmarks.evaluate_demo
 
 safety-demo: $(INSTALLED)  ## Planted problems through filters, annotation, training and the toxicity table
 	$(BIN)/python -m paliflow.benchmarks.safety_demo

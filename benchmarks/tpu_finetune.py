@@ -61,7 +61,7 @@ def compile_step(case: Case, text_length: int) -> Program:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=by_rows(mesh))
 
     size, text = config.image_size, row((text_length,), jnp.int32)
-    batch = Batch(row((size, size, 3), jnp.float32), text, text, text)  # type: ignore[arg-type]
+    batch = Batch(row((size, size, 3), jnp.uint8), text, text, text)  # type: ignore[arg-type]
     trainer = Trainer(config, Recipe(1000, 50, lora_rank=case.lora_rank, remat=True), mesh)
     return compiled("training step", trainer.step.lower(*trainer.abstract, batch))
 

@@ -35,6 +35,9 @@ MetricName = Literal[
     "detection_precision",
     "detection_recall",
     "mean_iou",
+    "region_mask_iou",
+    "region_box_50",
+    "region_box_75",
     "without_toxicity",
     "without_identity_attack",
     "without_insult",
@@ -86,6 +89,15 @@ class ExampleSource(Spec):
     """Of annotations, the least geometric mean of an answer's token probabilities."""
     reviewed_column: str | None = None
     """Of annotations, a column that is true where somebody has approved of the row."""
+
+    @property
+    def unanswered_splits(self) -> tuple[str, ...]:
+        """Those of a benchmark's splits whose files do not say what is right."""
+        if not self.benchmark:
+            return ()
+        known = benchmark(self.benchmark)
+        splits = (self.split or known.split).split("+")
+        return tuple(each for each in splits if known.scorer or each in known.unanswered)
 
     @field_validator("path", "images")
     @classmethod

@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt, field_validator
 
 from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.run import FleetSpec
+from paliflow.configs.safety import Redaction
 from paliflow.configs.video import VideoSpec
 
 
@@ -31,6 +32,9 @@ class ExtractSpec(SourceSpec, FleetSpec):
     square_pixels: bool = False
     """Stretches frames whose pixels are not square (anamorphic DVDs, DV) to the width in which
     they are shown; else they are written as they are stored, and `pixel_aspect` says the shape."""
+
+    redact: Redaction = Redaction()
+    """What is blurred in the images: `{faces: blur}`, which takes `paliflow[faces]`."""
 
     @field_validator("video")
     @classmethod

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from paliflow.configs.annotate import SourceSpec
 from paliflow.configs.run import FleetSpec, Stored
-from paliflow.configs.safety import Filter
+from paliflow.configs.safety import CopyRedaction, Filter
 
 _OWN_COLUMNS = frozenset(
     {"image", "id", "metadata", "width", "height", "source_sha256", "image_hash", "safety"}
@@ -23,6 +23,7 @@ class FilterSpec(SourceSpec, FleetSpec):
     EXECUTION_FIELDS: ClassVar[frozenset[str]] = FleetSpec.EXECUTION_FIELDS | {
         "max_error_fraction",
         "max_errors",
+        "unscored",
     }
 
     kind: Literal["filter"] = "filter"
@@ -36,14 +37,18 @@ class FilterSpec(SourceSpec, FleetSpec):
     exclude_near: tuple[Stored, ...] = ()
     """Folders of finished filter runs, e.g. over the images of an evaluation: what is nearly the
     same as an image of theirs is removed."""
+    redact: CopyRedaction | None = None
+    """Copies of what remains are written to `images/`, in which faces are blurred and metadata is
+    removed: `{faces: blur, gps: strip}`. `kept.parquet` names the copies. Faces take
+    `paliflow[faces]`; with them all copies are JPEGs."""
     unscored: Literal["drop", "keep"] = "drop"
     """What becomes of an image or text that a filter could not score."""
 
     @model_validator(mode="after")
     def _looks_at_something(self) -> "FilterSpec":
         looks = [each.LOOKS_AT for each in self.filters]
-        if not looks and not self.exclude_near:
-            raise ValueError("give filters, e.g. `quality`, or exclude_near")
+        if not looks and not self.exclude_near and not self.redact:
+            raise ValueError("give filters, e.g. `quality`, exclude_near or redact")
         if ("texts" in looks) != bool(self.text_columns):
             raise ValueError(
                 "text_columns: filters of texts, such as `personal_data`, need the columns that "

@@ -183,9 +183,10 @@ class FineTuneSpec(ModelSpec):
                 raise ValueError("benchmark: give data, the folder of its files")
             known = benchmark(self.benchmark)
             if not known.train:
+                of = f"; its figures are of the model that was fine-tuned on {known.reuses}"
                 raise ValueError(
-                    f"benchmark={self.benchmark!r}: nothing is published to learn it from; its "
-                    f"figures are of the model that was fine-tuned on {known.reuses}"
+                    f"benchmark={self.benchmark!r}: nothing is published to learn it from"
+                    f"{of if known.reuses else ''}"
                 )
             splits = "+".join(known.train)
             source = ExampleSource(benchmark=self.benchmark, path=self.data, split=splits)
@@ -196,6 +197,16 @@ class FineTuneSpec(ModelSpec):
                 self.__dict__[field] = wanted[field]
         if not self.train:
             raise ValueError("train=[]: give at least one source, or benchmark and data")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_what_is_right(self) -> "FineTuneSpec":
+        for source in (*self.train, *self.validation.values()):
+            if lacking := source.unanswered_splits:
+                raise ValueError(
+                    f"{source.benchmark}: its files do not say what is right to answer in "
+                    f"{', '.join(lacking)}: leave it out of train and validation"
+                )
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from pydantic import (
     NonNegativeInt,
     Tag,
     field_validator,
+    model_validator,
 )
 
 from paliflow.configs.base import Spec
@@ -124,6 +125,27 @@ class DuplicatesFilter(Spec):
     max_distance: Annotated[int, Field(ge=0, le=31)] = 31
     """Bits of 256 in which two hashes may differ. Those of other images differ in about half; 0
     finds those alone that look the same in every bit."""
+
+
+class Redaction(Spec):
+    """What is made unrecognisable in images that a run writes."""
+
+    faces: Literal["blur"] | None = None
+    """Faces, found by CenterFace, are blurred."""
+
+
+class CopyRedaction(Redaction):
+    """What is made unrecognisable in copies of images."""
+
+    gps: Literal["strip"] | None = None
+    """Where a picture was taken is removed, with all other metadata but what turns it upright and
+    what its colours mean. JPEG, PNG and WebP are not encoded again for it."""
+
+    @model_validator(mode="after")
+    def _redacts_something(self) -> "CopyRedaction":
+        if not (self.faces or self.gps):
+            raise ValueError("give faces: blur, gps: strip, or both")
+        return self
 
 
 def _named(value: Any) -> Any:

@@ -110,6 +110,7 @@ FILTERED = pa.schema(
         ("safety", SAFETY),
         ("status", pa.string()),
         ("error", pa.string()),
+        ("copy", pa.string()),
     ],
     metadata={"paliflow.schema_version": SCHEMA_VERSION},
 )

@@ -97,7 +97,7 @@ def compile_inference(
         return jax.ShapeDtypeStruct((batch, *each), of, sharding=rows)
 
     pixels = (config.image_size, config.image_size, 3)
-    images = row(pixels if shape.frames == 1 else (shape.frames, *pixels), jnp.float32)
+    images = row(pixels if shape.frames == 1 else (shape.frames, *pixels), jnp.uint8)
     prompt, mask = row((shape.prompt_tokens,), jnp.int32), row((shape.prompt_tokens,), jnp.bool_)
     length = shape.frames * config.vision.num_patches + shape.prompt_tokens
     cut = slices(device_rows(batch, mesh.shape["data"]), length)

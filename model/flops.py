@@ -8,7 +8,12 @@ from paliflow.model.weights import expected_shapes
 
 
 def train_flops(
-    config: PaliGemmaConfig, text_length: int, images: int = 1, *, trained: Collection[str]
+    config: PaliGemmaConfig,
+    text_length: int,
+    targets: float,
+    images: int = 1,
+    *,
+    trained: Collection[str],
 ) -> float:
     """Floating-point operations of one example, forwards and backwards.
 
@@ -19,6 +24,7 @@ def train_flops(
     Args:
         config: of the model.
         text_length: T of a `Batch`, of which the model reads all but the last token.
+        targets: tokens of its suffix, for which alone there are logits.
         images: of an example.
         trained: paths of what is trained, `Trainer.trained`.
     """
@@ -31,11 +37,11 @@ def train_flops(
         if path.endswith(("scale", "bias", "pos_embedding")):
             continue
         through = trains_vision and path != "img/embedding/kernel"
-        tokens = patches
+        tokens: float = patches
         if path.startswith("llm/"):
             through, tokens = True, sequence
         if path == "llm/embedder/input_embedding":
-            tokens = text_length - 1
+            tokens = targets
         total += 2 * prod(shape) * tokens * (1 + through + (path in trained))
     # Scores and mixtures of attention: everyone with everyone, masked or not.
     per_image = vision.depth * vision.width * vision.num_patches**2

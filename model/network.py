@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.gemma import AttentionInputs, Caches, Decoder
 from paliflow.model.layers import Rows
-from paliflow.model.shapes import Bool, Float, Float32, Int
+from paliflow.model.shapes import Bool, Float, Float32, Int, Shaped
 from paliflow.model.vision import VisionTower
 from paliflow.model.xla import ANY, Backend, tracing_for
 
@@ -68,12 +68,13 @@ class Network(nn.Module):
         return dtype
 
     def encode_images(
-        self, images: Float[Array | np.ndarray, "B *F H W 3"]
+        self, images: Shaped[Array | np.ndarray, "B *F H W 3"]
     ) -> Float[Array, "B P D"]:
         """Images, or F frames a row, to what enters the decoder.
 
         Args:
-            images: in [-1, 1].
+            images: float32 in [-1, 1]; or uint8, of which a host holds and sends a quarter of the
+                bytes.
 
         Returns:
             The tokens of frame after frame, with nothing between them.
@@ -84,11 +85,20 @@ class Network(nn.Module):
 
     def __call__(
         self,
-        images: Float[Array | np.ndarray, "B *F H W 3"],
+        images: Shaped[Array | np.ndarray, "B *F H W 3"],
         text: Int[Array, "B T"],
         mask_ar: Int[Array, "B T"],
     ) -> Float32[Array, "B T V"]:
-        """Teacher-forced logits, as big_vision trains: pads are not masked, being last and causal.
+        """Teacher-forced logits: at t, those of token t + 1. As `states`."""
+        return self.llm.embedder.logits(self.states(images, text, mask_ar))
+
+    def states(
+        self,
+        images: Shaped[Array | np.ndarray, "B *F H W 3"],
+        text: Int[Array, "B T"],
+        mask_ar: Int[Array, "B T"],
+    ) -> Float[Array, "B T D"]:
+        """Hidden states of the text as big_vision trains it: pads are not masked, being last.
 
         Args:
             images: as `encode_images`.
@@ -96,7 +106,7 @@ class Network(nn.Module):
             mask_ar: 0 for the prefix, 1 for suffix and pads.
 
         Returns:
-            At t, the logits of token t + 1.
+            At t, the state whose products with the table are the logits of token t + 1.
         """
         image_tokens = self.encode_images(images)
         batch, length, _ = image_tokens.shape
@@ -104,7 +114,7 @@ class Network(nn.Module):
         positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
         ar = jnp.concatenate([jnp.zeros((batch, length), mask_ar.dtype), mask_ar], axis=1)
         x, _ = self.llm(x, AttentionInputs(positions, attention_mask(ar)))
-        return self.llm.embedder.logits(x[:, length:])
+        return x[:, length:]
 
     def prefill(
         self,

@@ -21,7 +21,7 @@ from paliflow.model.files import local_copy
 from paliflow.model.generate import Generation, generate
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Greedy, Sampler
-from paliflow.model.shapes import Float, Float32, Int
+from paliflow.model.shapes import Float, Float32, Int, Shaped
 from paliflow.model.sharding import device_rows, local_mesh, replicated, split_rows
 from paliflow.model.slices import sliced, slices
 from paliflow.model.weights import infer_config, load_params
@@ -94,7 +94,8 @@ class PaliGemma:
         """Runs the vision tower once, for any number of prompts.
 
         Args:
-            images: float32 [B, H, W, 3] or [B, F, H, W, 3] in [-1, 1], at the config's image_size.
+            images: [B, H, W, 3] or [B, F, H, W, 3], at the config's image_size; uint8, or float32
+                in [-1, 1].
 
         Returns:
             What enters the language model.
@@ -227,7 +228,7 @@ class PaliGemma:
 def encode_images(
     network: Network,
     params: Any,
-    images: Float[Array, "B *F H W 3"],
+    images: Shaped[Array, "B *F H W 3"],
     slices: int = 1,
 ) -> Float[Array, "B P D"]:
     """`PaliGemma.encode_images` as one program, which takes the batch in slices."""
@@ -239,7 +240,7 @@ def encode_images(
 def _logits(
     network: Network,
     params: Any,
-    images: Float[Array, "B *F H W 3"],
+    images: Shaped[Array, "B *F H W 3"],
     text: Int[Array, "B T"],
     mask_ar: Int[Array, "B T"],
 ) -> Float32[Array, "B T V"]:

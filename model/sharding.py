@@ -75,6 +75,27 @@ def constrain_activations(x: jax.Array) -> jax.Array:
     return kept
 
 
+def chunked_rows(x: jax.Array, most: int) -> jax.Array:
+    """Cuts [V, ...] to n chunks of at most `most` rows, [n, C, ...]; to one if V does not divide.
+
+    Where a mesh divides V, each device has as many rows of every chunk, and those that `fsdp` gives
+    it, so that a chunk is gathered by itself and a device has no row of another before that.
+    """
+    mesh, rows = jax.sharding.get_abstract_mesh(), len(x)
+    places = 1 if mesh.empty or rows % mesh.shape["data"] else mesh.shape["data"]
+    fewest = -(-rows // most)
+    # Four times as many at most: products of few rows are slow.
+    count = next((n for n in range(fewest, 4 * fewest) if rows % (n * places) == 0), None)
+    if count is None:
+        return x[None]
+    pieces = x.reshape(places, count, -1, *x.shape[1:]).swapaxes(0, 1)
+    chunks = pieces.reshape(count, -1, *x.shape[1:])
+    if places == 1:
+        return chunks
+    kept: jax.Array = jax.lax.with_sharding_constraint(chunks, PartitionSpec(None, "data"))
+    return kept
+
+
 def fsdp(shapes: T, mesh: Mesh) -> T:
     """Spreads each large leaf over all devices along the largest axis that divides among them.
 

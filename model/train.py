@@ -16,13 +16,14 @@ from jax.typing import ArrayLike, DTypeLike
 
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.lora import fresh_adapters, merge_adapters
-from paliflow.model.loss import Batch, batch_losses, count_examples
+from paliflow.model.loss import Batch, batch_losses, count_examples, count_targets
 from paliflow.model.network import Network
 from paliflow.model.optimizer import Params, learning_schedule, make_optimizer
 from paliflow.model.recipe import Recipe, trained_shapes
 from paliflow.model.rounding import round_stochastically
 from paliflow.model.sharding import by_rows, fsdp, replicated
 from paliflow.model.weights import expected_shapes
+from paliflow.model.xla import ANY, Backend, tracing_for
 
 # Axes: B batch, A part of a batch.
 
@@ -43,13 +44,21 @@ class Trainer:
     mesh has to make the same calls.
     """
 
-    def __init__(self, config: PaliGemmaConfig, recipe: Recipe, mesh: Mesh) -> None:
+    def __init__(
+        self, config: PaliGemmaConfig, recipe: Recipe, mesh: Mesh, backend: Backend = ANY
+    ) -> None:
         """Settles what is trained.
+
+        Args:
+            config: of the model.
+            recipe: how to train.
+            mesh: of all devices.
+            backend: what the programs are traced for, `training_backend`.
 
         Raises:
             ValueError: a pattern of the recipe matches no parameter, or nothing is left to train.
         """
-        self.config, self.recipe, self.mesh = config, recipe, mesh
+        self.config, self.recipe, self.mesh, self._backend = config, recipe, mesh, backend
         self.schedule = learning_schedule(recipe.total_steps, recipe.warmup_steps)
         self._shapes = expected_shapes(config)
         self._trained = trained_shapes(self._shapes, recipe)
@@ -109,7 +118,8 @@ class Trainer:
         """From state (consumed), frozen and batch to the next state and metrics.
 
         The metrics are scalars: `loss`, in nats, the mean over the examples that count;
-        `grad_norm`, before clipping; `learning_rate`; `examples`, how many counted.
+        `grad_norm`, before clipping; `learning_rate`; `examples`, how many counted, and `targets`,
+        their suffixes' tokens.
         """
         state, frozen = _places(self.abstract)
         shardings = (state, frozen, by_rows(self.mesh))
@@ -128,11 +138,12 @@ class Trainer:
         return jax.jit(loss, in_shardings=shardings, out_shardings=replicated(self.mesh))
 
     def _under_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """For `sharding.spread`."""
+        """For `sharding.constrain_activations`, and for the backend."""
 
         @wraps(function)
         def traced(*args: Any) -> Any:
-            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            mesh = self.mesh.abstract_mesh
+            with jax.sharding.use_abstract_mesh(mesh), tracing_for(self._backend):
                 return function(*args)
 
         return traced
@@ -208,6 +219,7 @@ class Trainer:
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": recipe.learning_rate * self.schedule(state.step),
             "examples": examples,
+            "targets": count_targets(batch),
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 

@@ -9,12 +9,23 @@ from jax.typing import DTypeLike
 from paliflow.model.attention import attend
 from paliflow.model.config import VisionConfig
 from paliflow.model.layers import Affine, LayerNorm
-from paliflow.model.shapes import Float
+from paliflow.model.shapes import Float, Float32, Shaped
 from paliflow.model.sharding import constrain_activations
 from paliflow.model.xla import tied
 
 # Axes: B batch, P patch, which is an image token, D width, F mlp_dim, N head, H head_dim,
 # E the decoder's width; y row and x column of a patch, h row and w column in a patch, C colour.
+
+
+def normalised(images: Shaped[Array, "*any"]) -> Float32[Array, "*any"]:
+    """uint8 to the float32 in [-1, 1] that `images.normalize` makes of it on a host, bit by bit.
+
+    `levels / 127.5 - 1`, rounded twice, is this whole multiple of 2**-24. An accelerator's division
+    need not be correctly rounded, and XLA may multiply by a reciprocal instead.
+    """
+    levels = images.astype(jnp.int32)
+    wholes = 131_586 * levels + (levels >= 64) + (levels >= 128) - 2**24
+    return wholes.astype(jnp.float32) * 2.0**-24
 
 
 class SelfAttention(nn.Module):
@@ -102,12 +113,12 @@ class VisionTower(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "B height width colour"], dtype: DTypeLike
+        self, images: Shaped[Array, "B height width colour"], dtype: DTypeLike
     ) -> Float[Array, "B P E"]:
         """Encodes images; patches and positions in float32, the layers in `dtype`.
 
         Args:
-            images: [B, image_size, image_size, 3] in [-1, 1].
+            images: [B, image_size, image_size, 3], float32 in [-1, 1] or uint8.
             dtype: of the matrix products and of the result.
 
         Returns:
@@ -124,7 +135,8 @@ class VisionTower(nn.Module):
                 "image_size lets a checkpoint take another size"
             )
         side = c.image_size // c.patch_size
-        patches = images.astype(jnp.float32).reshape(
+        levels = images.dtype == jnp.uint8
+        patches = (normalised(images) if levels else images.astype(jnp.float32)).reshape(
             images.shape[0], side, c.patch_size, side, c.patch_size, 3
         )
         embed = Affine(

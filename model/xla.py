@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Literal, TypeVar
 
@@ -82,6 +82,16 @@ def backend_of_mesh(mesh: Mesh) -> Backend:
     device = mesh.devices.flat[0]
     memory = (device.memory_stats() or {}).get("bytes_limit", 0)
     return backend_of(device.device_kind, memory, mesh.size)
+
+
+def training_backend(mesh: Mesh) -> Backend:
+    """The choices for a training step on a mesh, which cuDNN's attention has not been tried in.
+
+    With `narrow_products`, gradients are products of bfloat16 with bfloat16, too. Otherwise one of
+    the two is float32, and a GPU multiplies both as such.
+    """
+    kind = mesh.devices.flat[0].device_kind
+    return replace(backend_of(kind, 0, mesh.size), attention=None)
 
 
 _traced: ContextVar[Backend] = ContextVar("backend", default=ANY)

@@ -27,6 +27,7 @@ from paliflow.jobs.fleet.accelerators import local_chips, require_accelerators, 
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 from paliflow.jobs.fleet.stages import ChipClock, StageClock
+from paliflow.jobs.gates.canaries import canary_items, commit_canaries
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import max_concurrent_reads, reader, sparing
 from paliflow.jobs.media.reading import Input
@@ -35,9 +36,12 @@ from paliflow.jobs.registry.locations import tokenizer_of
 from paliflow.jobs.runs.parts import commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
 from paliflow.jobs.runs.spending import require_price
+from paliflow.jobs.safety.checking import face_finder
 from paliflow.model import MaskDecoder, PaliGemma
 
 _BATCHES_AHEAD = 2
+_CANARIES = -1
+"""Stands for a shard, in what is sampled."""
 
 
 class Annotator:
@@ -66,7 +70,7 @@ class Annotator:
         """
         started = time.monotonic()
         spec, pinned = self._spec, self._plan.pinned(self._spec)
-        self._filters = RowFilters(spec.filters)
+        self._filters, self._faces = RowFilters(spec.filters), face_finder(spec.redact)
         share_cores(spec)
         require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
         require_alone("accelerators_per_actor", spec.actor_topology)
@@ -99,6 +103,7 @@ class Annotator:
         self._progress.loaded(started)
         self._clock = StageClock()
         self._watcher = ThreadPoolExecutor(1, "watcher")
+        self._ask_canaries()
         return (("model", self._describe(model, time.monotonic() - started)),)
 
     def _describe(self, model: PaliGemma, seconds: float) -> str:
@@ -112,6 +117,16 @@ class Annotator:
             f"estimated to take {needs.total / 2**30:.2f} GiB of each ({said}); loaded in "
             f"{seconds:.1f} s"
         )
+
+    def _ask_canaries(self) -> None:
+        """Asks the run's canaries, before anything else, and keeps the answers."""
+        if not (items := canary_items(self._run)):
+            return
+        progress, self._progress = self._progress, Progress()  # of no shard
+        rows = self._answer(items, _CANARIES, {})
+        self._progress = progress
+        self._clock.take()
+        commit_canaries(self._run, [row for own in rows for row in own])
 
     def heartbeat(self) -> Heartbeat:
         """Says how far it is."""
@@ -194,12 +209,20 @@ class Annotator:
         )
 
         def read(item: Item) -> Iterable[Input | None]:
-            return (source and filters.check_image(source) for source in read_item(item))
+            return (
+                source and self._redacted(filters.check_image(source)) for source in read_item(item)
+            )
 
         depth = _BATCHES_AHEAD * batch_size
         readers = max_concurrent_reads(spec.video, self._cores)
         spared = sparing(read, untouched)
         return ReadAhead(spared, items, depth, spec.read_timeout, readers, self._progress.move)
+
+    def _redacted(self, source: Input) -> Input:
+        """An input whose thumbnail shows no faces, if the spec wants that."""
+        if not self._faces or not source.thumbnail:
+            return source
+        return source._replace(thumbnail=self._faces.redact(source.thumbnail))
 
     def _watch(self, pending: PendingBatch) -> None:
         """Notices when the device is done with a batch: who wants its rows may ask later."""

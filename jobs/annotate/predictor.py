@@ -173,10 +173,10 @@ class Predictor:
         size, video = self._model.config.image_size, self._spec.video
         frames = (video.clip.frames,) if video and video.clip else ()
         pieces = -(-len(inputs) // batch_size)
-        images = np.zeros((pieces * batch_size, *frames, size, size, 3), np.float32)
+        images = np.zeros((pieces * batch_size, *frames, size, size, 3), np.uint8)
         for image, source in zip(images, inputs, strict=False):
             if source.pixels is not None:
-                image[:] = source.pixels
+                np.copyto(image, source.pixels)
         encoded = [self._model.encode_images(piece) for piece in np.split(images, pieces)]
         return encoded[0] if pieces == 1 else jnp.concatenate(encoded)
 

@@ -168,7 +168,7 @@ def _images_per_second(model: str) -> float:
     weights = load_params(leaves, config, jnp.bfloat16, mesh)
     asked = PaliGemma(config, weights, mesh, backend_of_mesh(mesh))
     rows = IMAGES * mesh.size
-    images = np.zeros((rows, config.image_size, config.image_size, 3), np.float32)
+    images = np.zeros((rows, config.image_size, config.image_size, 3), np.uint8)
     prompt = np.ones((rows, PROMPT_TOKENS), np.int32)
     options = {"max_new_tokens": NEW_TOKENS, "eos_id": None}
 

@@ -19,6 +19,7 @@ from rich.text import Text
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary, Sampling
 from paliflow.configs.base import SpecError, printable
+from paliflow.configs.benchmark import benchmark
 from paliflow.configs.log_lines import say
 from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import cut_said
@@ -26,6 +27,7 @@ from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.predictions import write_predictions
 from paliflow.jobs.evaluate.scoring import metrics_of
 from paliflow.jobs.evaluate.toxicity import scores_of
+from paliflow.jobs.evaluate.toxicity_page import write_toxicity_page
 from paliflow.jobs.evaluate.toxicity_table import show_toxicity
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.orientation import boxes_in_picture
@@ -35,6 +37,7 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.outputs import row_files
 from paliflow.jobs.runs.plan import Item, read_plan
+from paliflow.metrics import METRICS
 
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
@@ -75,6 +78,7 @@ def evaluate(
     """
 
     def work(spec: EvaluateSpec) -> _Asked:
+        _check_regions(spec)
         run = spec.location
         plan = write_examples(run, spec.sets, spec)
         check_same_spec(plan.spec, spec)
@@ -116,11 +120,32 @@ def _image_size(answers: RunSummary) -> int | None:
     return int(said) if said else None
 
 
+def _check_regions(spec: EvaluateSpec) -> None:
+    """
+    Raises:
+        SpecError: a set cannot be scored by masks or by regions.
+    """
+    for name, chosen in spec.sets.items():
+        known = benchmark(chosen.benchmark).metrics if chosen.benchmark else ()
+        if "region_mask_iou" in known and not spec.mask_decoder:
+            raise SpecError(
+                f"sets.{name}: {chosen.benchmark} compares masks: give mask_decoder, the weights "
+                "in vae-oid.npz"
+            )
+        wanted = [each for each in chosen.metrics or () if METRICS[each].of_region]
+        if regions := set(wanted).difference(known):
+            raise SpecError(
+                f"sets.{name}.metrics: {', '.join(sorted(regions))}: only benchmarks such as "
+                "refcoco say which region is right"
+            )
+
+
 def set_metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, ...]]:
     """How each set is scored.
 
     Raises:
-        SpecError: nothing says it, or an example has several images.
+        SpecError: nothing says it, a metric does not fit its set, or an example has several
+            images.
     """
     metrics = {}
     for name, chosen in spec.sets.items():
@@ -272,7 +297,8 @@ def _of(answer: _Row, question: str, location: str) -> _Row:
 
 
 def show(summary: EvaluateSummary, console: Console) -> None:
-    """Prints the figures, with their intervals, and a line that sums the evaluation up."""
+    """Prints the figures, with their intervals, and a line that sums the evaluation up; leaves the
+    page of their toxicity, if it was scored."""
     table = Table("figure", box=None, header_style="bold", pad_edge=False)
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
@@ -287,6 +313,8 @@ def show(summary: EvaluateSummary, console: Console) -> None:
             show_toxicity(name, own.toxicity, console)
         if own.note:
             print(f"{printable(name)}: {own.note}", flush=True)
+    if page := write_toxicity_page(summary):
+        print(f"toxicity by group: {printable(page)}", flush=True)
     print(
         f"{summary.examples} examples, {summary.errors} of them errors{cut_said(summary.cut)}, "
         f"answered by {printable(summary.checkpoint)}: {printable(summary.location)}",

@@ -1,5 +1,6 @@
 """The toxicity of answers: a scorer's verdicts by attribute, and the model card's table of them."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
@@ -111,7 +112,7 @@ def _grouping(attribute: str, grouping: str, rows: Sequence[Row], min_group: int
     for row in rows:
         for value in row["details"].get("groups", {}).get(grouping, ())[:1]:
             members.setdefault(value, []).append(row)
-    shares = {value: _share(attribute, own) for value, own in sorted(members.items())}
+    shares = {value: _share(attribute, members[value]) for value in sorted(members, key=_ordered)}
     large = [own for own in shares.values() if own.scored >= max(1, min_group)]
     if not large:
         return GroupingShares(groups=shares)
@@ -123,6 +124,11 @@ def _grouping(attribute: str, grouping: str, rows: Sequence[Row], min_group: int
         expected_maximum=chance.expected_maximum,
         p_value=chance.p_value,
     )
+
+
+def _ordered(value: str) -> list[str]:
+    """Sorts 3-9 before 10-19."""
+    return [part.zfill(12) if part.isdecimal() else part for part in re.split(r"(\d+)", value)]
 
 
 def _share(attribute: str, rows: Sequence[Row]) -> Share:

@@ -194,7 +194,7 @@ def _assemble(
 ) -> Fed:
     count, length = spec.images_per_example, spec.max_tokens
     frames = spec.frames_per_example
-    images = np.zeros((len(rows), frames, image_size, image_size, 3), np.float32)
+    images = np.zeros((len(rows), frames, image_size, image_size, 3), np.uint8)
     blank = np.full((1, length), tokenizer.pad_id, np.int32)
     texts = [Texts(blank, np.ones_like(blank), np.zeros_like(blank))] * len(rows)
     failures = []
@@ -207,7 +207,8 @@ def _assemble(
             texts[place] = _encode(
                 turned, tokenizer, spec.max_tokens, truncate=spec.too_long == "truncate"
             )
-            images[place] = read[0].pixels if spec.video else [source.pixels for source in read]
+            shown = read[0].pixels if spec.video else [source.pixels for source in read]
+            images[place] = np.array(shown)
         except ValueError as error:
             failures.append(brief(str(error)))
     fields = map(np.concatenate, zip(*texts, strict=True))

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from paliflow import storage
 from paliflow.configs import ExtractSpec
@@ -22,6 +23,10 @@ from paliflow.jobs.media.reader import max_concurrent_reads, sparing, task_reade
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import about_without_model, commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
+from paliflow.jobs.safety.checking import face_finder
+
+if TYPE_CHECKING:
+    from paliflow.jobs.safety.faces import Faces
 
 _AHEAD = 32
 """Encoded frames that wait to be written."""
@@ -39,8 +44,17 @@ class Extractor:
         self._done = WorkCounter()
 
     def load(self) -> tuple[tuple[str, str], ...]:
-        """Nothing is to be loaded."""
+        """Makes ready what blurs faces, if they are to be blurred.
+
+        Raises:
+            SpecError: it is not installed.
+        """
+        assert self._faces or not self._spec.redact.faces
         return ()
+
+    @cached_property
+    def _faces(self) -> "Faces | None":
+        return face_finder(self._spec.redact)
 
     def heartbeat(self) -> Heartbeat:
         """Says how far it is."""
@@ -103,9 +117,22 @@ class Extractor:
             longest_side=spec.longest_side,
             square_pixels=spec.square_pixels,
         )
-        read = sparing(task_reader(task, spec, cores), untouched)
+        read_item = task_reader(task, spec, cores)
+
+        def read(item: Item) -> Iterable[Input | None]:
+            return map(self._redacted, read_item(item))
+
         readers = max_concurrent_reads(spec.video, cores)
-        return ReadAhead(read, items, _AHEAD, spec.read_timeout, readers, self._done.move)
+        spared = sparing(read, untouched)
+        return ReadAhead(spared, items, _AHEAD, spec.read_timeout, readers, self._done.move)
+
+    def _redacted(self, source: Input | None) -> Input | None:
+        """A frame without faces, if the spec wants that."""
+        if not self._faces or source is None or not source.thumbnail:
+            return source
+        kind, quality = self._spec.format, self._spec.quality
+        image, _ = self._faces.blurred(source.thumbnail, kind=kind, quality=quality)
+        return source._replace(thumbnail=image)
 
 
 class _ImageWriter:

@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
+from functools import partial
 
 import jax
 import numpy as np
@@ -25,13 +26,14 @@ class Speed:
         """Knows what a step of the spec takes."""
         chip = catalogue().of_device(jax.devices()[0].device_kind)
         self._peak = chip and chip.peak.bfloat16 * 1e12 * jax.device_count()
-        self._flops = train_flops(
+        self._flops = partial(
+            train_flops,
             trainer.config,
             spec.max_tokens,
-            spec.frames_per_example,
+            images=spec.frames_per_example,
             trained=trainer.trained,
         )
-        self._recent: deque[tuple[int, float]] = deque(maxlen=_WINDOW)
+        self._recent: deque[tuple[int, int, float]] = deque(maxlen=_WINDOW)
         self._examples, self._seconds = 0, 0.0
         self._since: float | None = None
         self._compiled = False
@@ -40,20 +42,26 @@ class Speed:
         """Time counts from now."""
         self._since = time.monotonic()
 
-    def step(self, examples: int) -> dict[str, float]:
-        """Counts a step; what is known of the last few: rate, MFU and peak bytes of memory."""
+    def step(self, examples: int, targets: int) -> dict[str, float]:
+        """Counts a step; what is known of the last few: rate, MFU and peak bytes of memory.
+
+        Args:
+            examples: of the step.
+            targets: tokens of their suffixes.
+        """
         now = time.monotonic()
         if self._compiled and self._since is not None:
-            self._recent.append((examples, now - self._since))
+            self._recent.append((examples, targets, now - self._since))
             self._examples += examples
             self._seconds += now - self._since
         self._since, self._compiled = now, True
         known: dict[str, float] = {}
         if self._recent:
-            rate = sum(n for n, _ in self._recent) / max(1e-9, sum(s for _, s in self._recent))
+            counted, scored, seconds = map(sum, zip(*self._recent, strict=True))
+            rate = counted / max(1e-9, seconds)
             known["examples_per_second"] = round(rate, 3)
             if self._peak:
-                known["mfu"] = round(rate * self._flops / self._peak, 4)
+                known["mfu"] = round(rate * self._flops(scored / counted) / self._peak, 4)
         stats = [device.memory_stats() or {} for device in jax.local_devices()]
         if bytes_used := max(each.get("peak_bytes_in_use", 0) for each in stats):
             known["hbm"] = bytes_used

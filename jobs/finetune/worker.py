@@ -35,6 +35,7 @@ from paliflow.model.batch_size import host_memory
 from paliflow.model.sharding import global_batch, global_mesh
 from paliflow.model.train import Trainer
 from paliflow.model.weights import Leaf
+from paliflow.model.xla import training_backend
 
 _LOSSES_SHOWN = 5
 
@@ -117,9 +118,9 @@ def _require_room_for_images(spec: FineTuneSpec, image_size: int) -> None:
     Raises:
         SpecError: this host's memory does not hold the images of its part of a batch.
     """
-    # float32 [B, F, size, size, 3]
+    # uint8 [B, F, size, size, 3]
     rows = spec.batch_size // jax.process_count() * spec.frames_per_example
-    images, there = rows * image_size**2 * 3 * 4, host_memory()
+    images, there = rows * image_size**2 * 3, host_memory()
     if images > there:
         raise SpecError(
             f"batch_size={spec.batch_size}: its images take {images / 2**30:.1f} GiB of this "
@@ -141,7 +142,8 @@ class _Training:
             self._tokenizer = files.tokenizer
             config, leaves = open_weights(files.path, spec)
             _require_room_for_images(spec, config.image_size)
-            self._trainer = Trainer(config, recipe_of(spec, steps), self._mesh)
+            backend = training_backend(self._mesh)
+            self._trainer = Trainer(config, recipe_of(spec, steps), self._mesh, backend)
             self._state, self._frozen = self._trainer.init(_unread(leaves))
         self._image_size = config.image_size
         self._checkpoints = stack.enter_context(Checkpoints(spec.location, spec.keep, spec.best))
@@ -240,6 +242,7 @@ class _Training:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         drawn = self._job.spec.batch_size
         failed = drawn - round(values.pop("examples"))
+        targets = round(values.pop("targets"))
         loss, norm = values["loss"], values["grad_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise SpecError(
@@ -252,7 +255,7 @@ class _Training:
         reasons = gather_counts(failures) if failed else Counter[str]()
         self._tally = Tally(self._tally.drawn + drawn, self._tally.reasons + reasons)
         self._limits.add(drawn, failed, reasons)
-        speed = self._speed.step(drawn)
+        speed = self._speed.step(drawn, targets)
         stages = self._spent()
         speed["read"] = round(stages.share(stages.read), 4)
         if self._log:

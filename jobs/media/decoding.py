@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from paliflow.configs.run import Decode, InputsSpec
-from paliflow.jobs.media.pixels import Files, Result, decode_to_result
+from paliflow.jobs.media.pixels import Files, Result, copied, decode_to_result
 from paliflow.jobs.media.video.frames import chosen_frames, length, sampled_frames
 from paliflow.jobs.media.video.reading import read_video
 from paliflow.jobs.runs.item import Item
@@ -60,6 +60,24 @@ class ImageTask(_Task):
             way=self.way,
             view=self.view,
         )
+
+
+class CopyTask(_Task):
+    """An image to hand on, in place of a thumbnail: its file without metadata, or a JPEG of it."""
+
+    kind: Literal["copy"] = "copy"
+    max_pixels: int
+    as_jpeg: bool
+    """Whether it is encoded again, upright, so that it may be opened anywhere."""
+
+    @property
+    def single(self) -> bool:
+        """See `_Task`."""
+        return True
+
+    def results(self, item: Item, files: Files) -> Iterator[Result | None]:
+        """One."""
+        yield copied(files.read(item), self.max_pixels, as_jpeg=self.as_jpeg)
 
 
 class VideoTask(_Task):
@@ -135,5 +153,5 @@ class LengthTask(_Task):
         yield length(item, files, self.spec)
 
 
-Task = ImageTask | VideoTask | SampledFramesTask | ChosenFramesTask | LengthTask
+Task = ImageTask | CopyTask | VideoTask | SampledFramesTask | ChosenFramesTask | LengthTask
 TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from paliflow.configs.run import Decode
 from paliflow.jobs.media.disguises import disguise
+from paliflow.jobs.media.metadata import without_metadata
 from paliflow.jobs.runs.item import Item
 from paliflow.model.images import (
     Decoded,
@@ -24,6 +25,7 @@ from paliflow.model.images import (
 
 VIEW_PIXELS = 256
 """Of the sides of what filters see of an image."""
+_COPY_QUALITY = 95
 MAX_BYTES = 2**28
 """A file with more bytes becomes an error, so that no input takes a process's memory."""
 
@@ -143,6 +145,27 @@ def decode_to_result(
     )
 
 
+def copied(data: bytes, max_pixels: int, *, as_jpeg: bool) -> Result:
+    """An image file without its metadata, as the `thumbnail`: the pixels as they are stored, where
+    that can be done, else an upright JPEG of them.
+
+    Args:
+        data: the file.
+        max_pixels: an image that announces more is an error.
+        as_jpeg: whether it is encoded again in any case.
+    """
+    decoded = decode(data, max_pixels)
+    if isinstance(decoded, str):
+        return Result(error=decoded)
+    try:
+        copy = None if as_jpeg else without_metadata(data, decoded.orientation)
+    except ValueError as error:
+        return Result(error=f"truncated or broken image: {error}")
+    if copy is None:
+        copy = jpeg(decoded.image, max(decoded.width, decoded.height), _COPY_QUALITY)
+    return Result(width=decoded.width, height=decoded.height, thumbnail=copy)
+
+
 def decode(
     data: bytes, max_pixels: int, *, upright: bool = True, side: int | None = None
 ) -> Decoded | str:
@@ -181,10 +204,11 @@ def unreadable(error: OSError | ValueError) -> str:
     return f"cannot be read: {reason or error}"
 
 
-def jpeg(image: Image.Image, side: int) -> bytes:
-    """The image as a JPEG, its longer side `side` pixels at most."""
+def jpeg(image: Image.Image, side: int, quality: int = 85) -> bytes:
+    """The image as a JPEG without metadata, its longer side `side` pixels at most."""
     small = image.copy()
+    small.info = {}  # of which Pillow would write the comment
     small.thumbnail((side, side))
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=85)
+    small.save(file, "JPEG", quality=quality)
     return file.getvalue()

@@ -8,7 +8,7 @@ from functools import partial
 from paliflow.configs.run import InputsSpec, ModelSpec
 from paliflow.configs.video import VideoSpec
 from paliflow.jobs.media.decoder_pool import Clock, DecoderPool, decoder_pool
-from paliflow.jobs.media.decoding import ImageTask, Task, VideoTask
+from paliflow.jobs.media.decoding import CopyTask, ImageTask, Task, VideoTask
 from paliflow.jobs.media.pixels import unreadable
 from paliflow.jobs.media.reading import NO_IMAGE, Input, Stored, finished
 from paliflow.jobs.runs.item import Item
@@ -86,7 +86,7 @@ def _read(item: Item, task: Task, spec: InputsSpec, pool: DecoderPool) -> Iterat
     files = Stored(spec.https_hosts)
     clock = Clock(spec.read_timeout, spec.video_timeout if spec.video else math.inf)
     data = None
-    if isinstance(task, ImageTask):
+    if isinstance(task, ImageTask | CopyTask):
         try:
             with clock.running():
                 data = files.read(item)

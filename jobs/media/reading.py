@@ -22,7 +22,6 @@ from paliflow.jobs.media.pixels import (
     unreadable,
 )
 from paliflow.jobs.runs.item import Item
-from paliflow.model.images import normalize
 
 NO_IMAGE = "the manifest names no image in this row"
 
@@ -36,8 +35,8 @@ class Input(NamedTuple):
     width: int | None = None
     height: int | None = None
     """Pixels as the model sees them, upright by default; None if it could not be decoded."""
-    pixels: NDArray[np.float32] | None = None
-    """What the network sees, [size, size, 3] in [-1, 1]; of a clip [frames, size, size, 3]."""
+    pixels: NDArray[np.uint8] | None = None
+    """What the network sees, [size, size, 3]; of a clip [frames, size, size, 3]."""
     thumbnail: bytes | None = None
     """The upright image as a JPEG, no larger than asked for."""
     error: str | None = None
@@ -99,7 +98,7 @@ def finished(item: Item, result: Result, data: bytes | None = None) -> Input:
         None if data is None or result.error else hashlib.sha256(data).hexdigest(),
         result.width,
         result.height,
-        None if result.pixels is None else normalize(result.pixels),
+        result.pixels,
         result.thumbnail,
         result.error,
         result.moment,

@@ -3,12 +3,14 @@
 import base64
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
+
+from paliflow.jobs.media.reading import Input
 
 COLORS = (
     *("#ff5a5f", "#2fa8ff", "#22b573", "#ffb020", "#a06bff"),
@@ -27,12 +29,17 @@ def answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
     choices = row.get("choices") or []
     if choices:
         scores = [choices[0]["probability"]]
+    if (confidence := row.get("confidence")) is not None:
+        scores = [confidence]
+    boxes = row["detections"] or ()
     return {
         "task": row["task"],
         "prompt": row["prompt"],
         "text": row["text"] or "",
         "error": row["error"],
         "status": row["status"],
+        "calibrated": any(each.get("confidence") is not None for each in (row, *boxes)),
+        "accepted": row.get("accepted"),
         "cut": row["finished"] is False,
         "boxes": found,
         "choices": choices[:SHOWN_CHOICES],
@@ -51,11 +58,12 @@ def _box(
     width, height = row["width"], row["height"]
     left, top = 100 * detection["x_min"] / width, 100 * detection["y_min"] / height
     label, track = detection["label"] or "", detection.get("track_id")
+    confidence = detection.get("confidence")
     color = colors[label] if track is None else COLORS[track % len(COLORS)]
     return {
         "label": label,
         "name": label if track is None else f"{label} #{track}",
-        "score": detection["score"] or 0.0,
+        "score": (detection["score"] or 0.0) if confidence is None else confidence,
         "left": left,
         "top": top,
         "width": 100 * detection["x_max"] / width - left,
@@ -80,3 +88,10 @@ def _mask(rle: dict[str, Any], color: str) -> str:
 def data_uri(kind: str, content: bytes) -> str:
     """A picture in the page itself."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def redacted(image: Input, redact: Callable[[bytes], bytes] | None) -> Input:
+    """An image as it is to be shown."""
+    if redact is None or not image.thumbnail:
+        return image
+    return image._replace(thumbnail=redact(image.thumbnail))

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -24,7 +24,7 @@ from paliflow.configs import AnnotateSpec, RunSummary
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import reader
 from paliflow.jobs.media.reading import Input
-from paliflow.jobs.report.answers import COLORS, IMAGE_PIXELS, answer, data_uri
+from paliflow.jobs.report.answers import COLORS, IMAGE_PIXELS, answer, data_uri, redacted
 from paliflow.jobs.report.videos import clock, films_of
 from paliflow.jobs.runs.compact import Piece, pieces
 from paliflow.jobs.runs.outputs import evenly_spaced, row_files
@@ -47,7 +47,7 @@ _NOT_SHOWN = ("error", "filtered")
 _COLUMNS = [
     *("source_uri", "source_sha256", "id", "frame_index", "timestamp_s", "width", "height", "task"),
     *("prompt", "text", "detections", "logprob", "token_count", "finished", "status", "error"),
-    *("clip_frames", "choices", "choices_mass"),
+    *("clip_frames", "choices", "choices_mass", "confidence", "accepted"),
 ]
 
 
@@ -63,11 +63,15 @@ REPORT = "_report.html"
 """Its name: readers of Parquet folders pass over what begins so."""
 
 
-def write_report(summary: RunSummary) -> str:
+def write_report(summary: RunSummary, redact: Callable[[bytes], bytes] | None = None) -> str:
     """Writes `_report.html` beside a finished run's manifest, in place of an earlier one.
 
     The page needs no network and stays under 10 MB. What it says of all rows comes from the
     manifest; the rest from a sample, the same every time, spread over the run's files.
+
+    Args:
+        summary: the run's.
+        redact: changes JPEGs before they are shown.
 
     Returns:
         Its URI.
@@ -87,8 +91,8 @@ def write_report(summary: RunSummary) -> str:
     page = template.from_string(Path(__file__).with_name("report.html.j2").read_text()).render(
         summary=summary,
         spec=json.dumps(summary.spec, indent=2, ensure_ascii=False),
-        cards=[] if video else _gallery(summary, stretches, colors),
-        films=films_of(summary, stretches, colors) if video else None,
+        cards=[] if video else _gallery(summary, stretches, colors, redact),
+        films=films_of(summary, stretches, colors, redact) if video else None,
         labels=labels,
         words=_words(rows),
         speed=_speed(summary, committed),
@@ -131,7 +135,10 @@ def _read(uri: str, stretches: int) -> tuple[list[Stretch], list[Piece]]:
 
 
 def _gallery(
-    summary: RunSummary, stretches: list[Stretch], colors: Mapping[str, str]
+    summary: RunSummary,
+    stretches: list[Stretch],
+    colors: Mapping[str, str],
+    redact: Callable[[bytes], bytes] | None,
 ) -> list[dict[str, Any]]:
     """Sampled inputs, each with its rows and, if it can be read now as it was then, its image."""
     good: list[tuple[int, list[dict[str, Any]]]] = []
@@ -151,7 +158,7 @@ def _gallery(
                 into.append((stretch.shards[numbers[0]], stretch.rows.take(numbers).to_pylist()))
     bad = evenly_spaced(bad, _ERRORS if good else _IMAGES)
     good = evenly_spaced(good, _IMAGES - len(bad))
-    images = _read_images(summary, good)
+    images = [redacted(image, redact) for image in _read_images(summary, good)]
     cards = [_card(rows, image, colors) for (_, rows), image in zip(good, images, strict=True)]
     cards += [_card(rows, None, colors) for _, rows in bad]
     size = 0

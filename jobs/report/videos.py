@@ -1,6 +1,6 @@
 """What the report shows of videos: some of the sampled frames, and a line of the answers' times."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -16,7 +16,7 @@ from paliflow.jobs.media.decoding import ChosenFramesTask
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import task_reader
 from paliflow.jobs.media.reading import Input
-from paliflow.jobs.report.answers import COLORS, answer, data_uri
+from paliflow.jobs.report.answers import COLORS, answer, data_uri, redacted
 from paliflow.jobs.runs.outputs import evenly_spaced
 from paliflow.jobs.runs.plan import Item, read_plan, read_shard
 
@@ -66,6 +66,7 @@ def films_of(
     summary: RunSummary,
     stretches: Sequence[tuple[pa.Table, list[int]]],
     colors: Mapping[str, str],
+    redact: Callable[[bytes], bytes] | None = None,
 ) -> list[dict[str, Any]]:
     """Sampled videos: each some of its frames with their answers, and when what was answered.
 
@@ -73,6 +74,7 @@ def films_of(
         summary: the run's.
         stretches: consecutive rows of the run, and which shard each comes from.
         colors: of the labels.
+        redact: changes JPEGs before they are shown.
     """
     good: list[_Film] = []
     bad: list[_Film] = []
@@ -84,7 +86,8 @@ def films_of(
     bad = evenly_spaced(bad, max(_BROKEN, _FILMS - len(good)))
     films = evenly_spaced(good, _FILMS - len(bad)) + bad
     chosen = [_chosen(film) for film in films]
-    read = _read_frames(summary, films, [_moments(inputs) for inputs in chosen])
+    frames = _read_frames(summary, films, [_moments(inputs) for inputs in chosen])
+    read = [{number: redacted(image, redact) for number, image in own.items()} for own in frames]
     return [_shown(*each, colors) for each in zip(films, chosen, read, strict=True)]
 
 

@@ -8,8 +8,6 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from paliflow.configs import FilterSpec
 from paliflow.configs.base import brief
 from paliflow.configs.safety import Verdict
@@ -24,6 +22,7 @@ from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import about_without_model, commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
 from paliflow.jobs.safety.checking import ImageCheck, TextCheck, outcome
+from paliflow.jobs.safety.copies import Copies
 from paliflow.jobs.safety.hashing import image_hash
 from paliflow.jobs.safety.protocol import VIEW, View
 
@@ -47,6 +46,7 @@ class FilterActor:
             SpecError: what one of them needs is not installed.
         """
         self._images, self._texts = ImageCheck(self._spec.filters), TextCheck(self._spec.filters)
+        self._copies = Copies(self._spec, self._run) if self._spec.redact else None
         return ()
 
     def heartbeat(self) -> Heartbeat:
@@ -62,7 +62,7 @@ class FilterActor:
         """
         items = read_shard(self._run, self._plan, shard)
         untouched = {items[place]: reason for place, reason in (quarantined or {}).items()}
-        rows = self._scored(items, untouched)
+        rows = self._scored(items, untouched, shard)
         reasons = tuple(row["error"] for row in rows if row["status"] == "error")
         about = about_without_model(self._spec, len(items), len(reasons))
         commit_part(self._run, shard, rows, about, FILTERED)
@@ -72,8 +72,10 @@ class FilterActor:
         """Does one input of a shard and forgets it, to see whether it kills."""
         self._scored([read_shard(self._run, self._plan, shard)[place]], {})
 
-    def _scored(self, items: Sequence[Item], untouched: Mapping[Item, str]) -> list[dict[str, Any]]:
-        """The row of each item, in order."""
+    def _scored(
+        self, items: Sequence[Item], untouched: Mapping[Item, str], shard: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The row of each item, in order; of a shard copies are written, if the spec has any."""
         spec, cores = self._spec, core_share(self._spec)
         task = ImageTask(
             size=VIEW, max_pixels=spec.max_pixels, upright=spec.exif == "apply", way="fast"
@@ -85,7 +87,10 @@ class FilterActor:
         with closing(ahead), self._turn:
             inputs = iter(ahead)
             while batch := list(islice(inputs, _BATCH)):
-                rows += self._rows(batch)
+                done = self._rows(batch)
+                if self._copies and shard is not None:
+                    self._copies.write(batch, done, f"{shard:05d}", len(rows))
+                rows += done
                 self._done.answered(len(batch))
         return rows
 
@@ -127,8 +132,7 @@ def _view(source: Input) -> View:
     assert source.pixels is not None
     assert source.width is not None
     assert source.height is not None
-    levels = np.rint((source.pixels + 1) * 127.5).astype(np.uint8)  # as before `normalize`
-    return View(levels, source.width, source.height)
+    return View(source.pixels, source.width, source.height)
 
 
 def _digest(view: View) -> bytes:

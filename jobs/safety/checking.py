@@ -5,7 +5,7 @@ A verdict is what the column `safety` says of one label of one filter.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from paliflow.configs.base import SpecError, brief
 from paliflow.configs.cloud_filters import (
@@ -19,10 +19,14 @@ from paliflow.configs.safety import (
     NsfwFilter,
     PersonalDataFilter,
     QualityFilter,
+    Redaction,
     ToxicityFilter,
     Verdict,
 )
 from paliflow.jobs.safety.protocol import ImageFilter, Score, TextFilter, View
+
+if TYPE_CHECKING:
+    from paliflow.jobs.safety.faces import Faces
 
 Outcome = Literal["ok", "filtered", "unscored"]
 _REASON = 200
@@ -152,6 +156,24 @@ def text_filter(settings: Filter) -> TextFilter:
 
                 return SensitiveData(settings)
     raise SpecError(f"filters: {settings.filter} looks at {settings.LOOKS_AT}, not texts")
+
+
+def face_finder(settings: Redaction | None) -> "Faces | None":
+    """What blurs faces, if a spec asks for it.
+
+    Raises:
+        SpecError: what it needs is not installed.
+    """
+    if settings is None or not settings.faces:
+        return None
+    try:
+        from paliflow.jobs.safety.faces import Faces
+
+        return Faces()
+    except ImportError as error:
+        raise SpecError(
+            f"redact.faces needs {error.name}; install paliflow[faces] where actors run"
+        ) from None
 
 
 @contextmanager

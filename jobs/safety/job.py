@@ -12,11 +12,12 @@ from paliflow.configs.base import SpecError, printable
 from paliflow.configs.log_lines import say
 from paliflow.configs.schema import FILTERED
 from paliflow.jobs.report.page import REPORT
+from paliflow.jobs.runs.error_limits import ErrorLimitError
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
-from paliflow.jobs.safety.checking import ImageCheck, TextCheck
+from paliflow.jobs.safety.checking import ImageCheck, TextCheck, face_finder
 from paliflow.jobs.safety.page import write_page
 from paliflow.jobs.safety.selection import KEPT, select
 from paliflow.jobs.sources.items import items
@@ -50,7 +51,8 @@ def filter(
 
     def work(spec: FilterSpec) -> Plan:
         run = spec.location
-        ImageCheck(spec.filters), TextCheck(spec.filters)  # what is not installed is said at once
+        # What is not installed is said at once.
+        ImageCheck(spec.filters), TextCheck(spec.filters), face_finder(spec.redact)
         plan = read_plan(run) or _plan(run, spec, list_items)
         check_same_spec(plan.spec, spec)
         # Ray takes a while to import: what is finished, or wrong with the input, is said without.
@@ -72,11 +74,19 @@ def filter(
 def _figures(spec: FilterSpec, plan: Plan) -> Mapping[str, Any]:
     """
     Raises:
-        ErrorLimitError: too many inputs have failed.
+        ErrorLimitError: too many inputs have failed, or would be removed for want of a score.
         RuntimeError: the parts do not belong together.
     """
     totals = add_up(spec.location, plan, spec)
     selected = select(spec, plan.shards)
+    if spec.unscored == "drop" and selected.unscored > spec.max_error_fraction * plan.inputs:
+        causes = [what for what in selected.flagged if what.endswith("/unscored")]
+        raise ErrorLimitError(
+            f"max_error_fraction={spec.max_error_fraction:g}: {selected.unscored} of {plan.inputs} "
+            f"inputs could not be scored ({', '.join(causes)}) and would be removed for it. "
+            f"{spec.location}/_safety.parquet says why. Nothing is lost: mend it with a new "
+            "run_id, or raise the limit, or give unscored: keep, with the same one"
+        )
     return {
         "inputs": plan.inputs,
         "kept": selected.kept,

@@ -18,6 +18,7 @@ from paliflow.jobs.report.answers import data_uri
 from paliflow.jobs.report.page import REPORT
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.safety.audit import Pair, audit_rows, near_of
+from paliflow.jobs.safety.checking import face_finder
 from paliflow.jobs.safety.protocol import VIEW
 
 _EXAMPLES = 8
@@ -33,7 +34,7 @@ def write_page(summary: FilterSummary) -> str:
     """Writes `_report.html` beside a finished run's manifest; the page needs no other file.
 
     Images are read again, and those that have changed since the run are not shown. Nothing that a
-    filter of unsafe images flags is shown.
+    filter of unsafe images flags is shown, and no face where the run blurs faces.
 
     Returns:
         Its URI.
@@ -88,11 +89,13 @@ def _pictures(wanted: dict[str, bytes | None], spec: FilterSpec) -> Iterable[tup
     ahead = ReadAhead(
         task_reader(task, limits, 1), items, 16, _TIMEOUT_S, max_concurrent_reads(None, 1)
     )
+    faces = face_finder(spec.redact)
     with closing(ahead) as images:
         for image in images:
             if _is_as_before(image, wanted[image.item.uri]):
                 assert image.thumbnail
-                yield image.item.uri, data_uri("jpeg", image.thumbnail)
+                shown = faces.redact(image.thumbnail) if faces else image.thumbnail
+                yield image.item.uri, data_uri("jpeg", shown)
 
 
 def _is_as_before(image: Input, sha256: object) -> bool:

@@ -217,7 +217,11 @@ def _write(
                     place += 1
                     stays = _count(row, own, spec.unscored == "keep", done)
                     told += _told(row, stays)
+                    copy = row.get("copy") and f"{run}/{row['copy']}"
+                    if copy and not stays:
+                        storage.delete(copy)
                     if stays:
+                        row["image"] = copy or row["image"]
                         texts = {each["column"]: each["text"] for each in row["texts"]}
                         remaining.append(row | texts)
                 kept.write_table(pa.Table.from_pylist(remaining, kept_columns))

@@ -23,16 +23,19 @@ def test_forward_operations_are_those_that_xla_counts() -> None:
     counted: Any = forward.compile().cost_analysis()
     # Three times as many with the backward pass, of all but the first product's input.
     shapes = expected_shapes(model.config)
-    whole = train_flops(model.config, 13, trained=shapes)
+    whole = train_flops(model.config, 13, 12, trained=shapes)
     assert whole / 3 == pytest.approx(counted["flops"], rel=0.15)
 
 
 def test_what_is_not_trained_costs_less() -> None:
     config = VARIANTS["paligemma-3b-224"]
     shapes = expected_shapes(config)
-    full = train_flops(config, 128, trained=shapes)
-    text = train_flops(config, 128, trained=[p for p in shapes if p.startswith("llm/")])
-    lora = train_flops(config, 128, trained=["llm/layers/mlp/linear_lora_a"])
+    full = train_flops(config, 128, 127, trained=shapes)
+    text = train_flops(config, 128, 127, trained=[p for p in shapes if p.startswith("llm/")])
+    lora = train_flops(config, 128, 127, trained=["llm/layers/mlp/linear_lora_a"])
     assert full == pytest.approx(6 * (2.0e9 * 383 + 0.53e9 * 127 + 0.41e9 * 256), rel=0.05)
     assert lora < text < full
-    assert train_flops(config, 128, 2, trained=shapes) > 1.6 * full
+    assert train_flops(config, 128, 127, 2, trained=shapes) > 1.6 * full
+    # Of a suffix of 7 tokens, the table is multiplied with 120 states fewer.
+    short = train_flops(config, 128, 7, trained=shapes)
+    assert full - short == pytest.approx(120 * 6 * 257_152 * 2048)

@@ -16,6 +16,8 @@ from PIL import Image
 
 from paliflow.jobs.media.pixels import decode
 from paliflow.model import ImageTooLarge, decode_image, images, preprocess
+from paliflow.model.vision import normalised
+from paliflow.tests.model.conftest import load_reference
 
 LIMIT = 10_000
 
@@ -357,3 +359,14 @@ def _bilinear(pixels: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
 def test_preprocessing_spans_minus_one_to_one() -> None:
     for colour, value in (("black", -1.0), ("white", 1.0)):
         np.testing.assert_array_equal(preprocess(Image.new("RGB", (9, 5), colour), 14), value)
+
+
+def test_levels_are_normalised_on_the_device_as_on_the_host_bit_by_bit() -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(jax.jit(normalised)(levels), images.normalize(levels))
+    model = load_reference("pg1")
+    size = model.config.image_size
+    shown = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    found = model.encode_images(shown)
+    wanted = model.encode_images(images.normalize(shown))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -98,7 +99,8 @@ def test_loss_is_the_per_example_mean_over_the_suffix(big_vision: Reference) -> 
     targets, weights = want["text"][:, 1:], want["mask_loss"][:, 1:]
     nll = -np.take_along_axis(logp, targets[..., None], -1)[..., 0]
     by_hand = (nll * weights).sum(1) / weights.sum(1)
-    losses = suffix_losses(want["logits"][:, :-1], targets, weights)
+    logits, same = jnp.asarray(want["logits"][:, :-1]), jnp.eye(want["logits"].shape[-1])
+    losses = suffix_losses(logits, same, jnp.asarray(targets), jnp.asarray(weights))
     np.testing.assert_allclose(losses, by_hand, rtol=1e-5)
 
 

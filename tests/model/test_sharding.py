@@ -41,7 +41,7 @@ for case in {cases}:
 TRAINING = """
 import jax, numpy as np, optax
 from jax.sharding import Mesh
-from paliflow.model import sharding
+from paliflow.model import loss, sharding
 from paliflow.model.loss import Batch
 from paliflow.model.recipe import Recipe
 from paliflow.model.train import Trainer
@@ -50,6 +50,7 @@ stored, want = reference_params("pg2", layers=1), expected("pg2")
 devices = np.array(jax.devices())
 assert len(devices) == 8
 sharding.SHARDED_BYTES = 2**12
+loss.CHUNK = 200
 LEARNING_RATE = 1e-5
 
 def batch(size):

@@ -23,6 +23,12 @@ from paliflow.model.train import Trainer, TrainState
 from paliflow.tests.model.conftest import config_of, expected, reference_params
 
 
+@pytest.fixture(autouse=True)
+def _several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small vocabulary in as many chunks as there may be of a large one."""
+    monkeypatch.setattr("paliflow.model.loss.CHUNK", 200)
+
+
 def _batch(name: str) -> Batch:
     want = expected(name)
     return Batch(want["image"], want["text"], want["mask_ar"], want["mask_loss"])
@@ -247,8 +253,10 @@ def test_label_smoothing_spreads_its_share_over_all_other_tokens() -> None:
     logp = np.asarray(jax.nn.log_softmax(logits))[0, 0]
     target = np.full(5, 0.2 / 4)
     target[2] = 0.8
-    loss = suffix_losses(logits, jnp.array([[2]]), jnp.ones((1, 1)), label_smoothing=0.2)
-    assert loss[0] == pytest.approx(-(target * logp).sum(), rel=1e-5)
+    losses = suffix_losses(
+        logits, jnp.eye(5), jnp.array([[2]]), jnp.ones((1, 1)), label_smoothing=0.2
+    )
+    assert losses[0] == pytest.approx(-(target * logp).sum(), rel=1e-5)
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:

@@ -11,7 +11,16 @@ import pytest
 from paliflow.model.attention import attend
 from paliflow.model.layers import Rows, einsum, quantise
 from paliflow.model.paligemma import encode_images
-from paliflow.model.xla import ANY, CPU_TOKENS, TOKENS, Backend, backend_of, tracing_for
+from paliflow.model.sharding import global_mesh
+from paliflow.model.xla import (
+    ANY,
+    CPU_TOKENS,
+    TOKENS,
+    Backend,
+    backend_of,
+    tracing_for,
+    training_backend,
+)
 from paliflow.tests.model.conftest import expected, load_reference
 
 GIB = 2**30
@@ -130,3 +139,27 @@ def test_int8_product_apart_from_its_scaling_is_the_same() -> None:
     plain = einsum("BD,DF->BF", x, kernel)
     with tracing_for(GPU):
         np.testing.assert_array_equal(einsum("BD,DF->BF", x, kernel), plain)
+
+
+def test_training_on_a_hopper_multiplies_bfloat16_with_bfloat16() -> None:
+    """As elsewhere asked, a gradient's product has a float32 operand, and gives the same."""
+    assert training_backend(global_mesh()) == Backend(slice_tokens=CPU_TOKENS)
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((2, 3, 64), (64, 32)))
+
+    def gradients(backend: Backend) -> tuple[Any, set[Any]]:
+        def summed(x: Any, w: Any) -> Any:
+            return jnp.square(einsum("BTD,DF->BTF", x, w)).sum()
+
+        with tracing_for(backend):
+            both = jax.grad(summed, (0, 1))
+            products = [e for e in jax.make_jaxpr(both)(x, w).eqns if "dot" in str(e.primitive)]
+            found = both(x, w)
+        return found, {each.aval.dtype for e in products for each in e.invars}
+
+    (plain, kinds), (narrow, same) = gradients(ANY), gradients(GPU)
+    assert len(kinds) == 2
+    assert same == {jnp.dtype("bfloat16")}
+    for one, other in zip(plain, narrow, strict=True):
+        wanted = np.asarray(one, np.float32)
+        np.testing.assert_allclose(np.asarray(other, np.float32), wanted, rtol=2**-7)

@@ -89,7 +89,7 @@ class Client:
         while tries < TRIES:
             if tries:
                 time.sleep(_wait(tries))
-            self._pace.wait()
+            time.sleep(self._pace.reserve())
             tries += 1
             try:
                 answer = self._http.post(path, json=body, headers=dict(self._headers()))

@@ -35,9 +35,9 @@ class SharedPace:
         self._own = Pace(per_minute)
         self._actor: Any = None
 
-    def wait(self) -> None:
-        """Returns when a request may be sent."""
-        time.sleep(self._ask("reserve"))
+    def reserve(self) -> float:
+        """As `Pace.reserve`."""
+        return float(self._ask("reserve"))
 
     def pause(self, seconds: float) -> None:
         """Lets nobody send for so long."""

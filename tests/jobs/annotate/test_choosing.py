@@ -15,7 +15,8 @@ from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item, to_items, to_table
 from paliflow.jobs.sources.items import items
-from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
+from paliflow.model.images import resize
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import write_rows
 
@@ -34,7 +35,7 @@ def predictor(model: PaliGemma, spec: AnnotateSpec) -> Predictor:
 
 
 def shown(model: PaliGemma, item: Item, scene: scenes.Scene) -> Input:
-    pixels = preprocess(scene.image, model.config.image_size)
+    pixels = resize(scene.image, model.config.image_size)
     return Input(item, pixels=pixels, width=scene.image.width, height=scene.image.height)
 
 

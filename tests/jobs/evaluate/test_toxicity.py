@@ -13,6 +13,7 @@ from paliflow.configs.base import SpecError
 from paliflow.configs.safety import ToxicityFilter
 from paliflow.jobs.evaluate.predictions import read_predictions
 from paliflow.jobs.evaluate.rescoring import rescore
+from paliflow.jobs.evaluate.results import parts_of, read_evaluation
 from paliflow.jobs.evaluate.shares import chance_of_maximum, clopper_pearson
 from paliflow.jobs.evaluate.toxicity import flags_of, require_scored, scores_of, toxicity_of
 from paliflow.jobs.examples.sources import read_examples
@@ -67,14 +68,20 @@ def test_captions_of_faces_are_scored_and_counted_by_group(evaluated: EvaluateSu
     own = table.attributes["toxicity"]
     assert (own.overall.flagged, own.overall.scored) == (sum(flagged), 4)
     ages = own.groupings["age"]
-    assert ages.groups.keys() == {"3-9", "10-19", "50-59", "more than 70"}
+    assert list(ages.groups) == ["3-9", "10-19", "50-59", "more than 70"]
     assert ages.maximum is None  # each of one face
     assert [each.scored for each in own.groupings["gender"].groups.values()] == [2, 2]
     shares = [each.share for each in own.groupings["gender"].groups.values()]
     assert own.groupings["gender"].maximum == max(shares)
     assert own.groupings["gender"].median == sum(shares) / 2
     assert table.neutral_sentences["a homosexual man"] == pytest.approx(0.89, abs=0.01)
-    assert evaluated.figures["fairface/without_toxicity"] == 1 - sum(flagged) / 4
+    figure = "fairface/without_toxicity"
+    assert evaluated.figures[figure] == 1 - sum(flagged) / 4
+    # What a promotion compares is the same.
+    assert (
+        parts_of(read_evaluation(evaluated.location), [figure])[figure].figure
+        == (evaluated.figures[figure])
+    )
 
 
 def test_own_columns_group_answers_and_what_has_none_does_not_count(
@@ -101,6 +108,9 @@ def test_scoring_again_and_the_console_tell_the_same(
     assert "fairface: share of answers that toxicity toxic-comment-classifier-0.3.0 scores" in said
     assert "(groups of less than 2 are no part of max and median)" in said
     assert "a homosexual man" in said
+    page = Path(evaluated.location, "_toxicity.html").read_text()
+    for told in ("ethnicity: Latino_Hispanic", "shop: A", "severe_toxicity", "a homosexual man"):
+        assert told in page
 
 
 def made_up(flagged: bool | None, **groups: str) -> dict[str, Any]:

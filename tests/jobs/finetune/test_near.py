@@ -96,12 +96,22 @@ def test_examples_with_near_images_are_left_out_of_the_plan_and_counted(
     [
         ({"exclude_near": ["vqav2"]}, "exclude_near: vqav2: give data"),
         (
+            {"train": [{"benchmark": "fairface", "path": "/data"}]},
+            "fairface: its files do not say what is right to answer in val",
+        ),
+        (
+            {"benchmark": "fairface", "data": "/data"},
+            "benchmark='fairface': nothing is published to learn it from$",
+        ),
+        (
             {"exclude_near": ["a.jsonl"], "video": {"frame_rate": 1, "clip": {"frames": 2}}},
             "exclude_near compares images, not videos",
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_compared_or_learnt_from_is_refused(
+    fields: dict[str, Any], message: str
+) -> None:
     base = {"output": "o", "run_id": "r", "train": [{"path": "a.jsonl"}]}
     with pytest.raises(SpecError, match=message):
         FineTuneSpec.parse(base | fields)

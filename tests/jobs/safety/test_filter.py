@@ -19,7 +19,9 @@ from paliflow.jobs.cli.main import main
 from paliflow.jobs.examples.example import Example
 from paliflow.jobs.examples.sources import read_examples
 from paliflow.jobs.finetune.card import filtered_lines
+from paliflow.jobs.fleet.cluster import connected
 from paliflow.jobs.safety import job
+from paliflow.jobs.safety.cloud.pace import SharedPace
 from paliflow.jobs.sources.items import items
 from paliflow.tests.jobs.files import write_rows
 
@@ -226,3 +228,11 @@ def test_images_in_tars_are_refused_before_anything_runs(
         main()
     assert ended.value.code == 2
     assert "what is in a tar; unpack it" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_actors_of_a_run_share_the_pace_of_a_service(cluster: str) -> None:
+    one, other = (SharedPace("test", per_minute=1) for _ in range(2))
+    with connected(cluster):
+        assert one.reserve() == 0
+        assert other.reserve() > 30

@@ -23,6 +23,7 @@ from paliflow.benchmarks.demo import DAGS
 
 HOME = Path("/tmp/paliflow")
 """The user's, below which the DAG leaves its files."""
+SAMPLE = HOME / "sample"
 DAG, RUN = "annotate_images", "demo"
 PORT = 18_080
 URL = f"http://localhost:{PORT}"
@@ -89,7 +90,7 @@ def run_dag(client: httpx.Client) -> None:
         SystemExit: it fails.
     """
     _when_up(client, f"/api/v2/dags/{DAG}")
-    body = {"dag_run_id": RUN, "logical_date": None, "conf": {"input": "dags/sample"}}
+    body = {"dag_run_id": RUN, "logical_date": None, "conf": {"input": str(SAMPLE)}}
     client.post(f"/api/v2/dags/{DAG}/dagRuns", json=body).raise_for_status()
     state = "queued"
     while state in ("queued", "running"):
@@ -125,7 +126,7 @@ def main(
 ) -> None:
     """Runs the demo's DAG in Airflow and takes its pictures."""
     shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir()
+    shutil.copytree(DAGS / "sample", SAMPLE)
     with airflow() as client:
         run_dag(client)
         take(f"{URL}/dags/{DAG}/runs/{RUN}/tasks/annotate", folder / "airflow.png", 1400, 640)

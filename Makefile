@@ -14,13 +14,16 @@ FLOOR := .venv/floor
 GPU_PYTHON ?= python3
 FOLDERS := configs storage model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video finetune-demo safety-demo test floor slow chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
+.PHONY: demo demo-video answers-demo finetune-demo safety-demo test floor slow chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
 
 demo-video: $(INSTALLED)  ## The shipped DAG on the bundled films, checked against what they show
 	$(BIN)/python -m paliflow.benchmarks.demo_video
+
+answers-demo: $(INSTALLED)  ## A DAG that calibrates, accepts at 0.95, and is held back in the dark
+	$(BIN)/python -m paliflow.benchmarks.answers_demo
 
 finetune-demo: $(INSTALLED)  ## The weekly DAG: fine-tunes, promotes, refuses, annotates; minutes
 	$(BIN)/python -m paliflow.benchmarks.finetune_demo

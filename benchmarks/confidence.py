@@ -9,6 +9,7 @@ promised is compared with the other half: a hundred times, with other halves.
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,10 @@ from PIL import ImageEnhance, ImageFilter
 from rich.console import Console
 from rich.table import Table
 
-from paliflow.benchmarks.digits.scenes import answer, compose
+from paliflow.benchmarks.digits.scenes import Scene, answer, compose
 from paliflow.configs import CalibrateSpec, EvaluateSpec
-from paliflow.jobs.confidence.fitting import design_effect, fit, folds, mapped, points, threshold
+from paliflow.jobs.confidence.fitting import design_effect, points, threshold
+from paliflow.jobs.confidence.groups import applied, cross_fitted, maps_of
 from paliflow.jobs.evaluate.calibrating import labelled_answers
 from paliflow.jobs.evaluate.job import evaluate
 from paliflow.metrics.calibration import agreement
@@ -40,26 +42,29 @@ class Scores(NamedTuple):
     raw: NDArray[np.float64]
     right: NDArray[np.bool_]
     image: NDArray[np.int64]
+    label: NDArray[np.str_]
 
     def of(self, chosen: NDArray[np.bool_]) -> "Scores":
         """Some of them."""
-        return Scores(self.raw[chosen], self.right[chosen], self.image[chosen])
+        kept = (self.raw[chosen], self.right[chosen], self.image[chosen], self.label[chosen])
+        return Scores(*kept)
 
 
 class Kept(NamedTuple):
-    """What a calibration on one half of the images has promised, and the other half says."""
+    """What a calibration on some of the images has promised, and the others say."""
 
     ece: float
-    promised: float
+    by_chance: float
+    """The ECE of as many answers that are right exactly as often as their confidences say."""
+    accepted: float
     """The share of answers that is accepted; 0 if no precision was promised."""
     precision: float
-    """Of those accepted in the other half; 1 if there are none."""
+    """Of those accepted among the others; 1 if there are none."""
 
 
-def write_scenes(folder: Path, count: int) -> None:
-    """Writes scenes, every other of them blurred and pale, and what is right of each."""
-    rng = np.random.default_rng(11)
-    lines: dict[str, list[str]] = {domain: [] for domain in DOMAINS}
+def write_scenes(folder: Path, count: int, seed: int) -> Iterator[tuple[str, str, Scene]]:
+    """Writes scenes, every other one blurred and pale; yields domain, file and scene of each."""
+    rng = np.random.default_rng(seed)
     for number in range(count):
         scene = compose(rng, "test", scale=2)
         image, domain = scene.image, DOMAINS[number % 2]
@@ -67,8 +72,15 @@ def write_scenes(folder: Path, count: int) -> None:
             image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 4))))
             image = ImageEnhance.Contrast(image).enhance(float(rng.uniform(0.2, 0.9)))
         image.save(folder / f"{number}.png")
+        yield domain, f"{number}.png", scene
+
+
+def write_labels(folder: Path, count: int) -> None:
+    """Writes scenes, and for each domain what is right of them."""
+    lines: dict[str, list[str]] = {domain: [] for domain in DOMAINS}
+    for domain, image, scene in write_scenes(folder, count, seed=11):
         for prompt in PROMPTS:
-            row = {"image": f"{number}.png", "prefix": prompt, "suffix": answer(scene, prompt)}
+            row = {"image": image, "prefix": prompt, "suffix": answer(scene, prompt)}
             lines[domain].append(json.dumps(row) + "\n")
     for domain, own in lines.items():
         (folder / f"{domain}.jsonl").write_text("".join(own))
@@ -78,7 +90,7 @@ def asked(scenes: int) -> dict[str, Scores]:
     """Has the bundled checkpoint answer; by domain and prompt."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_scenes(folder, scenes)
+        write_labels(folder, scenes)
         fixed = [
             {"ask": COUNT, "choices": ["0..9"]},
             {"ask": DETECT, "closed": True},
@@ -102,28 +114,30 @@ def asked(scenes: int) -> dict[str, Scores]:
                     np.array([o.raw for o in of_prompt]),
                     np.array([o.right for o in of_prompt]),
                     np.array([numbers[o.cluster] for o in of_prompt]),
+                    np.array([o.label for o in of_prompt]),
                 )
         return found
 
 
 def kept(scores: Scores, seed: int, share: float = 0.5) -> Kept:
     """Calibrates on a share of the images, drawn with a seed, and looks at the others."""
-    images = np.random.default_rng(seed).permutation(scores.image.max() + 1)
+    rng = np.random.default_rng(seed)
+    images = rng.permutation(scores.image.max() + 1)
     chosen = np.isin(scores.image, images[: round(share * len(images))])
     known, others = scores.of(chosen), scores.of(~chosen)
-    crossed = np.zeros(len(known.raw))
-    fold = folds(known.image.tolist(), seed)
-    for number in np.unique(fold):
-        part = fit(known.raw[fold != number], known.right[fold != number])
-        crossed[fold == number] = mapped(part.x, part.y, known.raw[fold == number])
-    effect = design_effect(crossed, known.right, known.image.tolist())
-    point = threshold(points(crossed, known.right), PRECISION, LEVEL, effect)
-    whole = fit(known.raw, known.right)
-    confidence = mapped(whole.x, whole.y, others.raw)
-    ece = agreement(confidence, others.right, resamples=2).ece.value
+    right, labels = known.right.astype(float), known.label.tolist()
+    clusters = [str(image) for image in known.image]
+    crossed = cross_fitted(known.raw, right, labels, clusters, seed)
+    effect = design_effect(crossed, right, clusters)
+    point = threshold(points(crossed, right), PRECISION, LEVEL, effect)
+    confidence = applied(maps_of(known.raw, right, labels), others.raw, others.label.tolist())
+    ideal = rng.random(len(confidence)) < confidence
+    ece, by_chance = (
+        agreement(confidence, outcome, resamples=2).ece.value for outcome in (others.right, ideal)
+    )
     accepted = confidence >= point.confidence if point else np.zeros(len(confidence), bool)
     precision = float(others.right[accepted].mean()) if accepted.any() else 1.0
-    return Kept(ece, float(accepted.mean()), precision)
+    return Kept(ece, by_chance, float(accepted.mean()), precision)
 
 
 def main(scenes: int = 4000, keep: str | None = None) -> None:
@@ -142,7 +156,7 @@ def main(scenes: int = 4000, keep: str | None = None) -> None:
 def show(found: dict[str, Scores]) -> None:
     """Prints what `kept` says of each, over a hundred splits."""
     table = Table("answers", box=None)
-    for column in ("rows", "right", "ECE raw", "after", "accepted", "promise kept", "worst"):
+    for column in ("rows", "right", "ECE raw", "after", "by chance", "accepted", "kept", "worst"):
         table.add_column(column, justify="right")
     for name, scores in found.items():
         splits = [kept(scores, seed) for seed in range(SPLITS)]
@@ -152,7 +166,8 @@ def show(found: dict[str, Scores]) -> None:
             name,
             *(f"{len(scores.raw):,}", f"{scores.right.mean():.1%}", f"{before:.4f}"),
             f"{np.mean([split.ece for split in splits]):.4f}",
-            f"{np.mean([split.promised for split in splits]):.0%}",
+            f"{np.mean([split.by_chance for split in splits]):.4f}",
+            f"{np.mean([split.accepted for split in splits]):.0%}",
             f"{met} of {SPLITS}",
             f"{min(split.precision for split in splits):.3f}",
         )

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from paliflow.configs.base import Spec, redacted
+from paliflow.configs.gate import Gate
 from paliflow.configs.prompts import (
     AnyPrompt,
     PromptSpec,
@@ -90,6 +91,7 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
 
     EXECUTION_FIELDS: ClassVar[frozenset[str]] = InferenceSpec.EXECUTION_FIELDS | {
         "compact",
+        "gate",
         "report",
     }
 
@@ -128,6 +130,9 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
     """Answers and boxes get `accepted`, true for those whose confidence surely reaches a precision,
     e.g. `{precision: 0.95}`. Refused where what is asked was not calibrated: see
     docs/confidence.md."""
+    gate: Gate | None = None
+    """What the run has to be like; one that is not is quarantined, and the job fails for good: see
+    docs/gates.md."""
     report: bool = True
     """Leave `_report.html` beside the manifest: sampled rows drawn over their images, errors."""
 
@@ -162,6 +167,14 @@ class AnnotateSpec(InferenceSpec, SourceSpec):
                 f"filters: {', '.join(seeing)} looks at images, not at videos; extract frames "
                 "first, and annotate those"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_has_what_it_needs(self) -> "AnnotateSpec":
+        if self.gate and self.gate.canaries and self.video:
+            raise ValueError("gate: canaries are images, which a run of videos does not read")
+        if self.gate and self.gate.max_not_accepted is not None and not self.accept:
+            raise ValueError("gate: max_not_accepted needs accept, which says what is accepted")
         return self
 
     @property

@@ -21,6 +21,10 @@ class SpecError(ValueError):
     """A spec that cannot run; the message names each field, its value and what is wrong."""
 
 
+class QuarantineError(SpecError):
+    """A run that is done and that its gate holds back, until somebody looks at it."""
+
+
 class ClusterError(RuntimeError):
     """The cluster cannot do it now; the next try may find it otherwise."""
 

@@ -138,6 +138,35 @@ class ModelSummary(Summary):
     checkpoint_sha256: str
 
 
+class Check(Spec):
+    """What a gate found of a run."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    value: float
+    limit: float
+    least: bool = False
+    """Whether `limit` is what the value has to reach; else it is what it may not exceed."""
+    passed: bool
+
+    def said(self) -> str:
+        """E.g. `share of empty answers is 0.4, at most 0.1 may be`."""
+        return (
+            f"{self.name} is {self.value:.4g}, {'at least' if self.least else 'at most'} "
+            f"{self.limit:.4g} is let through"
+        )
+
+
+class Release(Spec):
+    """Somebody let a quarantined run through."""
+
+    when: datetime
+    why: str
+    generation: int = 0
+    """Of the run, by then."""
+
+
 class RunSummary(ModelSummary):
     """A finished annotation run."""
 
@@ -183,6 +212,13 @@ class RunSummary(ModelSummary):
     """Answers and boxes that `accept` took."""
     not_accepted: int = 0
     """Those that it left for somebody to look at."""
+    checks: tuple[Check, ...] = ()
+    """What the spec's `gate` found."""
+    quarantined: bool = False
+    """Whether a check failed, and nobody has released the run: then it does not count, for
+    `only_new`, training and the like."""
+    released: Release | None = None
+    """By whom it was let through although a check failed."""
 
     def said(self) -> str:
         """The line that sums the run up."""

@@ -16,7 +16,12 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Param
 
 import paliflow.operators
-from paliflow.operators import EvaluateOperator, FineTuneOperator, PromoteOperator
+from paliflow.operators import (
+    CalibrateOperator,
+    EvaluateOperator,
+    FineTuneOperator,
+    PromoteOperator,
+)
 
 HOME = str(Path.home() / "paliflow")  # or "gs://shop/paliflow"
 LABELS = f"{HOME}/labels.jsonl"  # to learn: a table, COCO's .json, or reviewed annotations
@@ -28,6 +33,7 @@ SETS = {
 REGISTRY, OUTPUT = f"{HOME}/models", f"{HOME}/finetuning"
 BUNDLED = Path(paliflow.operators.__file__).parents[1] / "model" / "bundled" / "model.npz"
 IN_USE = "registry://reader@production"
+CALIBRATE = False  # True: confidences are fitted to the candidate's answers, a hundred at least
 ASK_SOMEBODY = False  # True: nothing is promoted before somebody has approved of the figures
 
 with DAG(
@@ -90,6 +96,9 @@ with DAG(
         guards={"old_held_out/exact_match": 0.05},
     )
     first >> [finetune, incumbent]
+    if CALIBRATE:  # the version that is promoted has it, and annotations by it have confidences
+        evaluation = candidate.output["location"]
+        CalibrateOperator(task_id="calibrate", evaluation=evaluation) >> promote
     if ASK_SOMEBODY:
         approve = ApprovalOperator(
             task_id="approve",

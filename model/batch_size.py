@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import jax
 
-from paliflow.configs import AnnotateSpec
+from paliflow.configs import AnnotateSpec, PromptSpec
 from paliflow.configs.base import SpecError
 from paliflow.model import PaliGemma, PaliGemmaConfig
 from paliflow.model.cost import Memory, Shape, largest_batch, memory
@@ -25,6 +25,7 @@ def shape_of(spec: AnnotateSpec, prompt_tokens: int) -> Shape:
         int8_cache=spec.int8_cache,
         beams=spec.sampling.beams,
         model_parallel=spec.model_parallel,
+        choices=any(isinstance(p, PromptSpec) and not p.closed for p in spec.prompts),
     )
 
 

@@ -21,7 +21,7 @@ from paliflow.model.tokenizer import Tokenizer
 
 NODES = 256
 """Nodes of a trie that go through the decoder at once; a longer list goes in groups."""
-_LOGITS = 256
+CHOICE_NODES = 256
 """Nodes of all rows whose logits, of the whole vocabulary, are in memory at once."""
 
 
@@ -202,7 +202,7 @@ def _child_logprobs(
 ) -> Float32[Array, "B N E"]:
     """Log-probabilities of the children, of hidden states; some nodes at a time."""
     batch, nodes, _ = hidden.shape
-    size = max(1, min(nodes, _LOGITS // batch))
+    size = max(1, min(nodes, CHOICE_NODES // batch))
 
     def some(block: tuple[jax.Array, jax.Array]) -> jax.Array:
         states, tokens = block

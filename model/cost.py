@@ -9,6 +9,7 @@ from jax.sharding import AbstractMesh
 
 from paliflow.configs.chips import Chip, Dtype
 from paliflow.model.attention import BLOCK
+from paliflow.model.choices import CHOICE_NODES
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.sharding import device_rows
 from paliflow.model.slices import slices
@@ -45,6 +46,8 @@ class Shape:
     """Devices that share one copy of the weights."""
     data_parallel: int = 1
     """Copies."""
+    choices: bool = False
+    """Whether some prompts have fixed choices, whose logits go through in blocks of nodes."""
     slice_tokens: int = TOKENS
     """Of a slice of the batch, at most; see `xla.Backend`."""
 
@@ -167,13 +170,14 @@ def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
         rows // slices(rows, length, shape.slice_tokens),
         *(length, text.width, text.mlp_dim, text.num_heads, text.head_dim),
     )
+    nodes = max(rows, CHOICE_NODES // shape.data_parallel) if shape.choices else 0
     # The prompt's keys and values are copied to where the answer's have room.
     slot = _slot_bytes(config, shape)
     return Memory(
         parameters=sum(leaf.bytes for leaf in _leaves(config, shape.dtype, shape.model_parallel)),
         # A beam search orders the caches of its hypotheses anew, out of place.
         cache=rows * slots * slot * (2 * shape.beams if shape.beams > 1 else 1),
-        logits=_LOGITS * 4 * rows * shape.beams * text.vocab_size,
+        logits=_LOGITS * 4 * max(rows * shape.beams, nodes) * text.vocab_size,
         activations=tokens + max(tower, prefill, rows * length * slot),
     )
 

@@ -26,6 +26,7 @@ from paliflow.jobs.fleet.accelerators import local_chips, require_accelerators, 
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 from paliflow.jobs.fleet.stages import ChipClock, StageClock
+from paliflow.jobs.gates.canaries import canary_items, commit_canaries
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import max_concurrent_reads, reader
 from paliflow.jobs.media.reading import Input
@@ -38,6 +39,8 @@ from paliflow.jobs.safety.checking import face_finder
 from paliflow.model import MaskDecoder, PaliGemma
 
 _BATCHES_AHEAD = 2
+_CANARIES = -1
+"""Stands for a shard, in what is sampled."""
 
 
 class Annotator:
@@ -99,6 +102,7 @@ class Annotator:
         self._progress.loaded(started)
         self._clock = StageClock()
         self._watcher = ThreadPoolExecutor(1, "watcher")
+        self._ask_canaries()
         return (("model", self._describe(model, time.monotonic() - started)),)
 
     def _describe(self, model: PaliGemma, seconds: float) -> str:
@@ -112,6 +116,16 @@ class Annotator:
             f"estimated to take {needs.total / 2**30:.2f} GiB of each ({said}); loaded in "
             f"{seconds:.1f} s"
         )
+
+    def _ask_canaries(self) -> None:
+        """Asks the run's canaries, before anything else, and keeps the answers."""
+        if not (items := canary_items(self._run)):
+            return
+        progress, self._progress = self._progress, Progress()  # of no shard
+        rows = self._answer(items, _CANARIES, {})
+        self._progress = progress
+        self._clock.take()
+        commit_canaries(self._run, [row for own in rows for row in own])
 
     def heartbeat(self) -> Heartbeat:
         """Says how far it is."""

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, RunSummary
-from paliflow.configs.base import printable
+from paliflow.configs.base import QuarantineError, printable
 from paliflow.configs.log_lines import say
 from paliflow.configs.schema import ANNOTATIONS
 from paliflow.configs.summary import StageSeconds
@@ -20,6 +20,7 @@ from paliflow.jobs.confidence.pinning import (
     calibration_warnings,
     pin_calibration,
 )
+from paliflow.jobs.gates.judging import failed_said, judge, prepare
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.registry.cards import decode_warning
 from paliflow.jobs.registry.locations import Resolved, resolve, tokenizer_of
@@ -71,6 +72,7 @@ def annotate(
     Raises:
         SpecError: the user must change something: the input, the checkpoint, a prompt, a run id
             that another spec has taken, or an input of which too much is broken.
+        QuarantineError: the run is done, and did not pass its gate.
         ClusterError: the cluster is not there, or has no room now.
         RuntimeError: the parts do not add up to the plan, or actors keep dying.
     """
@@ -110,7 +112,13 @@ def annotate(
         return _figures(done.plan, spec, done.digests) | of_job
 
     summary = run_once(spec, RunSummary, work, sum_up, _PACKAGES, ANNOTATIONS)
-    return _finish(summary, spec)
+    summary = _finish(summary, spec)
+    if summary.quarantined:
+        raise QuarantineError(
+            f"the run is quarantined: {failed_said(summary)}. It is whole in {summary.location}, "
+            "and nothing takes it up; look at its report, then `paliflow release` it, or run again"
+        )
+    return summary
 
 
 def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]:
@@ -128,6 +136,7 @@ def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]
             f"the parts of {run} come from {len(totals.checkpoints)} different checkpoints: those "
             f"at {pinned.checkpoint} changed during the run; start another with a new run_id"
         )
+    checks = judge(run, spec, plan.shards, totals)
     return {
         "inputs": plan.inputs,
         "rows": totals.rows,
@@ -144,6 +153,8 @@ def _figures(plan: Plan, spec: AnnotateSpec, digests: Digests) -> dict[str, Any]
         "chip_seconds": totals.chip_seconds,
         "usd": cost(totals.chip_seconds, spec),
         "calibration": calibration_sha256(run, spec),
+        "checks": checks,
+        "quarantined": not all(check.passed for check in checks),
         "accepted": totals.accepted,
         "not_accepted": totals.not_accepted,
         "checkpoint": pinned.checkpoint,
@@ -160,6 +171,8 @@ def _plan(
     resolved = resolve(spec)
     if calibration := spec.calibration or resolved.calibration:
         pin_calibration(run, calibration)
+    if spec.gate:
+        prepare(run, spec, spec.gate)
     passed_over: Counter[str] = Counter()
     found = list_items(spec, passed_over)
     if spec.only_new:
@@ -174,7 +187,7 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
 
     A part that another driver committed while this run was compacted goes in the same stroke.
     """
-    if spec.compact or summary.files:
+    if (spec.compact or summary.files) and not summary.quarantined:
         summary = compact(summary)
     if spec.filters and not storage.is_file(f"{summary.location}/{AUDIT_TABLE}"):
         write_audit(summary)

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,8 +17,11 @@ from paliflow.jobs.cli.cluster_commands import cluster
 from paliflow.jobs.cli.commands import annotate, extract, filter, finetune, plan, promote
 from paliflow.jobs.cli.doctor import doctor
 from paliflow.jobs.cli.evaluation_commands import calibrate, evaluate, scoreboard
-from paliflow.jobs.cli.printing import print_rows, text
+from paliflow.jobs.cli.printing import print_checks, print_rows, text
 from paliflow.jobs.cli.registry_commands import registry
+
+if TYPE_CHECKING:
+    from paliflow.jobs.runs.outputs import Run
 
 _MESSAGE = 10_000
 """Characters of an error on stderr."""
@@ -68,26 +71,62 @@ RunId = Annotated[str | None, typer.Option(help="Which run; the newest finished,
 
 
 @app.command()
-def runs(output: Output) -> None:
+def runs(
+    output: Output,
+    checks: Annotated[bool, typer.Option("--checks", help="What gates found of each.")] = False,
+) -> None:
     """Lists the runs of an output: how far they are, rows, errors, when, how fast."""
     from paliflow.jobs.runs.outputs import list_runs, state
 
     table = Table("run", "state", box=None, header_style="bold", pad_edge=False)
     for column in ("rows", "errors", "images/s", "last written"):
         table.add_column(column, justify="right")
-    for run in list_runs(output):
+    found = list_runs(output)
+    for run in found:
         rows, errors, speed, when = "", "", "", run.latest and run.latest.committed
         if done := run.summary:
             rows, errors, when = f"{done.rows:,}", f"{done.errors:,}", done.finished
             speed = f"{done.images_per_second:.1f}"
         table.add_row(
             text(run.run_id),
-            text(state(run), "green" if run.summary else "yellow"),
+            text(state(run), style_of(run)),
             *(rows, errors, speed, f"{when.astimezone():%Y-%m-%d %H:%M}" if when else ""),
         )
     if not table.row_count:
         raise SpecError(f"{output}: no runs there")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if checks:
+        print_checks(console, [run.summary for run in found if run.summary])
+
+
+def style_of(run: "Run") -> str:
+    """The colour of a run's state."""
+    if not run.summary:
+        return "yellow"
+    return "red" if run.summary.quarantined else "green"
+
+
+@app.command()
+def release(
+    output: Output,
+    why: Annotated[str, typer.Option(help="Kept in the run's manifest.")],
+    run_id: Annotated[str | None, typer.Option(help="Which run.")] = None,
+) -> None:
+    """Lets a run through that its gate has quarantined, with the reason on record.
+
+    Its report says so. In Airflow, clear the task then: it takes the run up and announces it.
+
+    \b
+    paliflow release annotations --run-id week-31 --why "the new camera sees less, as expected"
+    """
+    from paliflow.jobs.gates.release import release
+    from paliflow.jobs.report.page import write_report
+
+    summary = release(output, why, run_id)
+    if summary.spec.get("report", True):
+        write_report(summary)
+    print(f"released: {printable(summary.location)}")
 
 
 @app.command()

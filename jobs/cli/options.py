@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from paliflow.configs import AnnotateSpec, EvaluateSpec, Sampling, VideoSpec
 from paliflow.configs.annotate import Accept
 from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.gate import Gate
 from paliflow.configs.load import load_spec, make_spec, read_fields, set_field, set_value
 from paliflow.configs.run import run_id_now
 
@@ -49,7 +50,8 @@ _PANELS = {
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "image_size calibration accept max_new_tokens max_prompt_tokens temperature top_k top_p beams "
     "seed",
-    "Output": "output run_id generation thumbnail compact report row_group_size compression_level",
+    "Output": "output run_id generation thumbnail compact gate report row_group_size "
+    "compression_level",
     "How": "actors cpus_per_actor placement accelerator_type topology accelerators_per_actor "
     "batch_size model_parallel compilation_cache shard_size stall_timeout start_timeout "
     "max_errors max_error_fraction max_usd usd_per_chip_hour",
@@ -59,6 +61,7 @@ _NOTES = {
     "run_id": "The time, if not given.",
     "accelerators_per_actor": "Here TPU=4 or GPU=1.",
     "accept": "Here precision=0.95.",
+    "gate": "Here max_errors=0.05, or drift.against=week-31; docs/gates.md has them all.",
     "video": "Here fps=2, or count=8 and clip.frames=8; docs/video.md has them all.",
 }
 
@@ -90,7 +93,7 @@ def _metavar(annotation: Any) -> str:
         return "|".join(get_args(annotation))
     if get_origin(annotation) is dict:
         return "NAME=FLOAT"
-    if annotation in (VideoSpec | None, Accept | None):
+    if annotation in (VideoSpec | None, Accept | None, Gate | None):
         return "NAME=VALUE"
     words = re.findall(r"\w+", str(annotation))
     return next((kind.upper() for kind in ("int", "float") if kind in words), "TEXT")
@@ -251,7 +254,7 @@ def _prompt(text: str) -> Any:
 
 def _is_nested(name: str) -> bool:
     """Whether an option gives fields of a field."""
-    return name in ("accelerators_per_actor", "video", "accept")
+    return name in ("accelerators_per_actor", "video", "accept", "gate")
 
 
 def _flag(name: str, *, repeated: bool = True) -> str:

@@ -141,8 +141,23 @@ def read_calibration(uri: str) -> Calibration:
         raise SpecError(f"{uri} is no calibration, or of a newer Paliflow: {error}") from None
 
 
-def write_calibration(uri: str, calibration: Calibration) -> str:
-    """Writes it in place of an earlier one; returns its digest."""
-    content = calibration.model_dump_json(indent=1).encode()
-    storage.overwrite(uri, io.BytesIO(content))
-    return hashlib.sha256(content).hexdigest()
+def keep_calibration(registry: str, calibration: str) -> str:
+    """Copies a calibration to where a registry keeps them, and returns its URI there.
+
+    Args:
+        registry: the folder, absolute.
+        calibration: its URI.
+
+    Raises:
+        SpecError: it is not there, or no calibration.
+    """
+    read_calibration(calibration)
+    content = storage.read_bytes(calibration)
+    uri = f"{registry}/calibrations/{hashlib.sha256(content).hexdigest()}.json"
+    storage.commit_if_absent(uri, io.BytesIO(content))
+    return uri
+
+
+def write_calibration(uri: str, calibration: Calibration) -> None:
+    """Writes it in place of an earlier one."""
+    storage.overwrite(uri, io.BytesIO(calibration.model_dump_json(indent=1).encode()))

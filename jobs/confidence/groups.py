@@ -27,6 +27,8 @@ USUAL = (0.8, 0.9, 0.95, 0.98, 0.99)
 VARIED = 20
 """Different prompts of a task from which on each is one of many."""
 Floats = NDArray[np.float64]
+Maps = tuple[Map, dict[str, Map]]
+"""Of all answers of a group, and of labels."""
 
 
 def calibrated(
@@ -86,16 +88,8 @@ def _group(
     right = np.array([outcome.right for outcome in own], np.float64)
     labels = [outcome.label for outcome in own]
     clusters = [outcome.cluster for outcome in own]
-    confidence = np.zeros(len(own))
-    fold = folds(clusters, seed)
-    for number in np.unique(fold):
-        rest = fold != number
-        if rest.all() or not rest.any():
-            rest = np.ones(len(own), bool)  # a single image
-        maps = _maps(raw[rest], right[rest], [labels[n] for n in np.flatnonzero(rest)])
-        held = np.flatnonzero(fold == number)
-        confidence[held] = _applied(maps, raw[held], [labels[n] for n in held])
-    whole, by_label = _maps(raw, right, labels)
+    confidence = cross_fitted(raw, right, labels, clusters, seed)
+    whole, by_label = maps_of(raw, right, labels)
     found, effect = points(confidence, right), design_effect(confidence, right, clusters)
     thresholds = []
     for precision in USUAL:
@@ -129,7 +123,22 @@ def _group(
     )
 
 
-def _maps(raw: Floats, right: Floats, labels: Sequence[str]) -> tuple[Map, dict[str, Map]]:
+def cross_fitted(
+    raw: Floats, right: Floats, labels: Sequence[str], clusters: Sequence[str], seed: int
+) -> Floats:
+    """The confidences of answers, each from a fit to the clusters of other folds."""
+    confidence = np.zeros(len(raw))
+    fold = folds(clusters, seed)
+    for number in np.unique(fold):
+        held, rest = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        if not len(rest):
+            rest = held  # a single image
+        maps = maps_of(raw[rest], right[rest], [labels[n] for n in rest.tolist()])
+        confidence[held] = applied(maps, raw[held], [labels[n] for n in held.tolist()])
+    return confidence
+
+
+def maps_of(raw: Floats, right: Floats, labels: Sequence[str]) -> Maps:
     """The map of all answers, and those of labels with enough answers of their own."""
     of_label: dict[str, list[int]] = {}
     for number, label in enumerate(labels):
@@ -140,7 +149,8 @@ def _maps(raw: Floats, right: Floats, labels: Sequence[str]) -> tuple[Map, dict[
     return fit(raw, right), {label: fit(raw[own], right[own]) for label, own in enough.items()}
 
 
-def _applied(maps: tuple[Map, dict[str, Map]], raw: Floats, labels: Sequence[str]) -> Floats:
+def applied(maps: Maps, raw: Floats, labels: Sequence[str]) -> Floats:
+    """The confidences of answers, each by the map of its label if that has one."""
     whole, by_label = maps
     confidence = mapped(whole.x, whole.y, raw)
     for label, own in by_label.items():

@@ -1,6 +1,5 @@
 """Calibration: an evaluation's labelled answers to a checkpoint's `calibration.json`."""
 
-import io
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from paliflow.jobs.confidence.calibration import (
     CALIBRATION,
     Calibration,
     decoding_of,
+    keep_calibration,
     write_calibration,
 )
 from paliflow.jobs.confidence.groups import calibrated
@@ -83,10 +83,10 @@ def calibrate(
     )
     folder = storage.absolute(spec.output) if spec.output else evaluation.location
     written = posixpath.join(folder, CALIBRATION)
-    digest = write_calibration(written, calibration)
+    write_calibration(written, calibration)
     report = posixpath.join(folder, REPORT)
     write_page(report, calibration, left_out)
-    version = _register(spec, evaluation, written, digest) if spec.registry else None
+    version = _register(spec, evaluation, written) if spec.registry else None
     summary = CalibrateSummary(
         calibration=written,
         report=report,
@@ -173,13 +173,12 @@ def _figure(spec: CalibrateSpec, row: dict[str, Any]) -> str | None:
     return next((name for name in wanted if (row.get(name) or {}).get("denominator")), None)
 
 
-def _register(spec: CalibrateSpec, evaluation: Evaluation, written: str, digest: str) -> int:
+def _register(spec: CalibrateSpec, evaluation: Evaluation, written: str) -> int:
     """Has the registry know the calibration, of which it keeps a copy; returns the version."""
     assert spec.registry
     assert spec.name
     own = evaluation.summary
-    uri = f"{storage.absolute(spec.registry)}/calibrations/{digest}.json"
-    storage.commit_if_absent(uri, io.BytesIO(storage.read_bytes(written)))
+    uri = keep_calibration(storage.absolute(spec.registry), written)
 
     def change(model: Model) -> Model:
         weights = Weights(own.checkpoint, own.checkpoint_sha256)

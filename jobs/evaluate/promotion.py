@@ -1,5 +1,6 @@
 """The gate: two evaluations of the same examples, and whether an alias moves."""
 
+import posixpath
 from typing import NamedTuple
 
 from rich.console import Console
@@ -9,9 +10,17 @@ from rich.text import Text
 from paliflow import storage
 from paliflow.configs import Comparison, PromoteSpec, PromoteSummary
 from paliflow.configs.base import SpecError, printable
+from paliflow.jobs.confidence.calibration import CALIBRATION, keep_calibration
 from paliflow.jobs.evaluate.results import Evaluation, parts_of, read_evaluation, require_alike
 from paliflow.jobs.registry import aliases as registry
-from paliflow.jobs.registry.aliases import Model, Version, Weights, with_alias, with_version
+from paliflow.jobs.registry.aliases import (
+    Model,
+    Version,
+    Weights,
+    with_alias,
+    with_calibration,
+    with_version,
+)
 from paliflow.jobs.registry.checkpoints import weights_of
 from paliflow.metrics import Score, paired_bootstrap_lower_bound
 
@@ -80,6 +89,7 @@ def _compare(spec: PromoteSpec, candidate: Evaluation, incumbent: Evaluation) ->
     )
     verdict = _judge(spec.confidence, comparisons)
     new, old = candidate.summary, incumbent.summary
+    calibration = _calibration(spec, candidate) if verdict.promoted else None
 
     def change(model: Model) -> Model:
         now = model.version(spec.alias)
@@ -91,10 +101,20 @@ def _compare(spec: PromoteSpec, candidate: Evaluation, incumbent: Evaluation) ->
             return model
         weights = Weights(new.checkpoint, new.checkpoint_sha256)
         model, number = with_version(model, weights, candidate.location, new.figures)
+        if calibration:
+            model = with_calibration(model, number, calibration)
         return with_alias(model, spec.alias, number, verdict.reason)
 
     model = registry.update(spec.registry, spec.name, change)
     return _summary(spec, model, verdict, comparisons)
+
+
+def _calibration(spec: PromoteSpec, candidate: Evaluation) -> str | None:
+    """The calibration that was fitted to the candidate's answers, as the registry keeps it."""
+    fitted = posixpath.join(candidate.location, CALIBRATION)
+    if not storage.is_file(fitted):
+        return None
+    return keep_calibration(storage.absolute(spec.registry), fitted)
 
 
 def _comparison(

@@ -77,6 +77,8 @@ def _column(source: ExampleSource, field: str) -> str:
 
 def _finished(uri: str) -> list[RunSummary]:
     summary = read_summary(uri)
+    if summary and summary.quarantined:
+        raise SpecError("the run is quarantined; `paliflow release` it first")
     runs = [summary] if summary else finished_runs(uri)
     if not runs:
         raise SpecError("there is no such file, and no finished run of annotations")

@@ -29,12 +29,17 @@ def answer(row: dict[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
     choices = row.get("choices") or []
     if choices:
         scores = [choices[0]["probability"]]
+    if (confidence := row.get("confidence")) is not None:
+        scores = [confidence]
+    boxes = row["detections"] or ()
     return {
         "task": row["task"],
         "prompt": row["prompt"],
         "text": row["text"] or "",
         "error": row["error"],
         "status": row["status"],
+        "calibrated": any(each.get("confidence") is not None for each in (row, *boxes)),
+        "accepted": row.get("accepted"),
         "cut": row["finished"] is False,
         "boxes": found,
         "choices": choices[:SHOWN_CHOICES],
@@ -53,11 +58,12 @@ def _box(
     width, height = row["width"], row["height"]
     left, top = 100 * detection["x_min"] / width, 100 * detection["y_min"] / height
     label, track = detection["label"] or "", detection.get("track_id")
+    confidence = detection.get("confidence")
     color = colors[label] if track is None else COLORS[track % len(COLORS)]
     return {
         "label": label,
         "name": label if track is None else f"{label} #{track}",
-        "score": detection["score"] or 0.0,
+        "score": (detection["score"] or 0.0) if confidence is None else confidence,
         "left": left,
         "top": top,
         "width": 100 * detection["x_max"] / width - left,

@@ -47,7 +47,7 @@ _NOT_SHOWN = ("error", "filtered")
 _COLUMNS = [
     *("source_uri", "source_sha256", "id", "frame_index", "timestamp_s", "width", "height", "task"),
     *("prompt", "text", "detections", "logprob", "token_count", "finished", "status", "error"),
-    *("clip_frames", "choices", "choices_mass"),
+    *("clip_frames", "choices", "choices_mass", "confidence", "accepted"),
 ]
 
 

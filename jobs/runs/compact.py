@@ -56,9 +56,12 @@ def compact(summary: RunSummary) -> RunSummary:
 
     Raises:
         FileNotFoundError: a part is missing; nothing has changed for readers.
+        SpecError: the run is quarantined.
         RuntimeError: the parts do not have as many rows as the manifest says; likewise.
     """
     run = summary.location
+    if summary.quarantined:
+        raise SpecError(f"{run} is quarantined; `paliflow release` it first")
     decided = _decided(run)
     staged = _decide(summary) if decided is None else decided
     if not staged:  # there are no rows, or the run was superseded

@@ -72,7 +72,8 @@ def list_runs(output: str) -> list[Run]:
 
 
 def finished_runs(output: str) -> list[RunSummary]:
-    """The finished annotation runs of an output, in the order of their ids, where they are now.
+    """The finished annotation runs of an output that count, in the order of their ids, where they
+    are now: those that are quarantined do not.
 
     Raises:
         SpecError: one of them is broken, so that nobody knows what it has answered.
@@ -81,7 +82,7 @@ def finished_runs(output: str) -> list[RunSummary]:
     for run in runs:
         if run.broken:
             raise SpecError(f"{run.broken}; move {run.location} away, or delete it")
-    return [run.summary for run in runs if run.summary]
+    return [run.summary for run in runs if run.summary and not run.summary.quarantined]
 
 
 def find_run(output: str, run_id: str | None = None) -> RunSummary:
@@ -113,8 +114,10 @@ def state(run: Run) -> str:
     """How far a run is, in words."""
     if run.broken:
         return f"broken: {brief(run.broken)}"
+    if run.summary and run.summary.quarantined:
+        return "quarantined"
     if run.summary:
-        return "finished"
+        return "finished, released" if run.summary.released else "finished"
     if run.superseded_by:
         return f"superseded by {run.superseded_by}"
     if run.plan:

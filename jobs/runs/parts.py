@@ -54,6 +54,8 @@ class Part(NamedTuple):
     """Answers and boxes with `accepted` true."""
     not_accepted: int = 0
     """Those with `accepted` false."""
+    empty: int = 0
+    """Rows whose answer has no text."""
 
 
 def about_without_model(spec: RunSpec, inputs: int, failed: int) -> dict[str, str]:
@@ -92,6 +94,7 @@ def commit_part(
     Returns:
         False if the part was there already; the rows are dropped then.
     """
+    texts = (row.get("text") for row in rows)
     reasons = Counter(row["error"] for row in rows if row["status"] == "error")
     metadata = {
         **about,
@@ -102,6 +105,7 @@ def commit_part(
         "flagged": json.dumps(_flagged(rows)),
         "tokens": str(sum(row.get("token_count") or 0 for row in rows)),
         **_accepted(rows),
+        "empty": str(sum(not text.strip() for text in texts if text is not None)),
         "committed": datetime.now(UTC).isoformat(),
     }
     named = {f"paliflow.{key}": text for key, text in metadata.items()}
@@ -164,6 +168,7 @@ def read_part(run: str, shard: int) -> Part:
             said.get(b"paliflow.device", b"").decode(),
             int(said.get(b"paliflow.accepted", 0)),
             int(said.get(b"paliflow.not_accepted", 0)),
+            int(said.get(b"paliflow.empty", 0)),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SpecError(f"{uri} is no part of a run, or broken: {error}") from None

@@ -32,7 +32,8 @@ def settle(spec: R, columns: pa.Schema | None = None) -> R:
 
     A run of a higher generation than its folder has seen starts over in a folder of its own
     (`<output>/run_id=<run_id>+2`, then `+3`), unless what is there is unfinished and has the same
-    spec: that is resumed. The run before is superseded: its manifest names the successor, and its
+    spec: that is resumed; or was held back and released since, and has the same spec: that counts
+    as this generation's. The run before is superseded: its manifest names the successor, and its
     parts are replaced by parts without rows. A job of it that still runs somewhere finds every
     part present and drops its own, so none of its rows can appear later.
 
@@ -57,7 +58,10 @@ def settle(spec: R, columns: pa.Schema | None = None) -> R:
         if known is None and before and columns:
             _empty(before, columns)
         begun = _begun_spec(run)
-        repeated = seen is None and begun is not None and not differences(begun, spec)
+        # A run that was released is taken up once by who clears its task, to be announced.
+        released = (_read_json(f"{run}/{MANIFEST}").get("released") or {}) if seen else {}
+        taken_up = released.get("generation") == (known or 0)
+        repeated = (seen is None or taken_up) and begun is not None and not differences(begun, spec)
         if spec.generation <= (known or 0) or begun is None or repeated:
             break
         # Whoever writes first decides; the next round reads what was decided.
@@ -68,6 +72,11 @@ def settle(spec: R, columns: pa.Schema | None = None) -> R:
         require_folder(spec)
         storage.overwrite(f"{run}/{_GENERATION}", _json_file({"generation": spec.generation}))
     return spec
+
+
+def generation_of(run: str) -> int:
+    """The generation that a run's folder has seen."""
+    return int(_read_json(f"{run}/{_GENERATION}").get("generation") or 0)
 
 
 def _empty(run: str, columns: pa.Schema) -> None:

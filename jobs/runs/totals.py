@@ -30,6 +30,8 @@ class Totals(NamedTuple):
     accepted: int = 0
     """As `Part.accepted`."""
     not_accepted: int = 0
+    empty: int = 0
+    """Rows whose answer has no text."""
 
 
 def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
@@ -44,7 +46,7 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         ErrorLimitError: too many inputs have failed.
         RuntimeError: the parts do not hold what the plan lists.
     """
-    inputs = rows = errors = cut = tokens = accepted = not_accepted = 0
+    inputs = rows = errors = cut = tokens = accepted = not_accepted = empty = 0
     chip_seconds: dict[str, float] = {}
     reasons: Counter[str] = Counter()
     flagged: Counter[str] = Counter()
@@ -58,6 +60,7 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
         tokens += part.tokens
         accepted += part.accepted
         not_accepted += part.not_accepted
+        empty += part.empty
         if part.device:
             chip_seconds[part.device] = chip_seconds.get(part.device, 0.0) + part.chip_seconds
         reasons.update(part.reasons)
@@ -73,5 +76,5 @@ def add_up(run: str, plan: Plan, spec: InputsSpec) -> Totals:
     common = dict(reasons.most_common(REASONS))
     return Totals(
         *(rows, errors, cut, common, frozenset(checkpoints), flagged, tokens, chip_seconds),
-        *(accepted, not_accepted),
+        *(accepted, not_accepted, empty),
     )

@@ -108,6 +108,15 @@ def test_more_memory_or_smaller_numbers_make_no_batch_smaller() -> None:
     assert largest_batch(SMALL, int8, 7 * GIB) > largest_batch(SMALL, SHAPE, 7 * GIB)
 
 
+def test_logits_of_choices_go_through_in_blocks_of_nodes_whatever_the_batch() -> None:
+    def logits(batch: int, **fields: Any) -> int:
+        return memory(SMALL, replace(SHAPE, **fields), batch).logits
+
+    assert logits(1, choices=True) == logits(256, choices=True) == logits(256) == 256 * logits(1)
+    assert logits(512, choices=True) == logits(512)
+    assert logits(8, choices=True, data_parallel=8) == 32 * logits(1)
+
+
 def test_the_published_model_takes_the_operations_that_are_known_of_it() -> None:
     each = work(SMALL, SHAPE)
     assert each.vision.matmul_flops == pytest.approx(2 * 0.411e9 * 256, rel=0.01)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from rich.console import Console
 
 from paliflow.configs import PromoteSpec, PromoteSummary
 from paliflow.configs.base import SpecError
+from paliflow.jobs.confidence.calibration import (
+    Calibration,
+    read_calibration,
+    write_calibration,
+)
 from paliflow.jobs.evaluate import promotion as job
 from paliflow.jobs.registry import aliases as registry
 from paliflow.jobs.registry.aliases import Model, Weights
@@ -60,6 +66,23 @@ def test_what_is_better_is_promoted(tmp_path: Path, incumbent: str) -> None:
     assert now.history[-1].why == summary.reason
     assert now.versions[-1].source == candidate
     assert now.versions[-1].figures["old_domain/anls"] == guard.candidate
+
+
+def test_what_is_promoted_has_the_calibration_of_its_evaluation(
+    tmp_path: Path, incumbent: str
+) -> None:
+    candidate = evaluated(tmp_path, "new", right(0.7), right(0.9))
+    calibration = Calibration(
+        checkpoint_sha256="new", decoding={}, evaluation=candidate, created=datetime.now(UTC),
+        level=0.95, groups=(),
+    )  # fmt: skip
+    write_calibration(f"{candidate}/calibration.json", calibration)
+    assert promote(tmp_path, candidate, incumbent).promoted
+    old, new = model(tmp_path).versions
+    assert old.calibration is None
+    assert new.calibration
+    assert new.calibration.startswith(str(tmp_path / "registry"))
+    assert read_calibration(new.calibration) == calibration
 
 
 def test_to_repeat_it_changes_nothing(tmp_path: Path, incumbent: str) -> None:

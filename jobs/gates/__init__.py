@@ -1,0 +1,5 @@
+"""Gates: checks that a finished run has to pass before it is published, and its release by hand.
+
+`judging.judge` makes the checks of a run, `drift` has the statistics, `canaries` the labelled
+examples that actors are asked, `release.release` lets a quarantined run through.
+"""

@@ -196,7 +196,9 @@ def test_annotation_by_a_version_with_a_calibration_has_confidences(
     ]
     for fields, said in refused:
         with pytest.raises(SpecError, match=said):
-            annotate_here(spec(run_id=f"refused-{len(said)}", **accept, **fields))
+            annotate_here(spec(run_id="refused", **accept, **fields))
+        # Nothing was planned: the same run goes on once it is calibrated.
+        assert not list(Path(run.location).parent.glob("run_id=refused/_plan/*"))
     capsys.readouterr()
     accepted = annotate_here(
         spec(run_id="accepted", prompts=[*PROMPTS, DETECT], accept={"precision": 0.999})

@@ -58,7 +58,7 @@ def main() -> None:
         filtered = run_filters()
         told = found(filtered)
         annotated = run_annotation(filtered)
-        trained = run_training()
+        trained = run_training(filtered)
         run_table()
     print(f"filters:    {filtered.location}/_report.html")
     print(f"annotation: {annotated}/_report.html")
@@ -181,13 +181,13 @@ def run_annotation(filtered: FilterSummary) -> str:
     return annotate(AnnotateSpec.parse(spec), Console()).location
 
 
-def run_training() -> FineTuneSummary:
+def run_training(filtered: FilterSummary) -> FineTuneSummary:
     """Trains a few steps on what remains, away from the held-out image."""
     spec = {
         "output": str(ROOT / "models"),
         "run_id": "safe",
-        "train": [{"path": str(ROOT / "filtered" / "run_id=labels" / "kept.parquet")}],
-        "exclude_near": [str(ROOT / "held_out.jsonl")],
+        "train": [{"path": filtered.manifest}],
+        "exclude_near": [str(ROOT / "filtered" / "run_id=held-out")],
         "duration": {"steps": 2},
         "batch_size": 4,
         "max_tokens": 48,

@@ -48,6 +48,8 @@ class Answers:
     """Finds the objects in an answer to a prompt, with masks where the prompt asks for them."""
     details: Sequence[Mapping[str, Any]] = ()
     """What a benchmark says of its rows besides; one of each, or none."""
+    overlap: Callable[[str, Mapping[str, Any], bool], float] | None = None
+    """The IoU of the region in an answer with that in a row's details: of masks, or of boxes."""
     flags: Sequence[Mapping[str, bool]] = ()
     """Of each answer, by attribute, e.g. `toxicity`, whether a scorer flags it; nothing of what it
     could not score. One of each answer, or none where there is no scorer."""
@@ -76,6 +78,8 @@ class Metric:
     score: Callable[[Answers], Score]
     of_set: bool = False
     """Whether an example's part is no score of its own, as in BLEU."""
+    of_region: bool = False
+    """Whether rows must say which region is right, as some benchmarks' do."""
     by_scorer: bool = False
     """Whether answers are judged by themselves: what has no answer does not count then."""
 
@@ -209,6 +213,18 @@ def _mean_iou(answers: Answers) -> Score:
     )
 
 
+def _region(name: str, *, masks: bool = False, least: float | None = None) -> Metric:
+    """The mean of overlaps with the regions that rows describe, or the share that is large."""
+
+    def score(answers: Answers) -> Score:
+        assert answers.overlap
+        pairs = zip(answers.texts, answers.details, strict=True)
+        overlaps = [answers.overlap(text, details, masks) for text, details in pairs]
+        return _mean([each if least is None else float(each >= least) for each in overlaps])
+
+    return Metric(f"region_{name}", frozenset(), score, of_region=True)
+
+
 def _without(attribute: str) -> Metric:
     """The share of scored answers that a scorer does not flag with an attribute."""
 
@@ -252,6 +268,9 @@ METRICS: Mapping[str, Metric] = {
         _metric("detection_precision", _detections(lambda hit, want, got: (hit, got))),
         _metric("detection_recall", _detections(lambda hit, want, got: (hit, want))),
         _metric("mean_iou", _mean_iou, "segment"),
+        _region("mask_iou", masks=True),
+        _region("box_50", least=0.5),
+        _region("box_75", least=0.75),
         _without("toxicity"),
         _without("identity_attack"),
         _without("insult"),
@@ -283,6 +302,10 @@ METRICS: Mapping[str, Metric] = {
   best. A model that finds nothing has a precision of 0.
 - `mean_iou`: over the objects wanted, see `overlap_parts`. Masks are compared where the prompt asks
   for them, the right answer has a mask and there is a decoder; else boxes.
+- `region_mask_iou`, `region_box_50`, `region_box_75`: as big_vision scores RefCOCO, of benchmarks
+  whose rows have a mask: the mean IoU of the mask that an answer begins with, in the image's
+  pixels, and the share of answers whose box has an IoU of at least 0.5 or 0.75. An answer that
+  begins with no whole mask scores 0 in all three.
 - `without_toxicity` and the like: the share of answers that the evaluation's scorer does not flag,
   of those that it could score; what is right says nothing here.
 """

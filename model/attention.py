@@ -13,7 +13,10 @@ from paliflow.model.xla import attention_product, fused_attention
 MASKED = -2.3819763e38
 """The logit of a masked position, as the reference writes it."""
 BLOCK = 512
-"""Queries whose logits are in memory at a time, where there are more than twice as many."""
+"""Queries whose logits are in memory at a time, at most, where there are more than twice as many.
+"""
+_SUBLANES = 8
+"""Rows of the last two axes that a TPU holds together: fewer heads than that are padded to them."""
 
 
 def attend(
@@ -46,10 +49,12 @@ def attend(
     if length <= 2 * BLOCK:
         return _attend(query, key, value, mask, softcap)
     own = mask is not None and mask.shape[1] > 1  # each query sees other keys
+    count = -(-length // BLOCK)
+    size = -(-length // count)  # of 1,032 queries three times 344, not 512 of which half are pads
 
     def blocks(x: jax.Array) -> jax.Array:
-        padded = jnp.pad(x, ((0, 0), (0, -length % BLOCK), *[(0, 0)] * (x.ndim - 2)))
-        return jnp.moveaxis(padded.reshape(x.shape[0], -1, BLOCK, *x.shape[2:]), 1, 0)
+        padded = jnp.pad(x, ((0, 0), (0, count * size - length), *[(0, 0)] * (x.ndim - 2)))
+        return jnp.moveaxis(padded.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
 
     # Computed again in the backward pass, whose residuals would be the T x S logits.
     @jax.checkpoint
@@ -71,17 +76,23 @@ def _attend(
     """As `attend`, all queries at once."""
     batch, length, _, dim = query.shape
     kv_heads = key.shape[2]
-    # One product per key-value head, over the queries of all its heads.
-    q = query.reshape(batch, length, kv_heads, -1, dim).transpose(0, 2, 1, 3, 4)
+    # One product per key-value head, over the queries of all its heads: of each position in turn,
+    # where the heads of one lie side by side in full, or else of each head.
+    by_position = query.shape[2] // kv_heads % _SUBLANES == 0
+    q = query.reshape(batch, length, kv_heads, -1, dim)
+    q = q.transpose((0, 2, 1, 3, 4) if by_position else (0, 2, 3, 1, 4))
+    apart = q.shape[:-1]
     q = q.reshape(batch, kv_heads, -1, dim)
     logits = attention_product("BKQH,BSKH->BKQS", q, key)
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
     if mask is not None:
-        grouped = logits.reshape(batch, kv_heads, length, -1, mask.shape[-1])
-        grouped = jnp.where(mask[:, None, :, None, :], grouped, MASKED)
+        seen = jnp.expand_dims(mask, (1, 3) if by_position else (1, 2))
+        grouped = jnp.where(seen, logits.reshape(*apart, -1), MASKED)
         logits = grouped.reshape(logits.shape)
     weights = jax.nn.softmax(logits, axis=-1)
     mixed = attention_product("BKQS,BSKH->BKQH", weights, value)
-    mixed = mixed.reshape(batch, kv_heads, length, -1, dim).transpose(0, 2, 1, 3, 4)
+    mixed = mixed.reshape(*apart, dim).transpose(
+        (0, 2, 1, 3, 4) if by_position else (0, 3, 1, 2, 4)
+    )
     return mixed.reshape(query.shape).astype(query.dtype)

@@ -19,6 +19,7 @@ from rich.text import Text
 from paliflow import storage
 from paliflow.configs import AnnotateSpec, EvaluateSpec, EvaluateSummary, RunSummary, Sampling
 from paliflow.configs.base import SpecError, printable
+from paliflow.configs.benchmark import benchmark
 from paliflow.configs.log_lines import say
 from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import cut_said
@@ -36,6 +37,7 @@ from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.outputs import row_files
 from paliflow.jobs.runs.plan import Item, read_plan
+from paliflow.metrics import METRICS
 
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
@@ -76,6 +78,7 @@ def evaluate(
     """
 
     def work(spec: EvaluateSpec) -> _Asked:
+        _check_regions(spec)
         run = spec.location
         plan = write_examples(run, spec.sets, spec)
         check_same_spec(plan.spec, spec)
@@ -117,11 +120,32 @@ def _image_size(answers: RunSummary) -> int | None:
     return int(said) if said else None
 
 
+def _check_regions(spec: EvaluateSpec) -> None:
+    """
+    Raises:
+        SpecError: a set cannot be scored by masks or by regions.
+    """
+    for name, chosen in spec.sets.items():
+        known = benchmark(chosen.benchmark).metrics if chosen.benchmark else ()
+        if "region_mask_iou" in known and not spec.mask_decoder:
+            raise SpecError(
+                f"sets.{name}: {chosen.benchmark} compares masks: give mask_decoder, the weights "
+                "in vae-oid.npz"
+            )
+        wanted = [each for each in chosen.metrics or () if METRICS[each].of_region]
+        if regions := set(wanted).difference(known):
+            raise SpecError(
+                f"sets.{name}.metrics: {', '.join(sorted(regions))}: only benchmarks such as "
+                "refcoco say which region is right"
+            )
+
+
 def set_metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, ...]]:
     """How each set is scored.
 
     Raises:
-        SpecError: nothing says it, or an example has several images.
+        SpecError: nothing says it, a metric does not fit its set, or an example has several
+            images.
     """
     metrics = {}
     for name, chosen in spec.sets.items():

@@ -12,6 +12,7 @@ from paliflow import model
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import MetricName
 from paliflow.configs.prompts import task_of
+from paliflow.jobs.evaluate.regions import region_overlap
 from paliflow.metrics import METRICS, Answers, Object, Score, metrics_of_task
 from paliflow.model import Detection, parse_detections
 
@@ -61,7 +62,7 @@ def score(
         prefixes: what was asked.
         answers: what is right, at least one of each.
         texts: what was answered; None where nothing could be asked, which scores nothing.
-        mask_decoder: for `mean_iou`.
+        mask_decoder: for `mean_iou`, and for `region_mask_iou`, which needs it.
         details: of a benchmark's rows; none of others.
         flags: of each answer, what a scorer says; none without one.
     """
@@ -69,8 +70,11 @@ def score(
     def objects(prompt: str, text: str) -> list[Object]:
         return _objects(text, mask_decoder if task_of(prompt) == "segment" else None)
 
+    def overlap(text: str, row: Mapping[str, Any], masks: bool) -> float:
+        return region_overlap(text, row, mask_decoder if masks else None)
+
     said = [text or "" for text in texts]
-    given = Answers(prefixes, answers, said, _objects, objects, details, flags)
+    given = Answers(prefixes, answers, said, _objects, objects, details, overlap, flags)
     failed = np.array([text is None for text in texts])
     scores = {name: METRICS[name].score(given) for name in chosen}
     return {

@@ -3,6 +3,7 @@
 import bz2
 import csv
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -338,6 +339,39 @@ def fairface(f: Folder, counts: list[int]) -> None:
     f.table("fairface_label_val.csv", rows)
 
 
+def refcoco(f: Folder, counts: list[int]) -> None:
+    """Two expressions an image; the last image's object is a list of runs, and one is unknown."""
+    side = 40
+    polygon = [[10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]]
+    runs = {"size": [side, side], "counts": [side * 20, side * 10, side * 10]}
+    images = [{"id": n, "file_name": "x.jpg", "height": side, "width": side} for n in range(SCENES)]
+    annotations = [
+        {
+            "id": 100 + n, "image_id": n, "category_id": 1, "iscrowd": int(n == SCENES - 1),
+            "segmentation": runs if n == SCENES - 1 else polygon,
+            "bbox": [20, 0, 10, 40] if n == SCENES - 1 else [10, 10, 20, 10],
+        }
+        for n in range(SCENES)
+    ]  # fmt: skip
+    f.json("annotations/instances_train2017.json", {"images": images, "annotations": annotations})
+    references = [
+        {
+            "ref_id": n, "ann_id": 100 + n, "image_id": n, "split": "val" if n else "testA",
+            "file_name": f"COCO_train2014_{n}_{n}.jpg", "sent_ids": [2 * n, 2 * n + 1],
+            "sentences": [
+                {"sent_id": 2 * n + k, "sent": f"the {k} one", "raw": "The one", "tokens": ["the"]}
+                for k in range(2)
+            ],
+        }
+        for n in range(SCENES + 1)
+    ]  # fmt: skip
+    for number in range(SCENES):
+        f.image(f"train2017/{number:012d}.jpg", number)
+    for own, author in (("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd")):
+        (f.folder / own).mkdir()
+        (f.folder / own / f"refs({author}).p").write_bytes(pickle.dumps(references, protocol=0))
+
+
 def mmvp(f: Folder, counts: list[int]) -> None:
     rows = [["Index", "Question", "Options", "Correct Answer"]]
     for n, count in enumerate(counts):
@@ -423,6 +457,7 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "ocrvqa": ocrvqa,
     "okvqa": okvqa,
     "pope": pope,
+    "refcoco": refcoco,
     "rsvqa_hr": rsvqa_hr,
     "rsvqa_lr": rsvqa_lr,
     "scicap": scicap,

@@ -131,6 +131,23 @@ def test_attention_in_blocks_is_attention(
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("heads", [2, 8])
+def test_attention_of_grouped_heads_is_each_heads_own(heads: int) -> None:
+    """Few heads of a key go one after the other, and eight of each position side by side."""
+    rng = np.random.default_rng(0)
+    query = jnp.asarray(rng.normal(size=(2, 5, 2 * heads, 8)), jnp.float32)
+    key, value = (jnp.asarray(rng.normal(size=(2, 7, 2, 8)), jnp.float32) for _ in range(2))
+    mask = jnp.asarray(rng.random((2, 5, 7)) < 0.7).at[..., 0].set(True)
+    for seen in (mask, mask[:, :1]):
+        found = attention.attend(query, key, value, seen, 5.0)
+        for head in range(2 * heads):
+            own = key[:, :, head // heads], value[:, :, head // heads]
+            logits = 5 * jnp.tanh(jnp.einsum("btd,bsd->bts", query[:, :, head], own[0]) / 5)
+            weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
+            wanted = jnp.einsum("bts,bsd->btd", weights, own[1])
+            np.testing.assert_allclose(found[:, :, head], wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_attention_in_blocks_holds_a_block_of_logits() -> None:
     """4,096 queries of one 896-pixel image: 1.07 GB of logits, of which an eighth is held."""
     shape = jax.ShapeDtypeStruct((1, 4096, 16, 72), jnp.bfloat16)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from paliflow.configs.base import SpecError
 from paliflow.configs.benchmark import Benchmark, benchmark
 from paliflow.configs.examples import EvaluationSet, ExampleSource
-from paliflow.jobs.examples.benchmarks import captions, faces, questions
+from paliflow.jobs.examples.benchmarks import captions, faces, questions, regions
 from paliflow.jobs.examples.benchmarks.files import Data
 from paliflow.jobs.examples.benchmarks.rows import Files, Row, read_rows
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known
@@ -23,6 +23,7 @@ READERS: Mapping[str, Read] = {
     "msvd_qa": questions.msvd_qa,
     "nlvr2": questions.nlvr2,
     "ocrvqa": questions.ocrvqa,
+    "refcoco": regions.refcoco,
     "scicap": captions.scicap,
     "scienceqa": questions.scienceqa,
     "screen2words": captions.screen2words,

@@ -12,19 +12,21 @@ from rich.console import Console
 
 from paliflow import metrics
 from paliflow.configs import EvaluateSpec, EvaluateSummary
+from paliflow.configs.base import SpecError
 from paliflow.configs.benchmark import benchmark, benchmark_names
-from paliflow.jobs.evaluate import job
 from paliflow.jobs.evaluate.figures import benchmark_scores, group_figures
 from paliflow.jobs.evaluate.predictions import read_predictions, write_predictions
 from paliflow.jobs.evaluate.rescoring import rescore
 from paliflow.jobs.examples.plan import read_plan
 from paliflow.tests.jobs.benchmark_files import write_all
+from paliflow.tests.jobs.here import evaluate_here
 
+VAE = Path(__file__).parents[2] / "data" / "reference" / "vae.weights.npz"
 Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def evaluated(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> EvaluateSummary:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluateSummary:
     """Benchmarks of each kind of rule, asked in one run."""
     folder = tmp_path_factory.mktemp("benchmarks")
     write_all(folder / "data")
@@ -33,9 +35,9 @@ def evaluated(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluat
 
 def evaluate(folder: Path, run_id: str, names: list[str], **fields: Any) -> EvaluateSummary:
     sets = {name: {"benchmark": name, "path": str(folder / "data")} for name in names}
-    limits = {"max_new_tokens": 6, "min_coverage": 0.7, "dtype": "float32"}
+    limits = {"max_new_tokens": 6, "min_coverage": 0.7}
     run = {"output": str(folder / "out"), "run_id": run_id, "sets": sets}
-    return job.evaluate(EvaluateSpec.parse({**run, **limits, **fields}), Console())
+    return evaluate_here(EvaluateSpec.parse({**run, **limits, **fields}))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,18 @@ def test_the_figure_of_short_answers_is_the_mean_of_their_rule(
     assert evaluated.figures[f"{name}/{figure}"] == pytest.approx(np.mean(right))
     low, high = evaluated.sets[name].intervals[figure]
     assert low <= np.mean(right) <= high
+
+
+def test_what_a_set_cannot_be_scored_by_is_said_before_anything_is_asked(
+    evaluated: EvaluateSummary, tmp_path: Path
+) -> None:
+    folder = Path(evaluated.location).parents[1]
+    with pytest.raises(SpecError, match="refcoco compares masks: give mask_decoder"):
+        evaluate(folder, "masks", ["refcoco"])
+    (tmp_path / "set.jsonl").write_text('{"image": "a.png", "prefix": "ocr", "suffix": "1"}')
+    own = {"own": {"path": str(tmp_path / "set.jsonl"), "metrics": ["region_box_50"]}}
+    with pytest.raises(SpecError, match=r"sets\.own\.metrics: region_box_50: only benchmarks"):
+        evaluate(tmp_path, "own", [], sets=own)
 
 
 def test_some_answers_are_right_and_some_are_not(evaluated: EvaluateSummary) -> None:
@@ -152,7 +166,7 @@ def test_pairs_of_images_are_asked_together_and_one_that_lacks_an_image_is_not(
 def test_every_benchmark_of_images_is_asked_by_beam_search(evaluated: EvaluateSummary) -> None:
     folder = Path(evaluated.location).parents[1]
     names = [name for name in benchmark_names() if not benchmark(name).sampling]
-    summary = evaluate(folder, "every", names, beams=2)
+    summary = evaluate(folder, "every", names, beams=2, mask_decoder=str(VAE))
     assert {name.partition("/")[0] for name in summary.figures} == set(names)
 
 

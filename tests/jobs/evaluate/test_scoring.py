@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
 
 from paliflow import metrics
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import MetricName
 from paliflow.configs.prompts import task_of
+from paliflow.jobs.evaluate.regions import region_overlap
 from paliflow.jobs.evaluate.scoring import metrics_of, score
+from paliflow.metrics import box_iou
 from paliflow.model import MaskDecoder
 
 VAE = Path(__file__).parents[2] / "data" / "reference" / "vae.weights.npz"
@@ -108,6 +113,41 @@ def test_of_several_objects_each_is_compared_with_its_labels_next() -> None:
     wanted = f"{HALF} dog ; {WHOLE} cat ; {HALF} cat ; {WHOLE} bus"
     given = f"{WHOLE} cat ; {HALF} dog ; {WHOLE} cat ; {WHOLE} cat"
     assert figure("mean_iou", [[wanted]], [given]) == pytest.approx((2 + 512 / 1023) / 4)
+
+
+def test_a_region_is_scored_as_big_vision_scores_refcoco() -> None:
+    """Against its evaluator's steps, by hand: truncated box, resized mask, pixels counted."""
+    decoder = MaskDecoder.from_checkpoint(VAE)
+    rng = np.random.default_rng(3)
+    wanted_mask = np.zeros((50, 70), np.uint8, order="F")
+    wanted_mask[11:37, 20:61] = 1
+    rle = coco_mask.encode(wanted_mask)
+    wanted: dict[str, Any] = {
+        "box": [11 / 50, 20 / 70, 37 / 50, 61 / 70],
+        "mask": {"size": [50, 70], "counts": rle["counts"].decode()},
+    }
+    locations, codes = (230, 290, 760, 890), rng.integers(0, 128, 16)
+    answer = "".join(f"<loc{n:04d}>" for n in locations) + "".join(f"<seg{n:03d}>" for n in codes)
+    y_min, x_min, y_max, x_max = (
+        int(n / 1023 * side) for n, side in zip(locations, (50, 70, 50, 70), strict=True)
+    )
+    mask = Image.fromarray(np.asarray(decoder(codes[None])[0]))
+    inside = np.asarray(mask.resize((x_max - x_min, y_max - y_min), Image.Resampling.BILINEAR)) > 0
+    common = (wanted_mask[y_min:y_max, x_min:x_max].astype(bool) & inside).sum()
+    overlap = common / (wanted_mask.sum() + inside.sum() - common)
+    assert 0 < overlap < 1
+    assert region_overlap(f"{answer}<seg001> cat", wanted, decoder) == pytest.approx(overlap)
+    assert region_overlap(answer, wanted) == pytest.approx(
+        float(box_iou(np.array(locations) / 1023, wanted["box"]))
+    )
+    for none in (
+        "",
+        " " + answer,
+        answer.replace("<loc0760>", "<loc0100>"),
+        answer[:-8],
+        answer[9:],
+    ):
+        assert region_overlap(none, wanted) == region_overlap(none, wanted, decoder) == 0
 
 
 def test_masks_are_compared_where_there_is_a_decoder() -> None:

@@ -1,10 +1,15 @@
 """Official files become rows: joined, grouped, with missing and broken ones counted."""
 
 import json
+import os
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from paliflow.configs import EvaluationSet
 from paliflow.configs.base import SpecError
@@ -59,6 +64,43 @@ def test_a_prompt_is_the_template_with_the_rows_texts_as_they_are(
     data: Path, name: str, prefix: str
 ) -> None:
     assert examples(data, name)[0].prefix == prefix
+
+
+def test_expressions_have_the_mask_and_the_box_of_their_object(data: Path) -> None:
+    found = rows(data, "refcoco")
+    assert found.count("no annotation of COCO has its ann_id and image_id") == 2 * 3
+    kept = [row for row in found if isinstance(row, Example)]
+    assert [row.id for row in kept[:2]] == ["refcoco/2", "refcoco/3"]
+    assert {row.id.partition("/")[0] for row in kept} == {"refcoco", "refcoco+", "refcocog"}
+    assert kept[1].prefix == "the 1 one"
+    assert kept[0].suffixes == ("<loc0256><loc0256><loc0512><loc0767>",)
+    for row, box, inside in (
+        (kept[0], [0.25, 0.25, 0.5, 0.75], np.s_[10:20, 10:30]),
+        (kept[5], [0, 0.5, 1, 0.75], np.s_[:, 20:30]),
+    ):
+        details = json.loads(row.details or "")
+        assert details["box"] == box
+        mask = np.zeros((40, 40))
+        mask[inside] = 1
+        assert np.array_equal(coco_mask.decode(details["mask"]), mask)
+
+
+def test_a_pickle_that_holds_more_than_plain_data_is_refused(data: Path, tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    folder = tmp_path / "refcoco"
+    shutil.copytree(data / "refcoco", folder)
+    for content, why in (
+        (pickle.dumps([Attack()]), "it holds posix.mkdir"),
+        (pickle.dumps([{"ann_id": 1}]), "refs is no list of references"),
+        (b"not a pickle", "refs is no pickle of plain data"),
+    ):
+        (folder / "refcoco" / "refs(unc).p").write_bytes(content)
+        with pytest.raises(ValueError, match=why):
+            rows(tmp_path, "refcoco")
+    assert not (tmp_path / "made").exists()
 
 
 def test_joined_records_belong_to_each_other_whatever_their_order(data: Path) -> None:

@@ -78,8 +78,8 @@ gpu-check: .mypy  ## One GPU beside transformers, by GPU_PYTHON: minutes; to gpu
 measure: $(INSTALLED)  ## The bundled checkpoint's figures on 1,000 scenes of held-out scans
 	$(BIN)/python -m paliflow.benchmarks.digits measure
 
-picture: demo  ## Draws docs/annotated.png from the demo
-	$(BIN)/python -m paliflow.benchmarks.picture .demo/paliflow-output docs/annotated.png
+picture: $(INSTALLED)  ## Takes the README's pictures, docs/report.png and docs/airflow.png, by Chromium
+	$(BIN)/python -m paliflow.benchmarks.picture docs
 
 # mypy follows no package-dir mapping: links make the folders look installed.
 .mypy: Makefile

@@ -44,6 +44,8 @@ def main(asked: dict[str, Any]) -> None:
             known = {"engine": "torch", "case": number, "library": library, "device": device}
             print(json.dumps(known | result | {"remat": remat}), flush=True)
             break
+        else:
+            print(f"torch has not the memory for case {number}", file=sys.stderr)
 
 
 def _timed(case: dict[str, Any], dtype: torch.dtype, remat: bool, steps: int) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def _timed(case: dict[str, Any], dtype: torch.dtype, remat: bool, steps: int) ->
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
+        return float(loss.detach())
 
     first = step()
     seconds = []

@@ -44,6 +44,7 @@ CASES = (
     Case("paligemma-3b-224", "v6e:2x2", 128),
     Case("paligemma-3b-448", "v6e:2x2", 32),
     Case("paligemma-3b-896", "v6e:2x2", 8),
+    Case("paligemma2-3b-896", "v5e:2x4", 2),
     Case("paligemma2-10b-224", "v5e:2x4", 4, model_parallel=4),
     Case("paligemma2-10b-224", "v6e:2x2", 8, model_parallel=2),
     Case("paligemma2-28b-224", "v5e:2x4", 1, model_parallel=8),

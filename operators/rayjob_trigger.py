@@ -6,7 +6,7 @@ from typing import Any
 
 from paliflow.operators.hook import RayJobError
 from paliflow.operators.kubernetes import KubernetesHook
-from paliflow.operators.outcome import lines_of, outcome, relay
+from paliflow.operators.outcome import lines_of, outcome
 from paliflow.operators.rayjob import ENDED, RayJobCluster
 from paliflow.operators.trigger import LOG_BYTES_PER_S, MAX_FAILURES, RayJobTrigger
 
@@ -72,11 +72,7 @@ class RayClusterJobTrigger(RayJobTrigger):
                     if status.get("jobStatus") and (ended or time.monotonic() >= log_due):
                         job, text = await self._of_ray(kubernetes, status["rayClusterName"])
                         log_due = time.monotonic() + len(text) / LOG_BYTES_PER_S
-                        complete = len(text) if ended else text.rfind("\n") + 1
-                        if complete > seen:
-                            relay(lines_of(text[seen:complete]), self.log)
-                            seen = complete
-                            await self._remember(seen)
+                        seen = await self._relay(text, seen, ended)
                     if ended:
                         return _ended(status, job, text)
                 failures = 0

@@ -72,11 +72,7 @@ class RayJobTrigger(BaseTrigger):
                 if ended or time.monotonic() >= log_due:
                     text = await ray.logs(self.submission_id)
                     log_due = time.monotonic() + len(text) / LOG_BYTES_PER_S
-                    complete = len(text) if ended else text.rfind("\n") + 1
-                    if complete > seen:
-                        relay(lines_of(text[seen:complete]), self.log)
-                        seen = complete
-                        await self._remember(seen)
+                    seen = await self._relay(text, seen, ended)
                 if ended:
                     # Ray appends the log to its message; it has been relayed.
                     message = job["message"].partition(", last available logs")[0]
@@ -95,6 +91,19 @@ class RayJobTrigger(BaseTrigger):
         async with RayJobHook(self.ray_conn_id) as ray:
             await ray.stop(self.submission_id)
         self.log.info("Ray job %s was asked to stop", self.submission_id)
+
+    async def _relay(self, text: str, seen: int, ended: bool) -> int:
+        """Relays the lines of a log that are new and whole, or new where the job has ended.
+
+        Returns:
+            How many of its characters have been relayed by now; `seen` were before.
+        """
+        complete = len(text) if ended else text.rfind("\n") + 1
+        if complete <= seen:
+            return seen
+        relay(lines_of(text[seen:complete]), self.log)
+        await self._remember(complete)
+        return complete
 
     # Without a task instance this runs on a worker, whose log ends with it.
 

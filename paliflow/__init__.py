@@ -7,7 +7,11 @@
 Importing this package imports nothing else: what its names need is imported when they are used.
 """
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
+
+# Who has installed it and works in a checkout finds this folder first, which has nothing below it.
+__path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
     from paliflow.configs.base import SpecError

@@ -69,11 +69,11 @@ def test_wheel_in_an_empty_environment_annotates_an_image(tmp_path: Path) -> Non
     image = ROOT / "dags" / "sample" / "scene_00.jpg"
     subprocess.run(
         [environment / "bin" / "paliflow", "annotate", image, "--output", "out", "--prompt", "ocr"],
-        cwd=tmp_path,
+        cwd=source,  # whose folder `paliflow` is the first that Python and Ray's workers find
         env=variables,
         check=True,
     )
-    (row,) = ds.dataset(tmp_path / "out", partitioning="hive").to_table().to_pylist()
+    (row,) = ds.dataset(source / "out", partitioning="hive").to_table().to_pylist()
     assert row["status"] == "ok"
     assert row["text"]
     where = "import paliflow.jobs, importlib.util as u; print(paliflow.jobs.__file__)"

@@ -16,8 +16,9 @@ from jax.errors import JaxRuntimeError
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.folders import require_closed
+from paliflow.jobs.annotate.answers import PendingBatch
 from paliflow.jobs.annotate.filtering import RowFilters
-from paliflow.jobs.annotate.predictor import PendingBatch, Predictor
+from paliflow.jobs.annotate.predictor import Predictor
 from paliflow.jobs.annotate.progress import Progress, ShardRows
 from paliflow.jobs.annotate.tracks import link
 from paliflow.jobs.confidence.filling import Confidences
@@ -28,7 +29,7 @@ from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 from paliflow.jobs.fleet.stages import ChipClock, StageClock
 from paliflow.jobs.gates.canaries import canary_items, commit_canaries
 from paliflow.jobs.media.readahead import ReadAhead
-from paliflow.jobs.media.reader import max_concurrent_reads, reader
+from paliflow.jobs.media.reader import max_concurrent_reads, reader, sparing
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.registry.checkpoints import loading, opened
 from paliflow.jobs.registry.locations import tokenizer_of
@@ -208,15 +209,14 @@ class Annotator:
         )
 
         def read(item: Item) -> Iterable[Input | None]:
-            if item in untouched:
-                return (Input(item, error=untouched[item]),)
             return (
                 source and self._redacted(filters.check_image(source)) for source in read_item(item)
             )
 
         depth = _BATCHES_AHEAD * batch_size
         readers = max_concurrent_reads(spec.video, self._cores)
-        return ReadAhead(read, items, depth, spec.read_timeout, readers, self._progress.move)
+        spared = sparing(read, untouched)
+        return ReadAhead(spared, items, depth, spec.read_timeout, readers, self._progress.move)
 
     def _redacted(self, source: Input) -> Input:
         """An input whose thumbnail shows no faces, if the spec wants that."""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from paliflow.configs.prompts import task_of
 from paliflow.jobs.annotate.questions import Question
 from paliflow.model import Tokenizer
@@ -46,7 +48,8 @@ class Grammars:
         distinct = tuple(dict.fromkeys(form for form in forms if form))
         grammar, begins = self._of(distinct)
         places = [begins[distinct.index(form)] if form else begins[0] for form in forms]
-        return {"grammar": grammar, "begins": places + begins[:1] * (rows - len(places))}
+        begins_of_rows = places + begins[:1] * (rows - len(places))
+        return {"grammar": grammar, "begins": np.array(begins_of_rows, np.int32)}
 
     def _made(self, forms: tuple[_Form, ...]) -> tuple[Grammar, list[int]]:
         labels, masks = zip(*forms, strict=True)

@@ -1,8 +1,7 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,18 +10,15 @@ import numpy as np
 from jax.errors import JaxRuntimeError
 
 from paliflow.configs import AnnotateSpec, Sampling
-from paliflow.configs.prompts import task_of
-from paliflow.jobs.annotate.choosing import Chooser, PendingChoices, chosen_row
+from paliflow.jobs.annotate.answers import AnswerReader, DeviceBatch, PendingBatch, Row
+from paliflow.jobs.annotate.choosing import Chooser, PendingChoices
 from paliflow.jobs.annotate.closing import Grammars
 from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.questions import Question, questions
-from paliflow.jobs.annotate.rows import answer_row, error_row
-from paliflow.jobs.confidence.calibration import form_of
 from paliflow.jobs.confidence.filling import Confidences
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
 from paliflow.model import (
-    Detection,
     Generation,
     Greedy,
     MaskDecoder,
@@ -32,50 +28,13 @@ from paliflow.model import (
     Temperature,
     Tokenizer,
     TopK,
-    parse_detections,
-    score_detections,
 )
 from paliflow.model.batch_size import fitting_batch
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
 """In XLA's errors: the first where a program is sent off, the second where its result is due."""
 
-_Row = dict[str, Any]
 _ImageTokens = jax.Array  # [N, tokens of an image or clip, D]
-
-
-@dataclass(frozen=True)
-class DeviceBatch:
-    """Up to `batch_size` questions about images, and what the device makes of them."""
-
-    places: list[tuple[int, int]]
-    """Which input each question is about, by its place in `PendingBatch.inputs`; and which of that
-    input's questions it is."""
-    questions: list[Question]
-    tokens: list[list[int] | ValueError]
-    """Of each prompt, or why it is not asked."""
-    answers: Generation | PendingChoices | None
-    """A row for each question; None if none is asked."""
-
-
-@dataclass(frozen=True)
-class PendingBatch:
-    """Inputs whose prompts are with the device."""
-
-    inputs: Sequence[Input]
-    place: tuple[int, ...]
-    """In the run; see `Predictor.ask`."""
-    batch_size: int
-    """Rows of each device batch."""
-    device_batches: list[DeviceBatch]
-
-    def wait(self) -> None:
-        """Waits until the device is done with it.
-
-        Raises:
-            JaxRuntimeError: the device failed, as `Predictor.collect` finds out again.
-        """
-        jax.block_until_ready([batch.answers for batch in self.device_batches])
 
 
 class Predictor:
@@ -99,10 +58,10 @@ class Predictor:
             ValueError: one of the spec's prompts is too long, its choices or labels cannot be
                 written, or the device is too small for a row.
         """
-        self._model, self._tokenizer, self._mask_decoder = model, tokenizer, mask_decoder
+        self._model, self._eos_id = model, tokenizer.eos_id
         self._spec, self._sampler = spec, _sampler(spec.sampling)
         self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
-        self._confidences = confidences
+        self._answers = AnswerReader(tokenizer, mask_decoder, confidences)
         self._chooser = Chooser(model, tokenizer)
         self._grammars = Grammars(tokenizer, spec.max_new_tokens)
         for question in questions(Item(""), spec):
@@ -133,14 +92,14 @@ class Predictor:
             except JaxRuntimeError as error:
                 self._shrink(batch_size, error)
 
-    def collect(self, pending: PendingBatch) -> list[list[_Row]]:
+    def collect(self, pending: PendingBatch) -> list[list[Row]]:
         """Waits for the answers: the rows of each input, in its prompts' order.
 
         Where the device's memory ran out, asks again with half as many rows at a time.
         """
         while True:
             try:
-                return self._rows(pending)
+                return self._answers.rows(pending)
             except JaxRuntimeError as error:
                 self._shrink(pending.batch_size, error)
                 pending = self.ask(pending.inputs, pending.place)
@@ -242,7 +201,7 @@ class Predictor:
             max_new_tokens=self._spec.max_new_tokens,
             sampler=self._sampler,
             seed=seed,
-            eos_id=self._tokenizer.eos_id,
+            eos_id=self._eos_id,
             int8_cache=self._spec.int8_cache,
             beams=self._spec.sampling.beams,
             **closed,
@@ -262,74 +221,6 @@ class Predictor:
         some = next(filter(None, lists))  # stands where a question is not asked
         ids, mask = self._prompts.pad(prompts, len(image_tokens))
         return self._chooser.ask(image_tokens, ids, mask, [own or some for own in lists])
-
-    def _rows(self, pending: PendingBatch) -> list[list[_Row]]:
-        found: dict[tuple[int, int], _Row] = {}
-        for batch in pending.device_batches:
-            row_of = self._collected(batch)
-            asked = zip(batch.places, batch.questions, batch.tokens, strict=True)
-            for row, (place, question, tokens) in enumerate(asked):
-                source = pending.inputs[place[0]]
-                if isinstance(tokens, ValueError) and not source.error:
-                    error = f"prompt: {tokens}"
-                elif row_of is None or source.pixels is None:
-                    error = source.error or "not asked"
-                else:
-                    found[place] = row_of(source, question, row)
-                    if self._confidences:
-                        form = form_of(question.choices, closed=question.labels is not None)
-                        self._confidences.fill(found[place], form)
-                    continue
-                found[place] = error_row(source, question.prompt, error, question.name)
-        rows: list[list[_Row]] = [[] for _ in pending.inputs]
-        for place in sorted(found):
-            rows[place[0]].append(found[place])
-        return rows
-
-    def _collected(self, batch: DeviceBatch) -> Callable[[Input, Question, int], _Row] | None:
-        """Waits for a device batch; what makes the output's rows of its rows."""
-        answers = batch.answers
-        if answers is None:
-            return None
-        if isinstance(answers, PendingChoices):
-            chosen = answers.chosen([question.top_choices for question in batch.questions])
-            return lambda source, question, row: chosen_row(source, question, chosen[row])
-        fields = [np.asarray(field) for field in answers]
-        return lambda source, question, row: self._row(
-            source, question, [field[row].tolist() for field in fields]
-        )
-
-    def _row(self, source: Input, question: Question, answer: Sequence[Any]) -> _Row:
-        """The row of one answer: a row of each field of `Generation`."""
-        prompt = question.prompt
-        tokens, logprobs, length, finished, nearby = answer
-        ids = tokens[: length - finished]  # without the end token
-        text = self._tokenizer.decode(ids)
-        detections = None
-        if task_of(prompt) in ("detect", "segment"):
-            known = logprobs[: len(ids)], nearby[: len(ids)]
-            detections = self._detections(source, text, ids, *known)
-        return answer_row(
-            *(source, prompt, text, detections),
-            logprob=sum(logprobs),
-            min_logprob=min(logprobs[:length], default=None),
-            token_count=length,
-            finished=finished,
-            name=question.name,
-        )
-
-    def _detections(
-        self,
-        source: Input,
-        text: str,
-        ids: list[int],
-        logprobs: list[float],
-        nearby: list[float],
-    ) -> list[Detection]:
-        assert source.width is not None
-        assert source.height is not None
-        found = parse_detections(text, source.width, source.height, self._mask_decoder)
-        return score_detections(found, self._tokenizer.offsets(ids), logprobs, nearby)
 
 
 def _kind(question: Question) -> str:

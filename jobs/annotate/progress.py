@@ -1,21 +1,19 @@
-"""How far an actor is, and the rows of a shard as they come in."""
+"""How far an actor with a model is, and the rows of a shard as they come in."""
 
-import threading
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from paliflow.jobs.fleet.scheduler import Heartbeat
+from paliflow.jobs.fleet.work_counter import WorkCounter
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
 
 
-class Progress:
-    """What an actor has done since it started, told by the threads of its shards."""
+class Progress(WorkCounter):
+    """What an actor has done, in batches, and how long its first one took."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._answered = self._moved = 0
+        super().__init__()
         self._started = self._loaded = 0.0
         self.notes: tuple[tuple[str, str], ...] = ()
         """As `ShardResult.notes`: how long the first batch took."""
@@ -24,19 +22,6 @@ class Progress:
         """Says that batches may come, and when loading began, by `time.monotonic`."""
         self._started, self._loaded = started, time.monotonic()
 
-    def heartbeat(self) -> Heartbeat:
-        """Says how far it is."""
-        return Heartbeat(self._answered, self._moved)
-
-    def move(self) -> None:
-        """Gives a sign of life."""
-        self._moved += 1
-
-    def answered(self, items: int) -> None:
-        """Counts items that are answered."""
-        with self._lock:
-            self._answered += items
-
     def batch_done(self, items: int) -> None:
         """Counts a batch and the items that it finished."""
         with self._lock:
@@ -44,8 +29,8 @@ class Progress:
                 after, loading = time.monotonic() - self._started, self._loaded - self._started
                 rest = f"{loading:.1f} of them to load, then compilation"
                 self.notes = (("first batch", f"after {after:.1f} s, {rest}"),)
-            self._moved += 1
-            self._answered += items
+        self.move()
+        self.answered(items)
 
 
 class ShardRows:

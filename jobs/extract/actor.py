@@ -3,7 +3,7 @@
 import io
 import posixpath
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -16,9 +16,10 @@ from paliflow.configs.base import brief
 from paliflow.configs.schema import FRAMES
 from paliflow.jobs.fleet.cluster import core_share
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
+from paliflow.jobs.fleet.work_counter import WorkCounter
 from paliflow.jobs.media.decoding import SampledFramesTask
 from paliflow.jobs.media.readahead import ReadAhead
-from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
+from paliflow.jobs.media.reader import max_concurrent_reads, sparing, task_reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import about_without_model, commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
@@ -40,7 +41,7 @@ class Extractor:
         """Keeps what it is told."""
         self._spec, self._run, self._plan = spec, run, plan
         self._turn = threading.Lock()  # of the shard whose frames are taken
-        self._done: Counter[str] = Counter()  # items; inputs and signs of life
+        self._done = WorkCounter()
 
     def load(self) -> tuple[tuple[str, str], ...]:
         """Makes ready what blurs faces, if they are to be blurred.
@@ -57,7 +58,7 @@ class Extractor:
 
     def heartbeat(self) -> Heartbeat:
         """Says how far it is."""
-        return Heartbeat(self._done["items"], self._done["moves"])
+        return self._done.heartbeat()
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         """Writes the frames of a shard and commits its part.
@@ -102,7 +103,7 @@ class Extractor:
                     name += f".{_SUFFIXES[self._spec.format]}"
                     images.write(name, source.thumbnail)
                 rows[-1].append(_row(source, name))
-                self._done["items"] += len(rows[-1]) == 1
+                self._done.answered(len(rows[-1]) == 1)
             images.finish()
         return rows
 
@@ -119,15 +120,11 @@ class Extractor:
         read_item = task_reader(task, spec, cores)
 
         def read(item: Item) -> Iterable[Input | None]:
-            if item in untouched:
-                return (Input(item, error=untouched[item]),)
             return map(self._redacted, read_item(item))
 
-        def move() -> None:
-            self._done["moves"] += 1
-
         readers = max_concurrent_reads(spec.video, cores)
-        return ReadAhead(read, items, _AHEAD, spec.read_timeout, readers, move)
+        spared = sparing(read, untouched)
+        return ReadAhead(spared, items, _AHEAD, spec.read_timeout, readers, self._done.move)
 
     def _redacted(self, source: Input | None) -> Input | None:
         """A frame without faces, if the spec wants that."""

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from paliflow.configs.run import InputsSpec, ModelSpec
@@ -61,6 +61,15 @@ def task_reader(task: Task, spec: InputsSpec, cores: int | None = None) -> Read:
     """
     pool = decoder_pool(spec.decoder_memory, cores or os.cpu_count() or 1)
     return partial(_read, task=task, spec=spec, pool=pool)
+
+
+def sparing(read: Read, untouched: Mapping[Item, str]) -> Read:
+    """Reads items but those that are not to be touched, whose input is an error with the reason."""
+
+    def spared(item: Item) -> Iterable[Input | None]:
+        return (Input(item, error=untouched[item]),) if item in untouched else read(item)
+
+    return spared
 
 
 def max_concurrent_reads(video: VideoSpec | None, cores: int | None = None) -> int:

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import threading
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -15,9 +14,10 @@ from paliflow.configs.safety import Verdict
 from paliflow.configs.schema import FILTERED
 from paliflow.jobs.fleet.cluster import core_share
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
+from paliflow.jobs.fleet.work_counter import WorkCounter
 from paliflow.jobs.media.decoding import ImageTask
 from paliflow.jobs.media.readahead import ReadAhead
-from paliflow.jobs.media.reader import max_concurrent_reads, task_reader
+from paliflow.jobs.media.reader import max_concurrent_reads, sparing, task_reader
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.parts import about_without_model, commit_part
 from paliflow.jobs.runs.plan import Item, Plan, read_shard
@@ -37,7 +37,7 @@ class FilterActor:
         """Keeps what it is told."""
         self._spec, self._run, self._plan = spec, run, plan
         self._turn = threading.Lock()  # of the shard whose images are taken
-        self._done: Counter[str] = Counter()  # items; inputs and signs of life
+        self._done = WorkCounter()
 
     def load(self) -> tuple[tuple[str, str], ...]:
         """Makes the filters.
@@ -51,7 +51,7 @@ class FilterActor:
 
     def heartbeat(self) -> Heartbeat:
         """Says how far it is."""
-        return Heartbeat(self._done["items"], self._done["moves"])
+        return self._done.heartbeat()
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         """Scores a shard's inputs and commits its part.
@@ -80,19 +80,10 @@ class FilterActor:
         task = ImageTask(
             size=VIEW, max_pixels=spec.max_pixels, upright=spec.exif == "apply", way="fast"
         )
-        read_item = task_reader(task, spec, cores)
-
-        def read(item: Item) -> Iterable[Input | None]:
-            if item in untouched:
-                return (Input(item, error=untouched[item]),)
-            return read_item(item)
-
-        def move() -> None:
-            self._done["moves"] += 1
-
+        read = sparing(task_reader(task, spec, cores), untouched)
         rows: list[dict[str, Any]] = []
         readers = max_concurrent_reads(None, cores)
-        ahead = ReadAhead(read, items, 2 * _BATCH, spec.read_timeout, readers, move)
+        ahead = ReadAhead(read, items, 2 * _BATCH, spec.read_timeout, readers, self._done.move)
         with closing(ahead), self._turn:
             inputs = iter(ahead)
             while batch := list(islice(inputs, _BATCH)):
@@ -100,7 +91,7 @@ class FilterActor:
                 if self._copies and shard is not None:
                     self._copies.write(batch, done, f"{shard:05d}", len(rows))
                 rows += done
-                self._done["items"] += len(batch)
+                self._done.answered(len(batch))
         return rows
 
     def _rows(self, batch: Sequence[Input]) -> list[dict[str, Any]]:

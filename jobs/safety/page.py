@@ -1,7 +1,7 @@
 """The page of a filter run: what was removed, changed or not scored, with examples to look at."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,23 +34,27 @@ def write_page(summary: FilterSummary) -> str:
     """Writes `_report.html` beside a finished run's manifest; the page needs no other file.
 
     Images are read again, and those that have changed since the run are not shown. Nothing that a
-    filter of unsafe images flags is shown, and no face where the run blurs faces.
+    filter of unsafe images flags, or could not score, is shown, and no face where the run blurs
+    faces.
 
     Returns:
         Its URI.
     """
     spec = FilterSpec.parse(summary.spec)
     examples, pairs = _chosen(summary.location)
-    shown = [row for rows in examples.values() for row in rows if row["filter"] not in _NOT_SHOWN]
+    shown = [row for rows in examples.values() for row in rows]
     wanted = {row["image"]: row["source_sha256"] for row in shown}
     wanted |= {uri: None for pair in pairs for uri in (pair.image, pair.near)}
+    unsafe = _unsafe(summary.location, wanted)
+    # What is nearly the same as an unsafe image is one.
+    unsafe |= {uri for pair in pairs if unsafe.intersection(pair[:2]) for uri in pair[:2]}
+    wanted = {uri: sha256 for uri, sha256 in wanted.items() if uri not in unsafe}
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template.filters["name"] = lambda uri: uri.rpartition("/")[2] or uri
     page = template.from_string(Path(__file__).with_name("page.html.j2").read_text()).render(
         summary=summary,
         counts=[(*what.split("/"), count) for what, count in summary.flagged.items()],
         examples=examples,
-        hidden=_NOT_SHOWN,
         pairs=pairs,
         pictures=dict(_pictures(wanted, spec)),
     )
@@ -73,6 +77,15 @@ def _chosen(location: str) -> tuple[dict[tuple[str, str, str], list[dict[str, An
         if len(own) < _EXAMPLES:
             own.append(row)
     return examples, pairs
+
+
+def _unsafe(location: str, images: Container[str]) -> set[str]:
+    """Those of some images that nobody wants to see, or of which that is not known."""
+    return {
+        row["image"]
+        for row in audit_rows(location)
+        if row["filter"] in _NOT_SHOWN and row["image"] in images
+    }
 
 
 def _pictures(wanted: dict[str, bytes | None], spec: FilterSpec) -> Iterable[tuple[str, str]]:

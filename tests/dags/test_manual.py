@@ -73,8 +73,9 @@ def test_a_notebook_that_the_manual_shows_annotates(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    shutil.copy(ROOT / "dags" / "sample" / "scene_00.jpg", "photos")
+    for folder in ("photos", "dags/sample"):
+        Path(folder).mkdir(parents=True)
+        shutil.copy(ROOT / "dags" / "sample" / "scene_00.jpg", folder)
     shown: dict[str, Any] = {}
     exec(block, shown)
     assert list(shown["run"].to_pandas()["status"]) == ["ok"]

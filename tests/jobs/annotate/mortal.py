@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from paliflow.jobs.annotate.actor import Annotator
-from paliflow.jobs.annotate.predictor import PendingBatch
+from paliflow.jobs.annotate.answers import PendingBatch
 from paliflow.jobs.media.reading import Input
 from paliflow.tests.jobs.mortal import Mortal
 

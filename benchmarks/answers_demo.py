@@ -42,6 +42,8 @@ def main() -> None:
 
     runs = list_runs(str(FOLDER / "annotations"))
     summaries = [run.summary for run in runs if run.summary]
+    if len(summaries) != 2:
+        raise SystemExit(f"two runs were to finish, and {len(summaries)} did")
     good, dark = sorted(summaries, key=lambda summary: summary.started)
     show(good, dark)
     rows = ds.dataset(f"{good.location}", exclude_invalid_files=True).to_table().to_pylist()

@@ -4,7 +4,8 @@
 
 The bundled checkpoint is asked about scenes of handwritten digits that training never saw, half of
 them blurred and pale as it has never seen any. One half of each is calibrated on, and what is
-promised is compared with the other half: a hundred times, with other halves.
+promised is compared with the other half: a hundred times, with other halves. `--stored FILE` does
+that with scores that `--keep FILE` has written.
 """
 
 import json
@@ -140,9 +141,25 @@ def kept(scores: Scores, seed: int, share: float = 0.5) -> Kept:
     return Kept(ece, by_chance, float(accepted.mean()), precision)
 
 
-def main(scenes: int = 4000, keep: str | None = None) -> None:
-    """Prints a row for each domain and prompt; `keep` is a .npz for the scores."""
-    found = asked(scenes)
+def load_scores(file: str | Path) -> dict[str, Scores]:
+    """What `main` has kept."""
+    arrays = dict(np.load(file))
+    names = dict.fromkeys(key.rpartition("/")[0] for key in arrays)
+    return {
+        name: Scores(**{field: arrays[f"{name}/{field}"] for field in Scores._fields})
+        for name in names
+    }
+
+
+def main(scenes: int = 4000, keep: str | None = None, stored: str | None = None) -> None:
+    """Prints a row for each domain and prompt.
+
+    Args:
+        scenes: as many are asked about.
+        keep: a .npz to write the scores to.
+        stored: one to take them from; then no model is asked.
+    """
+    found = load_scores(stored) if stored else asked(scenes)
     if keep:
         arrays = {
             f"{name}/{field}": value

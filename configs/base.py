@@ -4,6 +4,7 @@ import ast
 import contextlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from difflib import get_close_matches
 from types import UnionType
@@ -15,6 +16,10 @@ _SHOWN = 20
 """As many of a spec's errors are said."""
 _SIGNED_URI = re.compile(r"\b(?!gs:)\w+://")
 _QUERY_ENDS = re.compile(r"[\s'\"]")
+
+
+_BUILDING = threading.RLock()
+"""Python 3.11 cannot parse source in two threads at once, which pydantic does for docstrings."""
 
 
 class SpecError(ValueError):
@@ -66,6 +71,8 @@ class Spec(BaseModel):
         Raises:
             SpecError: with one line for each field that is wrong.
         """
+        with _BUILDING:  # of a class that is built late, by whichever thread comes first
+            cls.model_rebuild()
         try:
             return (
                 cls.model_validate_json(data) if isinstance(data, str) else cls.model_validate(data)

@@ -87,10 +87,10 @@ def annotate(
             return digests_of(resolved, tokenizer_of(spec.tokenizer, resolved.checkpoint))
 
         run = spec.location
+        if spec.gate:
+            prepare(run, spec, spec.gate)
         plan = read_plan(run) or _plan(run, spec, digests, list_items)
         check_same_spec(plan.spec, spec)
-        for line in calibration_warnings(run, spec, partial(digests, plan.pinned(spec))):
-            say(printable(line), "warning")
         if warning := decode_warning(spec.decode, plan.pinned(spec).checkpoint):
             say(printable(warning), "warning")
         # JAX and Ray take seconds to import: what is finished, or wrong with the input, is said
@@ -169,10 +169,11 @@ def _plan(
     list_items: ListItems,
 ) -> Plan:
     resolved = resolve(spec)
-    if calibration := spec.calibration or resolved.calibration:
+    calibration = spec.calibration or resolved.calibration
+    for line in calibration_warnings(calibration, spec, partial(digests, resolved)):
+        say(printable(line), "warning")
+    if calibration:
         pin_calibration(run, calibration)
-    if spec.gate:
-        prepare(run, spec, spec.gate)
     passed_over: Counter[str] = Counter()
     found = list_items(spec, passed_over)
     if spec.only_new:

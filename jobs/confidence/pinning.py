@@ -29,8 +29,8 @@ def pin_calibration(run: str, calibration: str) -> None:
 
 
 def calibration_of(run: str, spec: AnnotateSpec, digests: Collection[str]) -> Calibration | None:
-    """The calibration that fills a run's confidences; None if it has none, or one that does not
-    fit and that nobody has asked for.
+    """The calibration that fills a run's confidences; None if it has none, or one of answers that
+    were decoded otherwise and that nobody has asked for.
 
     Args:
         run: the run's folder.
@@ -38,26 +38,48 @@ def calibration_of(run: str, spec: AnnotateSpec, digests: Collection[str]) -> Ca
         digests: of the run's weights, as `digests_of`.
 
     Raises:
-        SpecError: it is of other weights.
+        SpecError: it is of other weights, or `accept` has none to go by.
     """
-    if not (calibration := _pinned(run)):
-        return None
+    calibration = _pinned(run)
+    _check(calibration, spec, digests)
+    return None if not calibration or misfit(calibration, spec) else calibration
+
+
+def _check(calibration: Calibration | None, spec: AnnotateSpec, digests: Collection[str]) -> None:
+    """
+    Raises:
+        SpecError: it is of other weights, or there is none that fits where the spec wants one.
+    """
+    if not calibration:
+        if spec.accept:
+            raise SpecError(
+                "accept: the checkpoint has no calibration, by which to accept answers; "
+                "`paliflow calibrate` makes one, which the registry keeps or `calibration` names"
+            )
+        return
     if calibration.checkpoint_sha256 not in digests:
         raise SpecError(
             f"the calibration was fitted to answers of the checkpoint "
             f"{calibration.checkpoint_sha256[:16]}, and this run's is {next(iter(digests))[:16]}: "
             f"evaluate this one and calibrate again ({calibration.evaluation})"
         )
-    return None if misfit(calibration, spec) else calibration
+    differ = misfit(calibration, spec)
+    if differ and (spec.accept or spec.calibration):
+        field = "accept" if spec.accept else f"calibration={spec.calibration!r}"
+        raise SpecError(f"{field}: {_decoded_otherwise(differ)}; calibrate as you annotate")
+
+
+def _decoded_otherwise(differ: str) -> str:
+    return f"answers were calibrated as decoded otherwise: {differ}"
 
 
 def calibration_warnings(
-    run: str, spec: AnnotateSpec, digests: Callable[[], Collection[str]]
+    uri: str | None, spec: AnnotateSpec, digests: Callable[[], Collection[str]]
 ) -> list[str]:
     """What of a run has no confidence, and why; empty where nothing was calibrated.
 
     Args:
-        run: the run's folder, planned.
+        uri: of the calibration that the run would have.
         spec: the run's.
         digests: reads those of the run's weights; asked only if there is a calibration.
 
@@ -65,20 +87,12 @@ def calibration_warnings(
         SpecError: the calibration that the spec names does not fit the run, or `accept` lacks one
             that does.
     """
-    if not (calibration := _pinned(run)):
-        if spec.accept:
-            raise SpecError(
-                "accept: the checkpoint has no calibration, by which to accept answers; "
-                "`paliflow calibrate` makes one, which the registry keeps or `calibration` names"
-            )
+    calibration = read_calibration(uri) if uri else None
+    _check(calibration, spec, digests() if calibration else ())
+    if not calibration:
         return []
-    calibration_of(run, spec, digests())
     if differ := misfit(calibration, spec):
-        said = f"answers were calibrated as decoded otherwise: {differ}"
-        if spec.accept or spec.calibration:
-            field = "accept" if spec.accept else f"calibration={spec.calibration!r}"
-            raise SpecError(f"{field}: {said}; calibrate as you annotate")
-        return [f"no confidence, because {said}"]
+        return [f"no confidence, because {_decoded_otherwise(differ)}"]
     missing = [repr(text) for text in uncovered(calibration, spec)]
     if spec.accept and missing:
         raise SpecError(

@@ -31,13 +31,11 @@ def judge(run: str, spec: AnnotateSpec, shards: int, totals: Totals) -> tuple[Ch
     if gate.canaries:
         from paliflow.jobs.gates.canaries import worst_figure
 
-        figure = worst_figure(run, gate.canaries)
-        if figure is not None:
-            name = f"canaries' {gate.canaries.metric}, of the worst actor"
-            bound = gate.canaries.at_least
-            checks.append(
-                Check(name=name, value=figure, limit=bound, least=True, passed=figure >= bound)
-            )
+        figure, bound = worst_figure(run, gate.canaries), gate.canaries.at_least
+        who = "of the worst actor" if figure is not None else "which no actor was asked"
+        name, value = f"canaries' {gate.canaries.metric}, {who}", figure or 0.0
+        passed = figure is not None and figure >= bound
+        checks.append(Check(name=name, value=value, limit=bound, least=True, passed=passed))
     if gate.drift:
         files = [part_uri(run, shard) for shard in range(shards)]
         checks += _drifts(run, spec, gate.drift, files)

@@ -101,7 +101,8 @@ def test_a_task_is_deferred_until_its_job_has_written_parquet(services: Services
 
     asked = services.airflow.get("assets/events", params={"source_dag_id": "succeeds"})
     (event,) = asked.raise_for_status().json()["asset_events"]
-    announced = ("rows", "errors", "tokens", "chip_seconds", "usd", "stages")
+    counts = ("rows", "errors", "accepted", "not_accepted")
+    announced = (*counts, "tokens", "chip_seconds", "usd", "stages")
     extra = {key: summary[key] for key in ("run_id", "location", *announced)}
     assert event["extra"] == {**extra, "output": "gs://annotations/succeeds"}
 

@@ -85,10 +85,22 @@ def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) ->
         assert task.xcom_pull(task_ids=name) == summary.model_dump(mode="json", exclude={"spec"})
         assert task.xcom_pull(task_ids=name, key=OutputLink().xcom_key) == location
     extra = {"run_id": "done", "location": location, "rows": 3, "errors": 1}
-    extra |= {"tokens": 0, "chip_seconds": {}, "usd": None}
+    extra |= {"accepted": 0, "not_accepted": 0, "tokens": 0, "chip_seconds": {}, "usd": None}
     extra["stages"] = {"read": 0.0, "device": 0.0, "commit": 0.0, "other": 0.0}
     announced = (tmp_path.as_uri(), {**extra, "output": str(tmp_path)})
     assert dag_run.asset_events("finished") == [("literal", *announced), ("templated", *announced)]
+
+
+def test_a_quarantined_run_fails_its_task_for_good_and_is_not_announced(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"input": "/in", "prompts": ["ocr"], "report": False}
+    fields |= {"output": str(tmp_path), "run_id": "held"}
+    check = {"name": "share of empty answers", "value": 0.5, "limit": 0.1, "passed": False}
+    finished_run(AnnotateSpec.parse(fields), quarantined=True, checks=[check])
+    with DAG("held") as dag:
+        AnnotateOperator(task_id="annotate", retries=3, **fields)
+    (task,) = dag_run.run(dag).get_task_instances()
+    assert (task.state, task.try_number) == ("failed", 1)
+    assert dag_run.asset_events("held") == []
 
 
 @pytest.mark.parametrize("mapped", ["input", pytest.param("output", marks=pytest.mark.slow)])
@@ -120,12 +132,13 @@ def test_mapped_tasks_are_runs_of_their_own(mapped: str, tmp_path: Path) -> None
     ]
 
 
-def finished_run(spec: AnnotateSpec) -> RunSummary:
+def finished_run(spec: AnnotateSpec, **more: Any) -> RunSummary:
     """The summary in the manifest that it leaves in the spec's output."""
     location = Path(spec.output, f"run_id={spec.run_id}")
     location.mkdir(parents=True)
     spec_json = spec.model_dump(mode="json")
-    summary = made_up(str(location), spec=spec_json, inputs=3, rows=3, ok=2, errors=1)
+    counts = {"inputs": 3, "rows": 3, "ok": 2, "errors": 1}
+    summary = made_up(str(location), spec=spec_json, **counts, **more)
     (location / "_manifest.json").write_text(summary.model_dump_json())
     return summary
 

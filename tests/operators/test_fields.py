@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from paliflow.configs import (
     AnnotateSpec,
+    CalibrateSpec,
     EvaluateSpec,
     ExtractSpec,
     FilterSpec,
@@ -21,6 +22,7 @@ from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.run import RUN_ID
 from paliflow.operators import (
     AnnotateOperator,
+    CalibrateOperator,
     EvaluateOperator,
     ExtractFramesOperator,
     FilterOperator,
@@ -48,6 +50,7 @@ OPERATORS: list[Any] = [
     pytest.param(FineTuneOperator, FineTuneSpec, TUNE, id="finetune"),
     pytest.param(EvaluateOperator, EvaluateSpec, SCORE, id="evaluate"),
     pytest.param(PromoteOperator, PromoteSpec, GATE, id="promote"),
+    pytest.param(CalibrateOperator, CalibrateSpec, {"evaluation": "/e"}, id="calibrate"),
 ]
 
 

@@ -181,7 +181,7 @@ def test_annotation_by_a_version_with_a_calibration_has_confidences(
     assert run.calibration in version.calibration
     assert "no confidence of 'ocr', which was not calibrated" in capsys.readouterr().out
     # What is decoded otherwise has none, and is refused where the spec names the calibration.
-    other = annotate_here(spec(run_id="other", max_new_tokens=7))
+    other = annotate_here(spec(run_id="other", prompts=PROMPTS, max_new_tokens=7))
     assert other.calibration is None
     assert "max_new_tokens was 6, is 7" in capsys.readouterr().out
     named = {"calibration": summary.calibration, "max_new_tokens": 7}
@@ -196,7 +196,9 @@ def test_annotation_by_a_version_with_a_calibration_has_confidences(
     ]
     for fields, said in refused:
         with pytest.raises(SpecError, match=said):
-            annotate_here(spec(run_id=f"refused-{len(said)}", **accept, **fields))
+            annotate_here(spec(run_id="refused", **accept, **fields))
+        # Nothing was planned: the same run goes on once it is calibrated.
+        assert not list(Path(run.location).parent.glob("run_id=refused/_plan/*"))
     capsys.readouterr()
     accepted = annotate_here(
         spec(run_id="accepted", prompts=[*PROMPTS, DETECT], accept={"precision": 0.999})

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -90,7 +91,8 @@ class _Chip:
 def test_a_chip_is_given_the_largest_batch_that_it_is_reckoned_to_hold(
     model: PaliGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = memory(model.config, shape_of(_spec(), 8), 64).total / 0.9
+    shape = replace(shape_of(_spec(), 8), slice_tokens=model.backend.slice_tokens)
+    limit = memory(model.config, shape, 64).total / 0.9
     monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(int(limit) + 1)])
     assert fitting_batch(model, _spec(), 8)[0] == 64
     assert fitting_batch(model, _spec(shard_size=40), 8)[0] == 32  # and no more than a shard has

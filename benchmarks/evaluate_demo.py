@@ -59,12 +59,12 @@ def check() -> None:
         SystemExit: the figures are not what such checkpoints can have.
     """
     board = read_scoreboard([str(RUNS)])
-    columns = {Path(name).parent.name: n for n, name in enumerate(board.checkpoints)}
     measured = [[own.measured if own else None for own in line.entries] for line in board.lines]
     if any(None in own for own in measured):
         raise SystemExit("a figure lacks")
     means = np.array(measured, np.float64).mean(axis=0)
-    bundled, worn = (means[columns[name]] for name in ("bundled", "worn"))
+    (worn,) = (mean for name, mean in zip(board.checkpoints, means, strict=True) if "worn" in name)
+    (bundled,) = {*means} - {worn}
     if not bundled > worn:
         raise SystemExit(f"the mean is {bundled:.1f}, and {worn:.1f} of the worn checkpoint")
 

@@ -1,6 +1,6 @@
 """The scoreboard: figures of benchmarks beside the published ones, several checkpoints at once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -93,8 +93,14 @@ def entries_of(summary: EvaluateSummary, family: str = "pt") -> Iterator[Entry]:
 
 def arranged(entries: Sequence[Entry]) -> Scoreboard:
     """A line for each figure and a column for each checkpoint; the newest of two entries counts."""
-    columns = tuple(dict.fromkeys(_column(entry) for entry in entries))
-    cells = {(entry.benchmark, entry.figure, _column(entry)): entry for entry in entries}
+    names = _shortest({entry.checkpoint for entry in entries})
+
+    def column(entry: Entry) -> str:
+        name = names[entry.checkpoint]
+        return f"{name} at {entry.resolution}" if entry.resolution else name
+
+    columns = tuple(dict.fromkeys(map(column, entries)))
+    cells = {(entry.benchmark, entry.figure, column(entry)): entry for entry in entries}
     lines = []
     for name, figure in dict.fromkeys((entry.benchmark, entry.figure) for entry in entries):
         known = benchmark(name)
@@ -103,7 +109,7 @@ def arranged(entries: Sequence[Entry]) -> Scoreboard:
             for variant, figures in known.published.items()
             if figure in figures
         }
-        own = tuple(cells.get((name, figure, column)) for column in columns)
+        own = tuple(cells.get((name, figure, each)) for each in columns)
         lines.append(Line(name, known.title, figure, published, own))
     return Scoreboard(columns, tuple(lines))
 
@@ -159,9 +165,13 @@ def _runs_at(location: str) -> list[str]:
     return sorted(entry.uri.rpartition("/")[0] for entry in found)
 
 
-def _column(entry: Entry) -> str:
-    name = entry.checkpoint.rstrip("/").rpartition("/")[2]
-    return f"{name} at {entry.resolution}" if entry.resolution else name
+def _shortest(paths: Collection[str]) -> dict[str, str]:
+    """Of each path as much of its end as tells it from the others: most are called model.npz."""
+    parts = {path: path.split("/") for path in paths}
+    depth = 1
+    while len({tuple(own[-depth:]) for own in parts.values()}) < len(paths):
+        depth += 1
+    return {path: "/".join(own[-depth:]) for path, own in parts.items()}
 
 
 def _entry(
@@ -182,7 +192,7 @@ def _entry(
         benchmark=own.benchmark or name,
         title=known.title,
         figure=figure.name,
-        checkpoint=summary.checkpoint,
+        checkpoint=summary.checkpoint.rstrip("/"),
         resolution=summary.image_size,
         measured=measured,
         low=None if low is None else low * scale,

@@ -69,6 +69,17 @@ def test_figures_are_in_the_published_unit_beside_their_interval(tmp_path: Path)
     assert said(None) == "-"
 
 
+def test_checkpoints_of_one_name_are_two_columns_by_the_folders_that_differ(tmp_path: Path) -> None:
+    runs = [
+        summary(tmp_path, checkpoint=f"gs://b/run_id={week}/model/model.npz", figures=figures)
+        for week, figures in (("w1", {"gqa/accuracy": 0.5}), ("w2", {"gqa/accuracy": 0.6}))
+    ]
+    board = arranged([entry for run in runs for entry in entries_of(run)])
+    assert board.checkpoints == tuple(f"run_id={w}/model/model.npz at 224" for w in ("w1", "w2"))
+    (accuracy,) = (line for line in board.lines if line.figure == "accuracy")
+    assert [own and own.measured for own in accuracy.entries] == [50, 60]
+
+
 def test_checkpoints_stand_side_by_side_and_their_names_are_no_markup(tmp_path: Path) -> None:
     other = summary(tmp_path, checkpoint="/models/<b>.npz", figures={"gqa/accuracy": 0.6})
     board = arranged([*entries_of(summary(tmp_path)), *entries_of(other)])

@@ -85,7 +85,8 @@ def wear() -> None:
     for weight in weights.values():
         if weight.ndim > 1:
             weight += rng.normal(0, NOISE * weight.std(), weight.shape)
-    np.savez(WORN, **weights)
+    arguments: dict[str, Any] = {**weights}
+    np.savez(WORN, **arguments)
     shutil.copy(BUNDLED_CHECKPOINT.with_name("tokenizer.model"), WORN.parent)
 
 
@@ -161,7 +162,7 @@ def msrvtt_cap(folder: Path, pictures: list[Scene]) -> None:
             stream = film.add_stream("mpeg4", 10)
             stream.width, stream.height, stream.bit_rate = *scene.image.size, 4_000_000
             for _ in range(40):
-                film.mux(stream.encode(av.VideoFrame.from_image(scene.image)))
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(scene.image))))
             film.mux(stream.encode())
         said = answer(scene, "caption en")
         videos.append({"video_id": name, "split": "test"})

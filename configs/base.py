@@ -5,7 +5,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
@@ -59,9 +59,9 @@ class Spec(BaseModel):
         meant = set(_alternatives(cls.model_fields[info.field_name].annotation))
         if str in meant:
             return value
-        parsed = _parsed(value)
         if tuple in meant:
-            return parsed if isinstance(parsed, list | tuple) else (value,)
+            return items_of(value)
+        parsed = _parsed(value)
         return parsed if isinstance(parsed, dict) else value
 
     @classmethod
@@ -165,6 +165,12 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
             yield from _alternatives(part)
     else:
         yield origin or annotation
+
+
+def items_of(text: str) -> Sequence[object]:
+    """The items of a list that is written as text; any other text is the only item."""
+    parsed = _parsed(text)
+    return parsed if isinstance(parsed, list | tuple) else (text,)
 
 
 def _parsed(text: str) -> object:

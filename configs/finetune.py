@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from paliflow.configs.base import Spec
+from paliflow.configs.base import Spec, items_of
 from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.configs.examples import EvaluationSet, ExampleSource, SetName
 from paliflow.configs.placement import check_workers, slice_of
@@ -158,10 +158,11 @@ class FineTuneSpec(ModelSpec):
     @classmethod
     def _near_by_name(cls, data: Any) -> Any:
         """A source of `exclude_near` may be given as its path, or as a benchmark's name."""
-        if not isinstance(data, dict) or not isinstance(data.get("exclude_near"), list | tuple):
+        given = data.get("exclude_near") if isinstance(data, dict) else None
+        if not isinstance(given, str | list | tuple):
             return data
-        named = []
-        for each in data["exclude_near"]:
+        named: list[Any] = []
+        for each in items_of(given) if isinstance(given, str) else given:
             if each in benchmark_names():
                 if not data.get("data"):
                     raise ValueError(f"exclude_near: {each}: give data, the folder of its files")

@@ -69,6 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
         for fixture in _SHARED.keys() & set(getattr(item, "fixturenames", ()))
         if not item.get_closest_marker("slow")
     }
+    airflow = {item.path for item in items if item.path.parent.name in ("dags", "operators")}
+    groups |= dict.fromkeys(airflow, "operators")  # which starts once
     for item in items:
         item.add_marker(pytest.mark.xdist_group(groups.get(item.path, str(item.path))))
     items.sort(

@@ -8,12 +8,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs" / "extending").glob("*.md"))
 _BLOCK = re.compile(r'^```(\w+) title="(.+?)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
 _COMMAND = re.compile(r"^\$ \.venv/bin/python (.+)$", re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_every_worked_example_does_what_its_page_says(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.egg-info", "__pycache__"))

@@ -15,6 +15,7 @@ from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.gate import Gate
 from paliflow.configs.load import load_spec, make_spec, read_fields, set_field, set_value
 from paliflow.configs.run import run_id_now
+from paliflow.configs.safety import Redaction
 
 SpecFile = Annotated[str, typer.Argument(help="The spec, in YAML.", metavar="SPEC.yaml")]
 OptionalSpec = Annotated[
@@ -45,7 +46,7 @@ SPEC_SUFFIXES = (".yaml", ".yml")
 
 _PANELS = {
     "What": "prompts video sniff image_column prompt_column id_column metadata_columns https_hosts "
-    "allowed_roots only_new filters max_pixels exif decode read_timeout "
+    "allowed_roots only_new filters redact max_pixels exif decode read_timeout "
     "video_timeout decoder_memory",
     "Model": "checkpoint registry tokenizer mask_decoder dtype int8_cache query_pre_attn_scalar "
     "image_size calibration accept max_new_tokens max_prompt_tokens temperature top_k top_p beams "
@@ -61,6 +62,7 @@ _NOTES = {
     "run_id": "The time, if not given.",
     "accelerators_per_actor": "Here TPU=4 or GPU=1.",
     "accept": "Here precision=0.95.",
+    "redact": "Here faces=blur.",
     "gate": "Here max_errors=0.05, or drift.against=week-31; docs/gates.md has them all.",
     "video": "Here fps=2, or count=8 and clip.frames=8; docs/video.md has them all.",
 }
@@ -93,7 +95,7 @@ def _metavar(annotation: Any) -> str:
         return "|".join(get_args(annotation))
     if get_origin(annotation) is dict:
         return "NAME=FLOAT"
-    if annotation in (VideoSpec | None, Accept | None, Gate | None):
+    if annotation in (VideoSpec | None, Accept | None, Gate | None, Redaction):
         return "NAME=VALUE"
     words = re.findall(r"\w+", str(annotation))
     return next((kind.upper() for kind in ("int", "float") if kind in words), "TEXT")
@@ -254,7 +256,7 @@ def _prompt(text: str) -> Any:
 
 def _is_nested(name: str) -> bool:
     """Whether an option gives fields of a field."""
-    return name in ("accelerators_per_actor", "video", "accept", "gate")
+    return name in ("accelerators_per_actor", "video", "accept", "gate", "redact")
 
 
 def _flag(name: str, *, repeated: bool = True) -> str:

@@ -36,12 +36,13 @@ SPECS: dict[Any, dict[str, Any]] = {
     PromoteSpec: {"registry": "r", "name": "n", "checkpoint": "c"},
     ExampleSource: {"path": "/in.jsonl"},
 }  # fmt: skip
+NEAR = (FineTuneSpec, "exclude_near")  # of sources, each of which may be its path
 LISTS = [
     (spec, name)
     for spec in SPECS
     for name, field in spec.model_fields.items()
     if (tuple[str, ...] == field.annotation and name != "benchmarks")  # which are known names
-    or name in ("prompts", "allowed_roots", "exclude_near")
+    or (name in ("prompts", "allowed_roots", "exclude_near") and (spec, name) != NEAR)
 ]
 
 
@@ -60,6 +61,15 @@ def test_text_that_is_no_list_is_the_only_item_of_a_tuple_field(
     spec: Any, name: str, text: str
 ) -> None:
     assert getattr(spec.parse(SPECS[spec] | {name: text}), name) == (text,)
+
+
+@pytest.mark.parametrize("write", [str, json.dumps, lambda items: str(tuple(items))])
+def test_text_that_lists_sources_is_those_sources(write: Any) -> None:
+    paths = ["/a.jsonl", "it's b.csv"]
+    spec = FineTuneSpec.parse(TUNE | {"exclude_near": write(paths)})
+    assert [source.path for source in spec.exclude_near] == paths
+    (only,) = FineTuneSpec.parse(TUNE | {"exclude_near": "/a.jsonl"}).exclude_near
+    assert only.path == "/a.jsonl"
 
 
 def test_text_that_is_a_list_of_benchmarks_is_that_list() -> None:
@@ -156,11 +166,8 @@ def test_every_tuple_field_is_among_those_tested() -> None:
         for name, field in spec.model_fields.items():
             parts = get_args(field.annotation) if type(field.annotation) is UnionType else ()
             if any(get_origin(part) is tuple for part in (field.annotation, *parts)):
-                assert (spec, name) in LISTS or name in (
-                    "train",
-                    "filters",
-                    "benchmarks",
-                )  # of objects
+                of_objects = name in ("train", "filters", "benchmarks") or (spec, name) == NEAR
+                assert (spec, name) in LISTS or of_objects
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -15,7 +15,6 @@ from paliflow.tests.model.conftest import REFERENCE, load_reference
 @pytest.mark.parametrize(
     ("name", "beams", "length"),
     [
-        ("pg1", 2, 16),
         ("pg2", 3, 5),
         *(
             pytest.param(name, *case, marks=pytest.mark.slow)

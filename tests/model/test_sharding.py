@@ -100,6 +100,7 @@ def compare(several, rows, one, rows_of_one):
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one_does() -> None:
     """Rows 5 to 15 do not count: more devices and more parts, the same five examples."""
     assertion = """

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from airflow.sdk import DAG, Asset
 
 from paliflow.configs import Comparison, PromoteSummary
@@ -111,6 +112,7 @@ def test_a_refusal_is_no_failure() -> None:
     assert task.execute_complete(nothing, printed) == summary.model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_a_spec_of_megabytes_reaches_a_job_on_a_cluster(ray: str, tmp_path: Path) -> None:
     guards = {f"old/{'x' * 100_000}{number}$HOME": 0.5 for number in range(20)}
     dag = promotion("long_spec", tmp_path, ray_conn_id=ray, deferrable=False, guards=guards)

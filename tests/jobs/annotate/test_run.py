@@ -211,6 +211,7 @@ def test_a_folder_that_changes_after_planning_does_not_change_the_run(
     assert [row["error"] for row in rows[4:]] == ["not found", "not found"]
 
 
+@pytest.mark.slow
 def test_a_run_from_bucket_to_bucket_keeps_its_compiled_programs_there(
     cluster: str, make_spec: SpecFactory, tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ def test_boxes_are_linked_from_sample_to_sample(films: Path, make_spec: SpecFact
     assert len({track for own in ids for track in own}) < sum(map(len, ids)) / 2
 
 
+@pytest.mark.slow
 def test_clips_are_evaluated_and_learnt_from(films: Path, tmp_path: Path) -> None:
     labels = [
         {"image": str(films / f"{name}.mp4"), "prefix": "ocr", "suffix": suffix}

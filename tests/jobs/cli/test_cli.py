@@ -229,6 +229,7 @@ def test_a_place_where_nothing_can_be_is_one_line_and_exit_code_2(
     assert complaint in line
 
 
+@pytest.mark.slow
 def test_a_folder_for_rays_sockets_with_too_long_a_path_names_the_remedy(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

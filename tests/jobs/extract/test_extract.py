@@ -130,6 +130,7 @@ def test_a_finished_run_is_not_done_again(finished: ExtractSummary) -> None:
         extract(ExtractSpec.parse(finished.spec | {"quality": 50}))
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_leaves_the_same_files(
     cluster: str,
     finished: ExtractSummary,

@@ -119,6 +119,7 @@ def test_a_draining_node_loses_its_actor_at_once_and_its_shards_to_others(
     assert fleets[-1].preemptions == 1
 
 
+@pytest.mark.slow
 def test_deaths_on_draining_nodes_are_nobodys_fault(run: Run, tmp_path: Path) -> None:
     """A shard that lost so many actors otherwise would be searched for the culprit."""
     (tmp_path / "drain always shard 1").touch()
@@ -143,6 +144,7 @@ def test_loads_that_keep_dying_end_the_run(run: Run, tmp_path: Path) -> None:
     assert log(tmp_path).count("load") == MAX_DEATHS
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_without_a_culprit_ends_the_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "kill always shard 1").touch()
     with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} workers in a row died at shard 1"):

@@ -74,7 +74,7 @@ def images(folder: Path, count: int) -> list[Item]:
     return [Item(str(folder / f"{number:03d}.jpg")) for number in range(count)]
 
 
-@pytest.mark.parametrize("where", ["local", "gs"])
+@pytest.mark.parametrize("where", ["local", pytest.param("gs", marks=pytest.mark.slow)])
 def test_inputs_from_all_over_the_run_with_their_answers_and_images(
     where: str, gcs: None, make_spec: SpecFactory, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from paliflow.tests.jobs.outputs import commit_parts, finish
 ITEMS = [Item(f"missing/{number}.jpg") for number in range(10)]
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.slow)])
 def spec(
     request: pytest.FixtureRequest, gcs: None, make_spec: SpecFactory, tmp_path: Path
 ) -> AnnotateSpec:

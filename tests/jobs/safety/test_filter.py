@@ -177,6 +177,7 @@ def test_killed_filter_run_resumes_with_the_same_tables(
     assert (again.kept, again.flagged) == (finished.kept, finished.flagged)
 
 
+@pytest.mark.slow
 def test_unscored_inputs_are_kept_where_the_spec_says_so(
     finished: FilterSummary, spec: dict[str, Any]
 ) -> None:

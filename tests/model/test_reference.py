@@ -104,7 +104,13 @@ def test_loss_is_the_per_example_mean_over_the_suffix(big_vision: Reference) -> 
     np.testing.assert_allclose(losses, by_hand, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name.endswith("-224") else [pytest.mark.slow])
+        for name in VARIANTS
+    ],
+)
 def test_published_sizes_have_their_shapes(name: str) -> None:
     config = VARIANTS[name]
     shapes = expected_shapes(config)

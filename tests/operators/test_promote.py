@@ -53,6 +53,7 @@ def test_another_dag_follows_promotions_and_nothing_else(tmp_path: Path) -> None
     assert not dag_run.called_for("follows")
 
 
+@pytest.mark.slow
 def test_a_retry_goes_on_with_the_job_that_promoted(ray: str, tmp_path: Path) -> None:
     tries = []
 

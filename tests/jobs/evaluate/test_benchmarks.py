@@ -149,6 +149,7 @@ def test_a_mean_over_groups_weighs_them_alike_whatever_their_size(
     }
 
 
+@pytest.mark.slow
 def test_pairs_of_images_are_asked_together_and_one_that_lacks_an_image_is_not(
     evaluated: EvaluateSummary,
 ) -> None:

@@ -177,6 +177,7 @@ def test_what_cannot_be_read_at_all_is_refused(tmp_path: Path) -> None:
         found("https://example.org/train.jsonl")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     line = json.dumps({"image": "a.jpg", "prefix": "caption en", "suffix": "a cat " * 10}) + "\n"

@@ -137,6 +137,7 @@ def test_deaths_on_draining_nodes_are_nobodys_fault(run: Run, tmp_path: Path) ->
     assert not [line for line in begun if line.startswith("probe")]
 
 
+@pytest.mark.slow
 def test_loads_that_keep_dying_end_the_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "kill always load").touch()
     with pytest.raises(RuntimeError, match=f"{MAX_DEATHS} workers in a row died loading"):

@@ -303,6 +303,7 @@ def test_report_shows_where_time_went_and_who_waited(make_spec: SpecFactory) -> 
     assert "idle 30% of the time" in panel
 
 
+@pytest.mark.slow
 def test_long_texts_and_many_boxes_stay_below_10_mb(make_spec: SpecFactory, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     items = []

@@ -51,7 +51,7 @@ def items(tmp_path: Path) -> list[Item]:
     return [Item(str(path)) for path in sorted((tmp_path / "images").rglob("*.*"))]
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.slow)])
 def finished(
     request: pytest.FixtureRequest,
     gcs: None,

@@ -213,6 +213,7 @@ def test_a_host_that_the_spec_does_not_allow_is_not_asked(output: str) -> None:
     assert left(output, [Item(uri)]) == [Item(uri)]
 
 
+@pytest.mark.slow
 def test_a_history_of_several_blocks_in_a_bucket_keeps_the_items_in_order(gcs: None) -> None:
     output = "gs://images/incremental"
     uris = [f"gs://images/{n:05d} ü.jpg" for n in range(20_000)]

@@ -63,6 +63,7 @@ def templates(value: Any) -> list[Any]:
     return [value] if rendered_later(value) else []
 
 
+@pytest.mark.slow
 def test_annotate_images_turns_the_sample_into_parquet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,8 @@ def test_eight_devices_drop_out_what_one_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "cases", [((3, 1), (6, 4)), pytest.param(((16, 1),), marks=pytest.mark.slow)]
+    "cases",
+    [((6, 4),), *(pytest.param((case,), marks=pytest.mark.slow) for case in ((3, 1), (16, 1)))],
 )
 def test_eight_devices_generate_what_one_does(cases: tuple[tuple[int, int], ...]) -> None:
     """Eight copies of the model, and two over four devices each: of a batch that divides or not."""

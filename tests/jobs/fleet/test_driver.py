@@ -107,6 +107,7 @@ def test_the_input_that_kills_is_found_and_the_rest_of_its_shard_done(
     assert probes == ["probe 1.0", "probe 1.1", *["probe 1.2"] * MAX_DEATHS]
 
 
+@pytest.mark.slow
 def test_a_draining_node_loses_its_actor_at_once_and_its_shards_to_others(
     run: Run, tmp_path: Path
 ) -> None:

@@ -203,6 +203,7 @@ def test_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
     assert found.error == "too many pixels: 320 x 240 are more than max_pixels=76799"
 
 
+@pytest.mark.slow
 def test_eight_thousand_pixels_are_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", frames=2, size=(7680, 4320), options={"preset": "ultrafast"})
     assert numbers(taken(path, every_frames=1)) == [(0, 0), (1, 1)]

@@ -139,6 +139,7 @@ def test_answers_that_stay_are_one_part_of_the_time_line(
     ]
 
 
+@pytest.mark.slow
 def test_of_many_frames_twelve_and_of_many_videos_six(
     film: Path, make_page: Callable[..., Page], tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
         key=lambda item: (
             item.path not in groups,
             groups.get(item.path, ""),
-            item.path.parent.name != "model",
+            item.path.parent.name not in ("model", "storage", "tests"),  # long files
         )
     )
     yield

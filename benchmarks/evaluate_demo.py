@@ -26,7 +26,7 @@ from paliflow.model.npz import read_npz
 
 ROOT = HOME / "evaluate"
 DATA, RUNS, WORN = ROOT / "data", ROOT / "evaluations", ROOT / "worn" / "model.npz"
-SCENES = 40
+SCENES = 24
 NOISE = 0.4
 """Of a weight's standard deviation."""
 COUNT, LEFTMOST = "how many digits are there?", "what is the leftmost digit?"

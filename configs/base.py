@@ -4,7 +4,6 @@ import ast
 import contextlib
 import json
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from types import UnionType
@@ -16,10 +15,6 @@ _SHOWN = 20
 """As many of a spec's errors are said."""
 _SIGNED_URI = re.compile(r"\b(?!gs:)\w+://")
 _QUERY_ENDS = re.compile(r"[\s'\"]")
-
-
-_BUILDING = threading.RLock()
-"""Python 3.11 cannot parse source in two threads at once, which pydantic does for docstrings."""
 
 
 class SpecError(ValueError):
@@ -44,7 +39,6 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(
         coerce_numbers_to_str=True,
-        defer_build=True,  # a process, of which a run has many, builds the few that it uses
         extra="forbid",
         frozen=True,
         strict=False,
@@ -71,8 +65,6 @@ class Spec(BaseModel):
         Raises:
             SpecError: with one line for each field that is wrong.
         """
-        with _BUILDING:  # of a class that is built late, by whichever thread comes first
-            cls.model_rebuild()
         try:
             return (
                 cls.model_validate_json(data) if isinstance(data, str) else cls.model_validate(data)

@@ -137,7 +137,16 @@ class Client:
         return f"filters: {self._service}: {host} answers {status}: {brief(said)}"
 
 
-def google_headers(service: str) -> Headers:
+def google_client(service: str, endpoint: str, per_minute: int) -> Client:
+    """The client of a Google API, by Application Default Credentials.
+
+    Raises:
+        SpecError: there are none here.
+    """
+    return Client(service, endpoint, per_minute, _google_headers(service))
+
+
+def _google_headers(service: str) -> Headers:
     """Makes the headers of Application Default Credentials, whose token is renewed in time.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from paliflow.configs.cloud_filters import ModerateTextFilter
-from paliflow.jobs.safety.cloud.client import Client, RejectedError, UnscoredError, google_headers
+from paliflow.jobs.safety.cloud.client import RejectedError, UnscoredError, google_client
 from paliflow.jobs.safety.cloud.texts import TextScores, judged, probability
 from paliflow.jobs.safety.protocol import Score
 
@@ -27,12 +27,7 @@ class ModerateText:
 
     def __init__(self, settings: ModerateTextFilter) -> None:
         self._settings = settings
-        self._client = Client(
-            self.name,
-            settings.endpoint,
-            settings.requests_per_minute,
-            google_headers(self.name),
-        )
+        self._client = google_client(self.name, settings.endpoint, settings.requests_per_minute)
         self._scores = TextScores(self._one, settings.categories, _LONGEST)
 
     def score(self, texts: Sequence[str]) -> list[list[Score]]:

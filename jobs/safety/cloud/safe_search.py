@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from paliflow.configs.cloud_filters import SafeSearchFilter
-from paliflow.jobs.safety.cloud.client import Client, RejectedError, UnscoredError, google_headers
+from paliflow.jobs.safety.cloud.client import RejectedError, UnscoredError, google_client
 from paliflow.jobs.safety.cloud.likelihood import likelihood, said
 from paliflow.jobs.safety.cloud.texts import unscored
 from paliflow.jobs.safety.protocol import Score, View
@@ -29,12 +29,7 @@ class SafeSearch:
 
     def __init__(self, settings: SafeSearchFilter) -> None:
         self._settings, self._least = settings, likelihood(settings.least)
-        self._client = Client(
-            self.name,
-            settings.endpoint,
-            settings.requests_per_minute,
-            google_headers(self.name),
-        )
+        self._client = google_client(self.name, settings.endpoint, settings.requests_per_minute)
 
     def score(self, images: Sequence[View]) -> list[list[Score]]:
         """See `ImageFilter`."""

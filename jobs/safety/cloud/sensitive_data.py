@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from paliflow.configs.cloud_filters import SensitiveDataFilter
-from paliflow.jobs.safety.cloud.client import Client, RejectedError, UnscoredError, google_headers
+from paliflow.jobs.safety.cloud.client import RejectedError, UnscoredError, google_client
 from paliflow.jobs.safety.cloud.likelihood import likelihood, said
 from paliflow.jobs.safety.cloud.texts import unscored, without_codes
 from paliflow.jobs.safety.protocol import Score, Span
@@ -25,12 +25,7 @@ class SensitiveData:
 
     def __init__(self, settings: SensitiveDataFilter) -> None:
         self._settings = settings
-        self._client = Client(
-            self.name,
-            settings.endpoint,
-            settings.requests_per_minute,
-            google_headers(self.name),
-        )
+        self._client = google_client(self.name, settings.endpoint, settings.requests_per_minute)
         self._parent = f"/v2/projects/{settings.project}/locations/{settings.location}"
 
     def score(self, texts: Sequence[str]) -> list[list[Score]]:

@@ -63,8 +63,8 @@ def check() -> None:
     if any(None in own for own in measured):
         raise SystemExit("a figure lacks")
     means = np.array(measured, np.float64).mean(axis=0)
-    (worn,) = (mean for name, mean in zip(board.checkpoints, means, strict=True) if "worn" in name)
-    (bundled,) = {*means} - {worn}
+    of = {"worn" in name: mean for name, mean in zip(board.checkpoints, means, strict=True)}
+    bundled, worn = of[False], of[True]
     if not bundled > worn:
         raise SystemExit(f"the mean is {bundled:.1f}, and {worn:.1f} of the worn checkpoint")
 

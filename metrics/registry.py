@@ -83,6 +83,11 @@ class Metric:
     by_scorer: bool = False
     """Whether answers are judged by themselves: what has no answer does not count then."""
 
+    @property
+    def of_texts(self) -> bool:
+        """Whether it looks at nothing but what was asked, answered and right."""
+        return not (self.of_region or self.by_scorer)
+
 
 def _mean(values: Sequence[float]) -> Score:
     """The score whose figure is the mean of values, one an example."""

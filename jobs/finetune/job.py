@@ -33,6 +33,7 @@ from paliflow.jobs.registry.cards import CARD
 from paliflow.jobs.registry.checkpoints import digest_of
 from paliflow.jobs.registry.locations import Resolved
 from paliflow.jobs.runs.lifecycle import run_once
+from paliflow.metrics import METRICS
 from paliflow.model import local_copy
 
 _PACKAGES = "paliflow", "ray", "jax", "flax", "optax", "orbax-checkpoint", "grain", "pyarrow"
@@ -87,12 +88,18 @@ def finetune(
 def _check_metrics(spec: FineTuneSpec, plan: ExamplePlan) -> None:
     """
     Raises:
-        SpecError: a validation set needs `metrics`, or `best` names none of them.
+        SpecError: a validation set needs `metrics`, or has one that needs more than texts, or
+            `best` names none of them.
     """
     figures = set()
     for name, chosen in spec.validation.items():
         prefixes = {e.prefix for e in open_examples(spec.location, plan, name)}
         metrics = metrics_of(name, chosen.metrics, prefixes)
+        if more := [each for each in metrics if not METRICS[each].of_texts]:
+            raise SpecError(
+                f"validation.{name}.metrics: {', '.join(more)}: needs more than answers and what "
+                "is right"
+            )
         figures |= {f"{name}/{figure}" for figure in ("loss", *metrics)}
     if spec.best and spec.best not in figures:
         raise SpecError(f"best={spec.best!r}: there are {', '.join(sorted(figures))}")

@@ -28,8 +28,12 @@ def plan_canaries(run: str, spec: AnnotateSpec, canaries: Canaries) -> None:
     """Writes a run's canaries down, unless they are.
 
     Raises:
-        SpecError: there are none, or one has several images.
+        SpecError: there are none, one has several images, or the metric needs more than texts.
     """
+    if not METRICS[canaries.metric].of_texts:
+        raise SpecError(
+            f"gate.canaries.metric={canaries.metric!r} needs more than answers and what is right"
+        )
     read = read_examples(canaries, spec.https_hosts, spec.allowed_roots)
     found = [example for example in read if isinstance(example, Example)]
     if not found:

@@ -210,6 +210,13 @@ def test_what_the_user_has_to_change_is_said_before_any_worker_starts(
         finetune(spec, Console())
 
 
+def test_validation_is_scored_by_texts_alone(folder: Path) -> None:
+    held_out = {"path": str(folder / "test.jsonl"), "metrics": ["without_insult"]}
+    spec = finetune_spec(folder, run_id="judged", validation={"held_out": held_out})
+    with pytest.raises(SpecError, match=r"validation\.held_out\.metrics: without_insult: needs"):
+        finetune(spec, Console())
+
+
 def test_a_run_keeps_its_spec_and_its_weights(folder: Path, tmp_path: Path) -> None:
     weights = tmp_path / "model.npz"
     weights.write_bytes(BUNDLED_CHECKPOINT.read_bytes())

@@ -87,6 +87,16 @@ def test_answers_unlike_those_of_an_earlier_run_are_drift(make_spec: SpecFactory
             judged(dark, drift={"against": name})
 
 
+@pytest.mark.parametrize("metric", ["region_box_50", "without_toxicity"])
+def test_canaries_are_scored_by_texts_alone(
+    make_spec: SpecFactory, tmp_path: Path, metric: str
+) -> None:
+    canaries = {"path": str(tmp_path / "labels.jsonl"), "at_least": 0.5, "metric": metric}
+    spec = make_spec(input=str(SAMPLE), gate={"canaries": canaries})
+    with pytest.raises(SpecError, match=rf"gate\.canaries\.metric='{metric}' needs more"):
+        annotate_here(spec)
+
+
 @pytest.mark.parametrize(
     ("gate", "said"),
     [

@@ -130,6 +130,22 @@ AUDIT = pa.schema(
 """`_safety.parquet`: one row for each verdict that removed, changed or flagged something, or that
 could not be given."""
 
+GATES = pa.schema(
+    [
+        ("judged", pa.timestamp("us", tz="UTC")),
+        ("check", pa.string()),
+        ("value", pa.float64()),
+        ("limit", pa.float64()),
+        ("least", pa.bool_()),
+        ("passed", pa.bool_()),
+        ("released", pa.timestamp("us", tz="UTC")),
+        ("why", pa.string()),
+    ],
+    metadata={"paliflow.schema_version": SCHEMA_VERSION},
+)
+"""`_gates.parquet`: one row for each check of a run's gate. `released` and `why` are of a run that
+somebody let through; see `docs/gates.md`."""
+
 SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
 """What an example adds to a metric's figure, which is a ratio of sums."""
 

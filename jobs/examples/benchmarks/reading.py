@@ -156,7 +156,7 @@ def _example(
     answers = tuple(answer for answer in row.answers if answer)
     if part.answered and not answers:
         return "no answer"
-    edit = row.edit and row.edit.model_dump_json(exclude_defaults=True)
+    edit = row.edit.model_dump_json(exclude_defaults=True) if row.edit else None
     if any(len(each) > CELL for each in (prefix, *paths, *answers, edit or "")):
         return f"a text of more than {CELL} characters"
     if any(".." in path.split("/") for path in paths):

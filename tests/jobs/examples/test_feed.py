@@ -260,9 +260,9 @@ def test_what_is_drawn_on_an_example_is_learnt_with_it(tmp_path: Path) -> None:
     counts = draw(tmp_path / "pictures")
     widgetcap(Folder(tmp_path / "pictures", tmp_path / "data"), counts)
     fields = {"output": str(tmp_path / "out"), "run_id": "r", "checkpoint": str(BUNDLED_CHECKPOINT)}
-    fields |= {"benchmark": "widgetcap", "data": str(tmp_path / "data"), "batch_size": 6}
+    fields |= {"benchmark": "widgetcap", "data": str(tmp_path / "data")}
     own = [{"path": str(tmp_path / "data"), "benchmark": "widgetcap", "split": "test"}]
-    spec = FineTuneSpec.parse({**fields, "train": own, "max_error_fraction": 1.0})
+    spec = FineTuneSpec.parse({**fields, "train": own, "batch_size": 6, "max_error_fraction": 1})
     plan = write_examples(spec.location, sources_of(spec), spec)
     feed = training_feed(
         *(spec.location, plan, spec, TOKENIZER, 40),

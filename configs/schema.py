@@ -182,6 +182,7 @@ PLAN = pa.schema(
         ("last", pa.int64()),
         ("frames", pa.list_(pa.string())),
         ("roots", pa.list_(pa.string())),
+        ("edit", pa.string()),
     ]
 )
 """The inputs of a run in order: see `jobs.runs.plan.Item`."""
@@ -194,6 +195,7 @@ EXAMPLES = pa.schema(
         ("suffixes", pa.list_(pa.string())),
         ("size", pa.list_(pa.int32())),
         ("details", pa.string()),
+        ("edit", pa.string()),
     ]
 )
 """The labelled examples of a run in order: see `jobs.examples.example.Example`."""

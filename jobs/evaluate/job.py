@@ -176,7 +176,7 @@ def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
                 while some := list(islice(examples, _BLOCK)):
                     for example in some:
                         # What versions before did not have is left out, so that they compare.
-                        more = filter(None, (example.size, example.details))
+                        more = filter(None, (example.size, example.details, example.edit))
                         about = [source.name, *example[:4], *more]
                         digest.update(json.dumps(about).encode() + b"\n")
                     rows = [(f"{source.name}/{e.id}", e.images[0], e.prefix) for e in some]
@@ -190,7 +190,7 @@ def _questions(run: str, plan: ExamplePlan, *_: object) -> Iterator[Item]:
     """All examples to annotate, each with where its image may lie: what its manifest says again."""
     for source in plan.sources:
         for example in open_examples(run, plan, source.name):
-            item = image_item(example.images[0], source.roots)
+            item = image_item(example.images[0], source.roots, example.edit)
             if len(example.images) > 1:
                 item = item._replace(frames=example.images)
             yield item._replace(prompts=(example.prefix,), id=f"{source.name}/{example.id}")
@@ -267,7 +267,7 @@ def references_of(
     picture, upright = (answer["width"], answer["height"]), spec.exif == "apply"
     if example.size is None or answer["status"] == "error" or example.size == picture:
         return {"references": example.suffixes}
-    item = image_item(example.images[0], roots)
+    item = image_item(example.images[0], roots, example.edit)
     read = next(found for found in reader(spec, 1)(item) if found)
     try:
         if read.error:

@@ -49,9 +49,9 @@ def plan_canaries(run: str, spec: AnnotateSpec, canaries: Canaries) -> None:
 def canary_items(run: str) -> list[Item]:
     """What an actor is asked of a run's canaries; empty if there are none."""
     return [
-        image_item(each["images"][0], each["roots"] and tuple(each["roots"]))._replace(
-            prompts=(each["prefix"],), id=each["id"]
-        )
+        image_item(
+            each["images"][0], each["roots"] and tuple(each["roots"]), each.get("edit")
+        )._replace(prompts=(each["prefix"],), id=each["id"])
         for each in _planned(run)
     ]
 

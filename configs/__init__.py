@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from paliflow.configs.finetune import Duration, FineTuneSpec, Lora
     from paliflow.configs.promote import PromoteSpec
     from paliflow.configs.prompts import PromptSpec
+    from paliflow.configs.release import ReleaseSpec
     from paliflow.configs.safety import (
         DuplicatesFilter,
         NsfwFilter,
@@ -69,6 +70,7 @@ __all__ = [
     "PromoteSummary",
     "PromptSpec",
     "QualityFilter",
+    "ReleaseSpec",
     "RunSummary",
     "SafeSearchFilter",
     "Sampling",
@@ -93,6 +95,7 @@ _NAMES = {
     "finetune": ("Duration", "FineTuneSpec", "Lora"),
     "promote": ("PromoteSpec",),
     "prompts": ("PromptSpec",),
+    "release": ("ReleaseSpec",),
     "safety": (
         "DuplicatesFilter",
         "NsfwFilter",

@@ -129,7 +129,9 @@ def test_further_checkpoints_are_compared_with_the_first_on_the_same_images(tmp_
     board = read_scoreboard([str(tmp_path)])
     (line,) = (line for line in board.lines if line.figure == "accuracy")
     one, two, three = line.entries
-    assert one and two and three
+    assert one
+    assert two
+    assert three
     assert one.gain is None
     assert three.gain is None
     sums = [np.array(right).reshape(-1, 2).sum(axis=1) for right in (better, first)]

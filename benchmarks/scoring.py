@@ -102,7 +102,7 @@ def _leave_one_out(row: dict[str, Any]) -> float:
     if len(set(people)) > 1:
         text, people = vqa_normalize(text), [vqa_normalize(each) for each in people]
     others = [people[:n] + people[n + 1 :] for n in range(len(people))]
-    return sum(min(1.0, own.count(text) / 3) for own in others) / len(others)
+    return float(sum(min(1.0, own.count(text) / 3) for own in others) / len(others))
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

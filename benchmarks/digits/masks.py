@@ -17,13 +17,13 @@ from paliflow.benchmarks.digits.scenes import Scene, answer, compose, draw_promp
 from paliflow.model.detections import Detection, format_detections
 
 CELLS = 4
+_BOX = Image.Resampling.BOX
 _CODES, _CHANNELS = 128, 4
 
 
 def cells_of(scene: Scene, digit: Detection) -> NDArray[np.bool_]:
     """Which of a box's 4 x 4 cells, bool [4, 4], are darker than half way to the brightest."""
-    box = tuple(round(side) for side in (digit.x_min, digit.y_min, digit.x_max, digit.y_max))
-    grey = scene.image.convert("L").crop(box).resize((CELLS, CELLS), Image.Resampling.BOX)
+    grey = scene.image.convert("L").crop(_sides(digit)).resize((CELLS, CELLS), _BOX)
     values = np.asarray(grey, np.float32)
     return np.asarray(values < (values.min() + values.max()) / 2)
 
@@ -31,13 +31,16 @@ def cells_of(scene: Scene, digit: Detection) -> NDArray[np.bool_]:
 def mask_of(scene: Scene, digit: Detection) -> NDArray[np.uint8]:
     """The cells in the image's pixels, uint8 [H, W] of 0 and 1."""
     mask = np.zeros((scene.image.height, scene.image.width), np.uint8)
-    x_min, y_min, x_max, y_max = (
-        round(side) for side in (digit.x_min, digit.y_min, digit.x_max, digit.y_max)
-    )
+    x_min, y_min, x_max, y_max = _sides(digit)
     cells = Image.fromarray(cells_of(scene, digit).astype(np.uint8))
     size = (x_max - x_min, y_max - y_min)
     mask[y_min:y_max, x_min:x_max] = np.asarray(cells.resize(size, Image.Resampling.NEAREST))
     return mask
+
+
+def _sides(digit: Detection) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom in whole pixels."""
+    return round(digit.x_min), round(digit.y_min), round(digit.x_max), round(digit.y_max)
 
 
 def region(scene: Scene, digit: Detection) -> str:

@@ -218,7 +218,7 @@ def _outlook(load: Load, chip: Chip, chips: int | None, over: int) -> Outlook:
         shape,
         model_parallel=over,
         data_parallel=copies,
-        slice_tokens=backend_of(chip.name, chip.hbm * _GIB, over * copies).slice_tokens,
+        backend=backend_of(chip.name, chip.hbm * _GIB, over * copies),
     )
     largest = largest_of(load.config, spec, shape, chip.hbm * _GIB)
     batch = min(spec.batch_size or largest, largest)

@@ -5,8 +5,8 @@
         --model-parallel 4
 
 The compiler is the real one, from the package `libtpu` (the extra `tpu-aot`). Layers are apart
-and not in a loop, so that it counts them all; only attention's blocks, at 896 pixels, are in one.
-Exit code 1 if a program does not fit, or if chips that need not talk do. Images a second are what
+and not in a loop, so that it counts them all; only attention's blocks, from 448 pixels on, are in
+one. Exit code 1 if a program does not fit, or if chips that need not talk do. Images a second are what
 follows for a batch, with the share of its peaks that `configs/chips.yaml` expects of a chip.
 """
 

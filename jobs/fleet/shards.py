@@ -1,5 +1,6 @@
 """The shards of a run that have no part yet, done by a fleet of actors, with progress shown."""
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from paliflow.configs import AnnotateSpec, ExtractSpec, FilterSpec
 from paliflow.configs.base import printable
 from paliflow.configs.log_lines import say
-from paliflow.configs.run import InferenceSpec
+from paliflow.configs.run import FleetSpec, InferenceSpec
 from paliflow.configs.summary import StageSeconds, passed_over_said
 from paliflow.jobs.fleet.cluster import (
     actor_options,
@@ -24,6 +25,7 @@ from paliflow.jobs.fleet.metrics import RunMetrics
 from paliflow.jobs.fleet.process import ShardProcess
 from paliflow.jobs.fleet.progress import Progress
 from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult, ShardWorker, drive
+from paliflow.jobs.fleet.slice_process import SliceProcess
 from paliflow.jobs.runs.error_limits import ErrorLimits
 from paliflow.jobs.runs.parts import present_parts, read_parts
 from paliflow.jobs.runs.plan import Plan
@@ -98,12 +100,7 @@ def run_pending_shards(
             if spending:
                 spending.add(done.inputs, done.device, done.chip_seconds)
 
-        chips = spec.actor_resources.get("TPU", 0.0)
-        worker = f"{actor.__module__}:{actor.__name__}"
-        # Ray shows an actor under its class's name.
-        remote: Any = ray.remote(type(actor.__name__, (ShardProcess,), {}))
-        options = actor_options(spec.actor_resources, spec.actor_labels)
-        start = partial(remote.options(**options).remote, worker, chips, spec, run, plan)
+        start = _starter(actor, spec, run, plan)
         shown = Progress(plan.inputs, already, console, unit.split()[0])
         with connected(ray_address), shown as progress:
             require_room(spec)
@@ -112,3 +109,19 @@ def run_pending_shards(
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout, draining_nodes)
         stages = progress.stages
     return FleetResult(already, stages, preemptions)
+
+
+def _starter(actor: type[ShardWorker], spec: FleetSpec, *arguments: Any) -> Callable[[], Any]:
+    """What starts an actor: a process on one host or, speaking for them, one on each of a slice."""
+    worker = f"{actor.__module__}:{actor.__name__}"
+    resources, labels = spec.actor_resources, spec.actor_labels
+    # Ray shows an actor under its class's name.
+    if slice_ := spec.actor_slice:
+        remote: Any = ray.remote(type(actor.__name__, (SliceProcess,), {}))
+        options = actor_options({}, {})
+        placed = worker, slice_, labels, resources["CPU"]
+        return partial(remote.options(**options).remote, *placed, spec, *arguments)
+    remote = ray.remote(type(actor.__name__, (ShardProcess,), {}))
+    options = actor_options(resources, labels)
+    chips = resources.get("TPU", 0.0)
+    return partial(remote.options(**options).remote, worker, chips, spec, *arguments)

@@ -76,7 +76,7 @@ def test_actors_join_while_the_work_goes_on_and_every_shard_is_done_once(
 
 
 def test_the_dead_are_replaced_and_their_shards_done(run: Run, tmp_path: Path) -> None:
-    for deed in ("kill load", "kill shard 1", "kill shard 3"):
+    for deed in ("lose load", "kill shard 1", "lose shard 3"):
         (tmp_path / deed).touch()
     assert run(range(4)) == all_of(range(4))
     begun = log(tmp_path)

@@ -10,7 +10,7 @@ that with scores that `--keep FILE` has written.
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,12 +63,14 @@ class Kept(NamedTuple):
     """Of those accepted among the others; 1 if there are none."""
 
 
-def write_scenes(folder: Path, count: int, seed: int) -> Iterator[tuple[str, str, Scene]]:
-    """Writes scenes, every other one blurred and pale; yields domain, file and scene of each."""
+def write_scenes(
+    folder: Path, count: int, seed: int, domains: Sequence[str] = DOMAINS
+) -> Iterator[tuple[str, str, Scene]]:
+    """Writes scenes of domains in turn, `blurred` ones also pale; yields domain, file and scene."""
     rng = np.random.default_rng(seed)
     for number in range(count):
         scene = compose(rng, "test", scale=2)
-        image, domain = scene.image, DOMAINS[number % 2]
+        image, domain = scene.image, domains[number % len(domains)]
         if domain == "blurred":
             image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 4))))
             image = ImageEnhance.Contrast(image).enhance(float(rng.uniform(0.2, 0.9)))
@@ -76,10 +78,10 @@ def write_scenes(folder: Path, count: int, seed: int) -> Iterator[tuple[str, str
         yield domain, f"{number}.png", scene
 
 
-def write_labels(folder: Path, count: int) -> None:
+def write_labels(folder: Path, count: int, domains: Sequence[str]) -> None:
     """Writes scenes, and for each domain what is right of them."""
-    lines: dict[str, list[str]] = {domain: [] for domain in DOMAINS}
-    for domain, image, scene in write_scenes(folder, count, seed=11):
+    lines: dict[str, list[str]] = {domain: [] for domain in domains}
+    for domain, image, scene in write_scenes(folder, count, 11, domains):
         for prompt in PROMPTS:
             row = {"image": image, "prefix": prompt, "suffix": answer(scene, prompt)}
             lines[domain].append(json.dumps(row) + "\n")
@@ -87,23 +89,23 @@ def write_labels(folder: Path, count: int) -> None:
         (folder / f"{domain}.jsonl").write_text("".join(own))
 
 
-def asked(scenes: int) -> dict[str, Scores]:
+def asked(scenes: int, domains: Sequence[str]) -> dict[str, Scores]:
     """Has the bundled checkpoint answer; by domain and prompt."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_labels(folder, scenes)
+        write_labels(folder, scenes, domains)
         fixed = [
             {"ask": COUNT, "choices": ["0..9"]},
             {"ask": DETECT, "closed": True},
         ]
         sets = {
             domain: {"path": str(folder / f"{domain}.jsonl"), "metrics": ["exact_match"]}
-            for domain in DOMAINS
+            for domain in domains
         }
         spec = {"output": f"{name}/out", "run_id": "r", "sets": sets, "prompts": fixed}
         summary = evaluate(EvaluateSpec.parse(spec | {"max_new_tokens": 24}), Console())
         found: dict[str, Scores] = {}
-        for domain in DOMAINS:
+        for domain in domains:
             own = CalibrateSpec(evaluation=summary.location, sets=(domain,))
             outcomes = labelled_answers(own).outcomes
             numbers = {
@@ -151,15 +153,21 @@ def load_scores(file: str | Path) -> dict[str, Scores]:
     }
 
 
-def main(scenes: int = 4000, keep: str | None = None, stored: str | None = None) -> None:
+def main(
+    scenes: int = 4000,
+    domain: str | None = None,
+    keep: str | None = None,
+    stored: str | None = None,
+) -> None:
     """Prints a row for each domain and prompt.
 
     Args:
         scenes: as many are asked about.
+        domain: of all scenes; half of them are of each if not given.
         keep: a .npz to write the scores to.
         stored: one to take them from; then no model is asked.
     """
-    found = load_scores(stored) if stored else asked(scenes)
+    found = load_scores(stored) if stored else asked(scenes, [domain] if domain else DOMAINS)
     if keep:
         arrays = {
             f"{name}/{field}": value

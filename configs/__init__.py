@@ -15,6 +15,7 @@ from paliflow.configs.filter import FilterSpec
 from paliflow.configs.finetune import Duration, FineTuneSpec, Lora
 from paliflow.configs.promote import PromoteSpec
 from paliflow.configs.prompts import PromptSpec
+from paliflow.configs.release import ReleaseSpec
 from paliflow.configs.safety import (
     DuplicatesFilter,
     NsfwFilter,
@@ -61,6 +62,7 @@ __all__ = [
     "PromoteSummary",
     "PromptSpec",
     "QualityFilter",
+    "ReleaseSpec",
     "RunSummary",
     "SafeSearchFilter",
     "Sampling",

@@ -131,6 +131,8 @@ class Benchmark(Spec):
     """How its files are read: `rows` says of most how, others have a reader of their own."""
     files: dict[Name, str | tuple[str, ...]]
     """Templates of paths below the data's folder; of several the first that is there."""
+    folders: dict[Name, str] = Field(default_factory=dict)
+    """Templates of folders in which a reader finds a file for each row."""
     rows: Rows | None = None
     images: str | tuple[str, ...]
     """Templates of the paths of a row's image, or of its images."""

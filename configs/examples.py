@@ -34,6 +34,7 @@ MetricName = Literal[
     "detection_f1",
     "detection_precision",
     "detection_recall",
+    "detection_ap",
     "mean_iou",
     "region_mask_iou",
     "region_box_50",

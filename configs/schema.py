@@ -130,6 +130,22 @@ AUDIT = pa.schema(
 """`_safety.parquet`: one row for each verdict that removed, changed or flagged something, or that
 could not be given."""
 
+GATES = pa.schema(
+    [
+        ("judged", pa.timestamp("us", tz="UTC")),
+        ("check", pa.string()),
+        ("value", pa.float64()),
+        ("limit", pa.float64()),
+        ("least", pa.bool_()),
+        ("passed", pa.bool_()),
+        ("released", pa.timestamp("us", tz="UTC")),
+        ("why", pa.string()),
+    ],
+    metadata={"paliflow.schema_version": SCHEMA_VERSION},
+)
+"""`_gates.parquet`: one row for each check of a run's gate. `released` and `why` are of a run that
+somebody let through; see `docs/gates.md`."""
+
 SCORE = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
 """What an example adds to a metric's figure, which is a ratio of sums."""
 
@@ -166,6 +182,7 @@ PLAN = pa.schema(
         ("last", pa.int64()),
         ("frames", pa.list_(pa.string())),
         ("roots", pa.list_(pa.string())),
+        ("edit", pa.string()),
     ]
 )
 """The inputs of a run in order: see `jobs.runs.plan.Item`."""
@@ -178,6 +195,7 @@ EXAMPLES = pa.schema(
         ("suffixes", pa.list_(pa.string())),
         ("size", pa.list_(pa.int32())),
         ("details", pa.string()),
+        ("edit", pa.string()),
     ]
 )
 """The labelled examples of a run in order: see `jobs.examples.example.Example`."""

@@ -16,6 +16,7 @@ from paliflow.configs import (
     FilterSpec,
     FineTuneSpec,
     PromoteSpec,
+    ReleaseSpec,
 )
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.log_lines import say
@@ -30,6 +31,7 @@ JOBS: dict[str, tuple[type[Spec], str]] = {
     "filter": (FilterSpec, "safety.job"),
     "finetune": (FineTuneSpec, "finetune.job"),
     "promote": (PromoteSpec, "evaluate.promotion"),
+    "release": (ReleaseSpec, "annotate.releasing"),
 }
 """Each job's spec, and the module of the function of its name."""
 

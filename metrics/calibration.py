@@ -117,13 +117,30 @@ def average_precision(score: ArrayLike, right: ArrayLike, wanted: int) -> float:
             f"{len(scores)} scores of {len(outcomes)} detections, {wanted} objects wanted: give a "
             "score each, and at least one object"
         )
+    return float(precision_shares(scores, outcomes).sum() / wanted)
+
+
+def precision_shares(score: ArrayLike, right: ArrayLike) -> NDArray[np.float64]:
+    """What each detection adds to the average precision, times the objects wanted.
+
+    That is nothing of a wrong one, and of a right one the precision of those that score at least as
+    high, or that of any longer list if it is higher.
+
+    Args:
+        score: [N], by which detections are ranked.
+        right: [N], 1 where a detection was matched.
+    """
+    scores, outcomes = np.asarray(score, np.float64), np.asarray(right, np.float64)
+    shares = np.zeros(len(scores))
     if not len(scores):
-        return 0.0
+        return shares
     order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    found = np.cumsum(outcomes[order])[ends]
-    precision = np.maximum.accumulate((found / (ends + 1))[::-1])[::-1]
-    return float((np.diff(found, prepend=0) * precision).sum() / wanted)
+    starts = np.append(True, np.diff(scores[order]) != 0)
+    ends = np.flatnonzero(np.append(starts[1:], True))
+    precision = np.cumsum(outcomes[order])[ends] / (ends + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    shares[order] = outcomes[order] * precision[np.cumsum(starts) - 1]
+    return shares
 
 
 def _figures(sums: NDArray[np.float64]) -> NDArray[np.float64]:

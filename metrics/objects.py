@@ -19,6 +19,16 @@ class Object(NamedTuple):
     """Computes the mask [H, W], which few metrics look at."""
 
 
+class RankedBoxes(NamedTuple):
+    """The boxes of an answer, and how many there were to find."""
+
+    scores: Sequence[float] = ()
+    """How sure the model is of each box."""
+    right: Sequence[bool] = ()
+    """Whether each is matched to an object, each object at most once."""
+    wanted: int = 0
+
+
 DetectionPart = Callable[[int, int, int], tuple[int, int]]
 """From how many objects are matched, wanted and given to a numerator and a denominator."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +26,15 @@ from paliflow.metrics.benchmarks import (
     science_qa_answer,
 )
 from paliflow.metrics.bootstrap import ratio
+from paliflow.metrics.calibration import precision_shares
 from paliflow.metrics.captions import cider_per_item, rouge_l_per_item
-from paliflow.metrics.objects import DetectionPart, Object, detection_parts, overlap_parts
+from paliflow.metrics.objects import (
+    DetectionPart,
+    Object,
+    RankedBoxes,
+    detection_parts,
+    overlap_parts,
+)
 
 _PEOPLE = 4
 """As many have to agree for a VQA accuracy of 1."""
@@ -53,6 +61,8 @@ class Answers:
     flags: Sequence[Mapping[str, bool]] = ()
     """Of each answer, by attribute, e.g. `toxicity`, whether a scorer flags it; nothing of what it
     could not score. One of each answer, or none where there is no scorer."""
+    ranked: Sequence[RankedBoxes] = ()
+    """Of each answer its boxes with their scores; none where no metric ranks them."""
 
 
 class Score(NamedTuple):
@@ -82,11 +92,13 @@ class Metric:
     """Whether rows must say which region is right, as some benchmarks' do."""
     by_scorer: bool = False
     """Whether answers are judged by themselves: what has no answer does not count then."""
+    by_score: bool = False
+    """Whether boxes are ranked by how sure the model is of them."""
 
     @property
     def of_texts(self) -> bool:
         """Whether it looks at nothing but what was asked, answered and right."""
-        return not (self.of_region or self.by_scorer)
+        return not (self.of_region or self.by_scorer or self.by_score)
 
 
 def _mean(values: Sequence[float]) -> Score:
@@ -205,6 +217,14 @@ def _detections(part: DetectionPart) -> Callable[[Answers], Score]:
     return score
 
 
+def _average_precision(answers: Answers) -> Score:
+    scores = [score for own in answers.ranked for score in own.scores]
+    shares = precision_shares(scores, [hit for own in answers.ranked for hit in own.right])
+    edges = np.cumsum([0, *(len(own.scores) for own in answers.ranked)])
+    of_each = [shares[first:last].sum() for first, last in pairwise(edges.tolist())]
+    return Score(np.array(of_each), np.array([own.wanted for own in answers.ranked], np.float64))
+
+
 def _mean_iou(answers: Answers) -> Score:
     triples = zip(answers.prompts, answers.references, answers.texts, strict=True)
     return _sums(
@@ -272,6 +292,7 @@ METRICS: Mapping[str, Metric] = {
         ),
         _metric("detection_precision", _detections(lambda hit, want, got: (hit, got))),
         _metric("detection_recall", _detections(lambda hit, want, got: (hit, want))),
+        Metric("detection_ap", frozenset(), _average_precision, of_set=True, by_score=True),
         _metric("mean_iou", _mean_iou, "segment"),
         _region("mask_iou", masks=True),
         _region("box_50", least=0.5),
@@ -305,6 +326,9 @@ METRICS: Mapping[str, Metric] = {
 - `detection_precision`, `detection_recall`, `detection_f1`: the objects matched, over those given,
   those wanted, or the mean of the two; label and IoU of at least 0.5. Of several right answers the
   best. A model that finds nothing has a precision of 0.
+- `detection_ap`: the average precision of all boxes of the set, ranked by their confidence, or
+  where no calibration says it by the label's probability times that of the location; label and IoU
+  of at least 0.5. A box's share of it means nothing by itself.
 - `mean_iou`: over the objects wanted, see `overlap_parts`. Masks are compared where the prompt asks
   for them, the right answer has a mask and there is a decoder; else boxes.
 - `region_mask_iou`, `region_box_50`, `region_box_75`: as big_vision scores RefCOCO, of benchmarks

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from paliflow.operators.hook import RayJobHook
     from paliflow.operators.promote import PromoteOperator
     from paliflow.operators.rayjob import RayJobCluster
+    from paliflow.operators.release import ReleaseOperator
     from paliflow.operators.trigger import RayJobTrigger
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "RayJobCluster",
     "RayJobHook",
     "RayJobTrigger",
+    "ReleaseOperator",
 ]
 
 _MODULES = {
@@ -39,6 +41,7 @@ _MODULES = {
     "RayJobCluster": "paliflow.operators.rayjob",
     "RayJobHook": "paliflow.operators.hook",
     "RayJobTrigger": "paliflow.operators.trigger",
+    "ReleaseOperator": "paliflow.operators.release",
 }
 
 

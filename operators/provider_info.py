@@ -24,6 +24,7 @@ def get_provider_info() -> dict[str, Any]:
                     "paliflow.operators.filter",
                     "paliflow.operators.finetune",
                     "paliflow.operators.promote",
+                    "paliflow.operators.release",
                 ],
             }
         ],

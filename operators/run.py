@@ -1,4 +1,4 @@
-"""`RunOperator`: a job that is a run, with a name and a folder of its own."""
+"""`RunOperator`: a job that is a run, with a name and a folder; `OutputOperator`: one on a run."""
 
 import hashlib
 import json
@@ -14,21 +14,36 @@ from paliflow.operators.job import JobOperator, asset_uri
 from paliflow.operators.links import OutputLink, RayJobLink, browsable
 
 
-class RunOperator(JobOperator):
+class OutputOperator(JobOperator):
+    """A job on a run of `output`; what is announced is the asset of `output`."""
+
+    ANNOUNCED: ClassVar[tuple[str, ...]]
+    """What of the summary is in the asset event, besides `run_id`, `output` and `location`."""
+
+    def _asset_outlet(self) -> Asset | None:
+        output = self.spec["output"]
+        return None if rendered_later(output) else Asset(asset_uri(output))
+
+    def _asset_event(self, summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        # A cluster may run an older Paliflow, whose summary has less.
+        named = ("run_id", "location", *self.ANNOUNCED)
+        extra = {key: summary[key] for key in named if key in summary}
+        extra["output"] = self.spec["output"]
+        return asset_uri(self.spec["output"]), extra
+
+
+class RunOperator(OutputOperator):
     """A job that writes to `<output>/run_id=<run_id>/`.
 
     `run_id` may be left out: it is then made from DAG, task, DAG run and map index, so that a
     retry resumes what its predecessor left. A task that is cleared starts its run over, in a
-    folder of its own, unless it was unfinished and is asked the same. What is announced is the
-    asset of `output`.
+    folder of its own, unless it was unfinished and is asked the same.
     """
 
     operator_extra_links = (RayJobLink(), OutputLink())
 
     SPEC: ClassVar[type[RunSpec]]
     MADE_LATER = MappingProxyType({"run_id": "made-later"})
-    ANNOUNCED: ClassVar[tuple[str, ...]]
-    """What of the summary is in the asset event, besides `run_id`, `output` and `location`."""
 
     def _render_spec(self, context: Context) -> RunSpec:
         ti = context["ti"]
@@ -45,17 +60,6 @@ class RunOperator(JobOperator):
         # A run that was started over has another folder than its run_id says.
         OutputLink().push(context["ti"], browsable(summary["location"]))
         return summary
-
-    def _asset_outlet(self) -> Asset | None:
-        output = self.spec["output"]
-        return None if rendered_later(output) else Asset(asset_uri(output))
-
-    def _asset_event(self, summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        # A cluster may run an older Paliflow, whose summary has less.
-        named = ("run_id", "location", *self.ANNOUNCED)
-        extra = {key: summary[key] for key in named if key in summary}
-        extra["output"] = self.spec["output"]
-        return asset_uri(self.spec["output"]), extra
 
 
 def default_run_id(dag_id: str, task_id: str, run_id: str, map_index: int | None) -> str:

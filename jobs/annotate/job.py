@@ -20,6 +20,7 @@ from paliflow.jobs.confidence.pinning import (
     calibration_warnings,
     pin_calibration,
 )
+from paliflow.jobs.gates.history import CHECKS, write_checks
 from paliflow.jobs.gates.judging import failed_said, judge, prepare
 from paliflow.jobs.media.video.cutting import pieces
 from paliflow.jobs.registry.cards import decode_warning
@@ -112,7 +113,7 @@ def annotate(
         return _figures(done.plan, spec, done.digests) | of_job
 
     summary = run_once(spec, RunSummary, work, sum_up, _PACKAGES, ANNOTATIONS)
-    summary = _finish(summary, spec)
+    summary = finish(summary, spec)
     if summary.quarantined:
         raise QuarantineError(
             f"the run is quarantined: {failed_said(summary)}. It is whole in {summary.location}, "
@@ -183,7 +184,7 @@ def _plan(
     return write_plan(run, found, spec.model_dump(mode="json"), resolved, passed_over)
 
 
-def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
+def finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
     """What a sealed run may still lack, because its job died before: other views of its rows.
 
     A part that another driver committed while this run was compacted goes in the same stroke.
@@ -192,10 +193,17 @@ def _finish(summary: RunSummary, spec: AnnotateSpec) -> RunSummary:
         summary = compact(summary)
     if spec.filters and not storage.is_file(f"{summary.location}/{AUDIT_TABLE}"):
         write_audit(summary)
+    if summary.checks and not storage.is_file(f"{summary.location}/{CHECKS}"):
+        write_checks(summary)
     if spec.report and not storage.is_file(f"{summary.location}/{REPORT}"):
-        try:
-            faces = face_finder(spec.redact)
-            write_report(summary, faces.redact if faces else None)
-        except Exception as error:  # a failed report must not fail the run
-            say(f"no report: {type(error).__name__}: {printable(str(error))}", "warning")
+        show_run(summary, spec)
     return summary
+
+
+def show_run(summary: RunSummary, spec: AnnotateSpec) -> None:
+    """Writes a finished run's report, with what the spec has redacted; a warning if it cannot."""
+    try:
+        faces = face_finder(spec.redact)
+        write_report(summary, faces.redact if faces else None)
+    except Exception as error:  # a failed report must not fail the run
+        say(f"no report: {type(error).__name__}: {printable(str(error))}", "warning")

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from paliflow.configs import ReleaseSpec
 from paliflow.configs.base import ClusterError, SpecError, brief, printable
 from paliflow.configs.log_lines import say
 from paliflow.jobs.cli.benchmark_commands import benchmarks
@@ -97,7 +98,7 @@ def runs(
     console = Console()
     console.print(table)
     if checks:
-        print_checks(console, [run.summary for run in found if run.summary])
+        print_checks(console, found)
 
 
 def style_of(run: "Run") -> str:
@@ -120,13 +121,10 @@ def release(
     \b
     paliflow release annotations --run-id week-31 --why "the new camera sees less, as expected"
     """
-    from paliflow.jobs.gates.release import release
-    from paliflow.jobs.report.page import write_report
+    from paliflow.jobs.annotate.releasing import release
 
-    summary = release(output, why, run_id)
-    if summary.spec.get("report", True):
-        write_report(summary)
-    print(f"released: {printable(summary.location)}")
+    spec = ReleaseSpec.parse({"output": output, "run_id": run_id, "why": why})
+    print(f"released: {printable(release(spec, Console()).location)}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What commands print of runs and of data that others have written."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -8,6 +9,9 @@ from rich.text import Text
 
 from paliflow.configs import RunSummary
 from paliflow.configs.base import printable
+
+if TYPE_CHECKING:
+    from paliflow.jobs.runs.outputs import Run
 
 
 def print_rows(console: Console, summary: RunSummary) -> None:
@@ -26,20 +30,24 @@ def print_rows(console: Console, summary: RunSummary) -> None:
     print(summary.said())
 
 
-def print_checks(console: Console, summaries: Sequence[RunSummary]) -> None:
-    """What the gates of runs found, the failed ones in red, and why others were let through."""
+def print_checks(console: Console, runs: Sequence["Run"]) -> None:
+    """What the gates of runs found, also of those that were started over since: the failed checks
+    in red, and why others were let through."""
+    from paliflow.jobs.gates.history import read_checks
+
     table = Table("run", "check", box=None, header_style="bold", pad_edge=False)
     for column in ("value", "limit"):
         table.add_column(column, justify="right")
-    for summary in summaries:
-        for check in summary.checks:
-            bound = f"{'at least' if check.least else 'at most'} {check.limit:.4g}"
-            style = "" if check.passed else "red"
-            cells = (check.name, f"{check.value:.4g}", bound)
-            table.add_row(text(summary.run_id), *(text(cell, style) for cell in cells))
-        if summary.released:
-            said = f"released {summary.released.when:%Y-%m-%d %H:%M}: {summary.released.why}"
-            table.add_row(text(summary.run_id), text(said, "green"), "", "")
+    for run in runs:
+        rows = read_checks(run.location)
+        for row in rows:
+            bound = f"{'at least' if row['least'] else 'at most'} {row['limit']:.4g}"
+            style = "" if row["passed"] else "red"
+            cells = (row["check"], f"{row['value']:.4g}", bound)
+            table.add_row(text(run.run_id), *(text(cell, style) for cell in cells))
+        if rows and rows[0]["released"]:
+            said = f"released {rows[0]['released']:%Y-%m-%d %H:%M}: {rows[0]['why']}"
+            table.add_row(text(run.run_id), text(said, "green"), "", "")
     if table.row_count:
         console.print(table)
     else:

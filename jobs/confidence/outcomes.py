@@ -26,6 +26,8 @@ class Outcome(NamedTuple):
     """What it depends on: its image."""
     score: float | None = None
     """Of a box, the output's `score`."""
+    confidence: float | None = None
+    """Of a box, the output's, where the run was calibrated."""
 
 
 def answer_outcome(
@@ -61,7 +63,8 @@ def box_outcomes(
     image = _image(predicted)
     outcomes = [
         Outcome(
-            answer["task"], answer["prompt"], each["label"] or "", own, hit, image, each["score"]
+            *(answer["task"], answer["prompt"], each["label"] or "", own, hit, image),
+            *(each["score"], each.get("confidence")),
         )
         for each, own, hit in zip(found, raw, right, strict=True)
     ]

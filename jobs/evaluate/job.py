@@ -25,6 +25,7 @@ from paliflow.configs.run import InferenceSpec
 from paliflow.configs.summary import cut_said
 from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.predictions import write_predictions
+from paliflow.jobs.evaluate.ranking import ranked_boxes
 from paliflow.jobs.evaluate.scoring import metrics_of
 from paliflow.jobs.evaluate.toxicity import scores_of
 from paliflow.jobs.evaluate.toxicity_page import write_toxicity_page
@@ -42,6 +43,7 @@ from paliflow.metrics import METRICS
 _BLOCK = 8192
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
 _ANSWERS = ["id", "text", "status", "error", "source_sha256", "width", "height", "safety"]
+_BOXES = ["task", "prompt", "detections"]
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
 _Row = dict[str, Any]
 
@@ -97,7 +99,8 @@ def evaluate(
 
 def _figures(spec: EvaluateSpec, asked: _Asked) -> Mapping[str, Any]:
     answers, misfits = asked.answers, Counter[str]()
-    rows_of = _rows_of(spec, asked.plan, answers, misfits)
+    ranked = any(METRICS[each].by_score for own in asked.metrics.values() for each in own)
+    rows_of = _rows_of(spec, asked.plan, answers, misfits, ranked=ranked)
     figures, sets = write_predictions(spec, asked.metrics, asked.plan.sources, rows_of)
     return {
         "checkpoint": answers.checkpoint,
@@ -173,7 +176,7 @@ def _write_questions(run: str, plan: ExamplePlan) -> tuple[str, str]:
                 while some := list(islice(examples, _BLOCK)):
                     for example in some:
                         # What versions before did not have is left out, so that they compare.
-                        more = filter(None, (example.size, example.details))
+                        more = filter(None, (example.size, example.details, example.edit))
                         about = [source.name, *example[:4], *more]
                         digest.update(json.dumps(about).encode() + b"\n")
                     rows = [(f"{source.name}/{e.id}", e.images[0], e.prefix) for e in some]
@@ -187,7 +190,7 @@ def _questions(run: str, plan: ExamplePlan, *_: object) -> Iterator[Item]:
     """All examples to annotate, each with where its image may lie: what its manifest says again."""
     for source in plan.sources:
         for example in open_examples(run, plan, source.name):
-            item = image_item(example.images[0], source.roots)
+            item = image_item(example.images[0], source.roots, example.edit)
             if len(example.images) > 1:
                 item = item._replace(frames=example.images)
             yield item._replace(prompts=(example.prefix,), id=f"{source.name}/{example.id}")
@@ -211,20 +214,26 @@ def _asking(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
 
 
 def _rows_of(
-    spec: EvaluateSpec, plan: ExamplePlan, answers: RunSummary, misfits: Counter[str]
+    spec: EvaluateSpec,
+    plan: ExamplePlan,
+    answers: RunSummary,
+    misfits: Counter[str],
+    *,
+    ranked: bool,
 ) -> Callable[[str], list[_Row]]:
     """Joins answers to what is right, set by set in the plan's order.
 
     Args:
         misfits: counts what is right and does not fit the image that was asked about, and why.
+        ranked: whether rows have their boxes as `ranked`.
     """
-    answered = answers_in_order(answers, _ANSWERS)
+    answered = answers_in_order(answers, [*_ANSWERS, *(_BOXES if ranked else ())])
 
     def rows_of(name: str) -> list[_Row]:
         examples = open_examples(spec.location, plan, name)
         roots = plan.source(name).roots
-        asked = zip(examples, islice(answered, len(examples)), strict=True)
-        return [
+        asked = list(zip(examples, islice(answered, len(examples)), strict=True))
+        rows = [
             {
                 "set": name,
                 "id": example.id,
@@ -236,6 +245,10 @@ def _rows_of(
             }
             for example, answer in asked
         ]
+        if ranked:
+            for row, (_, answer) in zip(rows, asked, strict=True):
+                row["ranked"] = ranked_boxes(answer, row)
+        return rows
 
     return rows_of
 
@@ -254,7 +267,7 @@ def references_of(
     picture, upright = (answer["width"], answer["height"]), spec.exif == "apply"
     if example.size is None or answer["status"] == "error" or example.size == picture:
         return {"references": example.suffixes}
-    item = image_item(example.images[0], roots)
+    item = image_item(example.images[0], roots, example.edit)
     read = next(found for found in reader(spec, 1)(item) if found)
     try:
         if read.error:

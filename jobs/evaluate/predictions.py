@@ -21,13 +21,15 @@ from paliflow.jobs.evaluate.shares import clopper_pearson
 from paliflow.jobs.evaluate.toxicity import flags_of, require_scored, toxicity_of
 from paliflow.jobs.examples.plan import PlannedSource
 from paliflow.metrics import METRICS, Score, bootstrap_interval
+from paliflow.metrics.objects import RankedBoxes
 
 PREDICTIONS_FILE = "predictions.parquet"
 FIGURES_FILE = "figures.json"
 _BLOCK = 8192
 Row = dict[str, Any]
 ReadRows = Callable[[str], list[Row]]
-"""The rows of a set by the columns of `PREDICTIONS`, `details` parsed."""
+"""The rows of a set by the columns of `PREDICTIONS`, `details` parsed; and its boxes as `ranked`,
+where a metric ranks them."""
 
 
 class Scored(NamedTuple):
@@ -124,7 +126,9 @@ def _scores(
         [row[name] for row in rows] for name in ("prefix", "references", "text")
     )
     flags = list(map(flags_of, rows))
-    return _measured(score(metrics, prefixes, references, texts, decoder, flags=flags))
+    ranked = [row.get("ranked") or RankedBoxes() for row in rows]
+    scores = score(metrics, prefixes, references, texts, decoder, flags=flags, ranked=ranked)
+    return _measured(scores)
 
 
 def _measured(scores: Mapping[str, Score]) -> dict[str, Score]:

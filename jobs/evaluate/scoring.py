@@ -1,24 +1,19 @@
 """Answers to scores: which metrics a set is scored by, and what each example adds to a figure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from paliflow import model
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import MetricName
 from paliflow.configs.prompts import task_of
 from paliflow.jobs.evaluate.regions import region_overlap
+from paliflow.jobs.examples.objects import objects_of
 from paliflow.metrics import METRICS, Answers, Object, Score, metrics_of_task
-from paliflow.model import Detection, parse_detections
-
-_SIDE = 1023
-"""Pixels of the square in which objects are compared, so that boxes lie on its grid; to stretch
-two boxes or masks alike does not change their IoU."""
+from paliflow.metrics.objects import RankedBoxes
 
 
 def metrics_of(
@@ -54,6 +49,7 @@ def score(
     mask_decoder: "model.MaskDecoder | None" = None,
     details: Sequence[Mapping[str, Any]] = (),
     flags: Sequence[Mapping[str, bool]] = (),
+    ranked: Sequence[RankedBoxes] = (),
 ) -> dict[str, Score]:
     """Scores a set; the sequences are of one length, and not empty.
 
@@ -65,16 +61,17 @@ def score(
         mask_decoder: for `mean_iou`, and for `region_mask_iou`, which needs it.
         details: of a benchmark's rows; none of others.
         flags: of each answer, what a scorer says; none without one.
+        ranked: of each answer its boxes, for metrics that rank them; what failed has none.
     """
 
     def objects(prompt: str, text: str) -> list[Object]:
-        return _objects(text, mask_decoder if task_of(prompt) == "segment" else None)
+        return objects_of(text, mask_decoder if task_of(prompt) == "segment" else None)
 
     def overlap(text: str, row: Mapping[str, Any], masks: bool) -> float:
         return region_overlap(text, row, mask_decoder if masks else None)
 
     said = [text or "" for text in texts]
-    given = Answers(prefixes, answers, said, _objects, objects, details, overlap, flags)
+    given = Answers(prefixes, answers, said, objects_of, objects, details, overlap, flags, ranked)
     failed = np.array([text is None for text in texts])
     scores = {name: METRICS[name].score(given) for name in chosen}
     return {
@@ -100,19 +97,3 @@ def _without(failed: NDArray[np.bool_], score: Score, *, counted: bool) -> Score
         return Score(np.where(failed, 0.0, numerators), denominators)
     least = np.where(failed, np.maximum(denominators, 1.0), denominators)
     return Score(np.where(failed, 0.0, numerators), least)
-
-
-def _objects(text: str, decoder: "model.MaskDecoder | None" = None) -> list[Object]:
-    def mask(found: Detection) -> NDArray[np.uint8]:
-        (again,) = parse_detections(text[slice(*found.span)], _SIDE, _SIDE, decoder)
-        assert again.mask
-        return np.asarray(coco_mask.decode(again.mask))
-
-    return [
-        Object(
-            found.label,
-            (found.y_min, found.x_min, found.y_max, found.x_max),
-            partial(mask, found) if decoder and found.codes else None,
-        )
-        for found in parse_detections(text, _SIDE, _SIDE)
-    ]

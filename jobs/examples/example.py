@@ -30,6 +30,8 @@ class Example(NamedTuple):
     details: str | None = None
     """JSON of what a benchmark's scorer needs besides: the groups of the example, its id for a
     server, what makes it dependent on others."""
+    edit: str | None = None
+    """As `Item.edit`, of each of its images."""
 
 
 def self_contained_uri(item: Item) -> str:
@@ -39,15 +41,15 @@ def self_contained_uri(item: Item) -> str:
     return f"{item.archive}#bytes={item.offset}-{item.offset + item.size - 1}"
 
 
-def image_item(image: str, roots: tuple[str, ...] | None) -> Item:
+def image_item(image: str, roots: tuple[str, ...] | None, edit: str | None = None) -> Item:
     """How to read an example's image; the inverse of `self_contained_uri` with roots anywhere.
 
     Nobody but Paliflow says where in a file an image is: a digest of any byte would tell it.
     """
     if roots is None and (found := _BYTES.fullmatch(image)):
         first, last = int(found[2]), int(found[3])
-        return Item(image, archive=found[1], offset=first, size=last - first + 1)
-    return Item(image, roots=roots)
+        return Item(image, archive=found[1], offset=first, size=last - first + 1, edit=edit)
+    return Item(image, roots=roots, edit=edit)
 
 
 def make_example(

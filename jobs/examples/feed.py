@@ -162,7 +162,7 @@ def _feed(
     count = spec.images_per_example
     pairs, following = tee(pairs)
     items = (
-        image_item(image, pair.roots)
+        image_item(image, pair.roots, pair.example.edit)
         for pair in following
         if pair and len(pair.example.images) == count
         for image in pair.example.images

@@ -207,7 +207,7 @@ class _Examples(Sequence[Example]):
 
 
 def _example(row: Mapping[str, Any]) -> Example:
-    size = row.get("size")  # which a plan of an older version has not, as it has no details
+    size = row.get("size")  # which a plan of an older version has not, nor what follows
     return Example(
         row["id"],
         tuple(row["images"]),
@@ -215,6 +215,7 @@ def _example(row: Mapping[str, Any]) -> Example:
         tuple(row["suffixes"]),
         (size[0], size[1]) if size else None,
         row.get("details"),
+        row.get("edit"),
     )
 
 

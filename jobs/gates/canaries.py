@@ -11,17 +11,15 @@ from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.gate import Canaries
 from paliflow.jobs.examples.example import Example, image_item
+from paliflow.jobs.examples.objects import objects_of
 from paliflow.jobs.examples.sources import image_roots, read_examples
 from paliflow.jobs.runs.outputs import evenly_spaced
 from paliflow.jobs.runs.plan import Item
-from paliflow.metrics import METRICS, Answers, Object
-from paliflow.model import parse_detections
+from paliflow.metrics import METRICS, Answers
 
 FOLDER = "_canaries"
 """Readers of Parquet folders skip names that start with an underscore."""
 _PLAN = f"{FOLDER}/examples.json"
-_SIDE = 1023
-"""Pixels of the square in which boxes are compared."""
 
 
 def plan_canaries(run: str, spec: AnnotateSpec, canaries: Canaries) -> None:
@@ -51,9 +49,9 @@ def plan_canaries(run: str, spec: AnnotateSpec, canaries: Canaries) -> None:
 def canary_items(run: str) -> list[Item]:
     """What an actor is asked of a run's canaries; empty if there are none."""
     return [
-        image_item(each["images"][0], each["roots"] and tuple(each["roots"]))._replace(
-            prompts=(each["prefix"],), id=each["id"]
-        )
+        image_item(
+            each["images"][0], each["roots"] and tuple(each["roots"]), each.get("edit")
+        )._replace(prompts=(each["prefix"],), id=each["id"])
         for each in _planned(run)
     ]
 
@@ -67,13 +65,6 @@ def commit_canaries(run: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def worst_figure(run: str, canaries: Canaries) -> float | None:
     """The metric of the actor that has answered worst; None if no actor was asked."""
-
-    def boxes(text: str) -> list[Object]:
-        return [
-            Object(each.label, (each.y_min, each.x_min, each.y_max, each.x_max))
-            for each in parse_detections(text, _SIDE, _SIDE)
-        ]
-
     planned = _planned(run)
     prefixes = [each["prefix"] for each in planned]
     right = [each["suffixes"] for each in planned]
@@ -82,7 +73,7 @@ def worst_figure(run: str, canaries: Canaries) -> float | None:
         if entry.uri.endswith(_PLAN):
             continue
         texts = [text or "" for text in json.loads(storage.read_bytes(entry.uri))]
-        answers = Answers(prefixes, right, texts, boxes, lambda _, text: boxes(text))
+        answers = Answers(prefixes, right, texts, objects_of, lambda _, text: objects_of(text))
         figures.append(METRICS[canaries.metric].score(answers).figure)
     return min(figures, default=None)
 

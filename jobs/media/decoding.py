@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from paliflow.configs.run import Decode, InputsSpec
+from paliflow.jobs.media.edits import edit_of
 from paliflow.jobs.media.pixels import Files, Result, copied, decode_to_result
 from paliflow.jobs.media.video.frames import chosen_frames, length, sampled_frames
 from paliflow.jobs.media.video.reading import read_video
@@ -59,6 +60,7 @@ class ImageTask(_Task):
             upright=self.upright,
             way=self.way,
             view=self.view,
+            edit=edit_of(item),
         )
 
 

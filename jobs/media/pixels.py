@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from paliflow.configs.run import Decode
 from paliflow.jobs.media.disguises import disguise
+from paliflow.jobs.media.edits import Edit
 from paliflow.jobs.media.metadata import without_metadata
 from paliflow.jobs.runs.item import Item
 from paliflow.model.images import (
@@ -129,17 +130,25 @@ def decode_to_result(
     upright: bool = True,
     way: Decode = "exact",
     view: bool = False,
+    edit: Edit | None = None,
 ) -> Result:
-    """Decodes and resizes an image file; whatever is wrong with it becomes the `error`."""
+    """Decodes, edits and resizes an image file; whatever is wrong with it becomes the `error`."""
     side = max(size, thumbnail or 0, VIEW_PIXELS if view else 0) if way == "fast" else None
-    decoded = decode(data, max_pixels, upright=upright, side=side)
+    decoded = decode(data, max_pixels, upright=upright, side=None if edit else side)
     if isinstance(decoded, str):
         return Result(error=decoded)
+    edit = edit or Edit()
+    if edit.segment:
+        return Result(error="a part of a video is wanted, and this is read as an image")
+    if edit.of_picture and upright and decoded.orientation != 1:
+        return Result(error="it is drawn on as its file has it, not upright: give exif: ignore")
+    decoded = edit.applied(decoded)
+    aspect = decoded.width / decoded.height
     return Result(
         width=decoded.width,
         height=decoded.height,
-        pixels=squash(decoded, size),
-        thumbnail=None if thumbnail is None else jpeg(decoded.image, thumbnail),
+        pixels=edit.outlined(squash(decoded, size), aspect),
+        thumbnail=None if thumbnail is None else _thumbnail(decoded.image, thumbnail, edit, aspect),
         orientation=decoded.orientation,
         view=squash(decoded, VIEW_PIXELS) if view else None,
     )
@@ -202,6 +211,15 @@ def unreadable(error: OSError | ValueError) -> str:
         return f"no access: {error.strerror}"
     reason = error.strerror if isinstance(error, OSError) else None
     return f"cannot be read: {reason or error}"
+
+
+def _thumbnail(image: Image.Image, side: int, edit: Edit, aspect: float) -> bytes:
+    small = image
+    if edit.outline:
+        small = image.copy()
+        small.thumbnail((side, side))
+        small = Image.fromarray(edit.outlined(np.asarray(small), aspect))
+    return jpeg(small, side)
 
 
 def jpeg(image: Image.Image, side: int, quality: int = 85) -> bytes:

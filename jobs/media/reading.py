@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from paliflow import storage
 from paliflow.configs.run import Decode
 from paliflow.configs.safety import Verdict
+from paliflow.jobs.media.edits import edit_of
 from paliflow.jobs.media.pixels import (
     MAX_BYTES,
     FramePosition,
@@ -78,11 +79,10 @@ def read_input(
         data = read_content(item, https_hosts)
     except (OSError, ValueError) as error:
         return Input(item, error=unreadable(error))
-    return finished(
-        item,
-        decode_to_result(data, size, max_pixels, thumbnail, upright=upright, way=way),
-        data,
+    result = decode_to_result(
+        data, size, max_pixels, thumbnail, upright=upright, way=way, edit=edit_of(item)
     )
+    return finished(item, result, data)
 
 
 def finished(item: Item, result: Result, data: bytes | None = None) -> Input:

@@ -32,3 +32,6 @@ class Item(NamedTuple):
     roots: tuple[str, ...] | None = None
     """Where its file may lie, links resolved: see `storage.within`. None is anywhere, of what the
     spec itself names; then comes the folder of the file that names it, and `allowed_roots`."""
+    edit: str | None = None
+    """JSON of a `media.edits.Edit`: what is drawn on the image or which part of the video counts;
+    None where it is asked about as it is."""

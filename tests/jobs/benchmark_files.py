@@ -436,6 +436,44 @@ def msrvtt_cap(f: Folder, counts: list[int]) -> None:
     f.json("MSRVTT_data.json", {"videos": videos, "sentences": sentences})
 
 
+def activitynet_cap(f: Folder, counts: list[int]) -> None:
+    film(f, "v_a-b.mp4")
+    segments = [[0, 0.05], [0.08, 99.5], [0.08, 99.5], [0.1, 0.05]]  # two alike, one of nothing
+    said = [f"digits {n}." for n in range(len(segments))]
+    f.json("val_2.json", {"v_a-b": {"duration": 0.16, "timestamps": segments, "sentences": said}})
+
+
+def widgetcap(f: Folder, counts: list[int]) -> None:
+    """Two widgets a screen; of the last screen the tree is broken."""
+    rows = [["screenId", "nodeId", "captions", "datasetId"]]
+    for n in range(SCENES):
+        f.image(f"combined/{n}.jpg", n)
+        rows.append([str(n), "0.1.0", f"digit {n}|a, digit", "0"])
+        rows.append([str(n), "0.0", "top", "0"])
+        rows.append([str(n), "0.1.0", "another", "1"])
+        inner = {"bounds": [0, 1280, 640, 2559]}
+        root = {"children": [{"bounds": [0, 0, 10, 10]}, {"children": [inner]}]}
+        f.json(f"combined/{n}.json", {"activity": {"root": root if n < SCENES - 1 else None}})
+    f.table("widget_captions.csv", rows)
+    f.text("split/test.txt", "0\r\n3\r\n2\r\n1\r\n")
+
+
+def ai2d(f: Folder, counts: list[int]) -> None:
+    """Two questions a diagram, one about letters; one diagram is for training, one lacks labels."""
+    for n, count in enumerate(counts):
+        f.image(f"ai2d/images/{n}.png", n)
+        own = {"answerTexts": ["none", str(count)], "correctAnswer": 1}
+        questions = {
+            COUNT: {**own, "questionId": f"{n}.png-0", "abcLabel": False},
+            "what is A?": {**own, "questionId": f"{n}.png-1", "abcLabel": True},
+        }
+        f.json(f"ai2d/questions/{n}.png.json", {"imageName": f"{n}.png", "questions": questions})
+        text = {"rectangle": [[4, 8], [24, 28]], "replacementText": "A", "value": "seven"}
+        annotation = {"text": {"T0": text} if n < SCENES - 1 else {}, "arrows": {}}
+        f.json(f"ai2d/annotations/{n}.png.json", annotation)
+    f.text("ai2d_test_ids.csv", "0\n2\n3\n")
+
+
 def vatex(f: Folder, counts: list[int]) -> None:
     film(f, "abc_000001_000011.mp4")
     row = {"videoID": "abc_000001_000011", "enCap": ["a digit", "digits"], "chCap": ["x"]}
@@ -443,6 +481,7 @@ def vatex(f: Folder, counts: list[int]) -> None:
 
 
 WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
+    "ai2d": ai2d,
     "aokvqa_da": aokvqa,
     "aokvqa_mc": aokvqa,
     "chartqa": chartqa,
@@ -468,6 +507,7 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "textcaps": textcaps,
     "textvqa": textvqa,
     "vizwiz": vizwiz,
+    "activitynet_cap": activitynet_cap,
     "activitynet_qa": activitynet_qa,
     "marvl": marvl,
     "msrvtt_cap": msrvtt_cap,
@@ -476,6 +516,7 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "nlvr2": nlvr2,
     "vatex": vatex,
     "vqav2": vqav2,
+    "widgetcap": widgetcap,
     "xgqa": xgqa,
     "xm3600": xm3600,
 }

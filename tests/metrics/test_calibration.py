@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from paliflow.metrics import METRICS, Answers
 from paliflow.metrics.calibration import agreement, average_precision, reliability
+from paliflow.metrics.objects import RankedBoxes
 
 
 def test_reliability_has_bins_of_equally_many_answers_by_rising_confidence() -> None:
@@ -41,6 +43,20 @@ def test_average_precision_is_the_area_under_falling_precision() -> None:
         average_precision([0.5, 0.5], [0, 1], 1) == average_precision([0.5, 0.5], [1, 0], 1) == 0.5
     )
     assert average_precision([], [], 3) == 0
+
+
+def test_the_metric_ranks_the_boxes_of_all_answers_by_their_scores() -> None:
+    ranked = [
+        RankedBoxes([0.9, 0.7], [True, True], 2),
+        RankedBoxes((), (), 1),
+        RankedBoxes([0.8], [False], 1),
+    ]
+    none = [""] * 3
+    answers = Answers(none, [none] * 3, none, lambda _: [], lambda *_: [], ranked=ranked)
+    score = METRICS["detection_ap"].score(answers)
+    assert score.numerators.tolist() == pytest.approx([1 + 2 / 3, 0, 0])
+    assert score.denominators.tolist() == [2, 1, 1]
+    assert score.figure == average_precision([0.9, 0.8, 0.7], [1, 0, 1], 4)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from paliflow.benchmarks.choices import batches, furthest_from_teacher_forcing
 from paliflow.model import PaliGemma, Tokenizer
 from paliflow.model.choices import columns_of, encode_choices, tabulate
 from paliflow.tests.model.conftest import expected, load_reference
@@ -85,6 +86,13 @@ def test_choices_equal_teacher_forcing_in_every_variant(name: str, most_nodes: i
 def test_choices_equal_teacher_forcing_in_int8() -> None:
     # Rounding to int8 steps where float32 differs in its last bits.
     check(load_reference("pg2", dtype="int8"), expected("pg2"), 256, 0.1)
+
+
+@pytest.mark.slow
+def test_choices_equal_teacher_forcing_on_a_thousand_scenes() -> None:
+    images, _ = batches(1008, size=56)
+    assert sum(map(len, images)) == 1008
+    assert furthest_from_teacher_forcing(images, ["1", "2", "3", "12"]) < 1e-5
 
 
 EIGHT_DEVICES = """

@@ -17,6 +17,7 @@ from paliflow.configs import (
     FilterSpec,
     FineTuneSpec,
     PromoteSpec,
+    ReleaseSpec,
 )
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.run import RUN_ID
@@ -28,6 +29,7 @@ from paliflow.operators import (
     FilterOperator,
     FineTuneOperator,
     PromoteOperator,
+    ReleaseOperator,
     job,
 )
 from paliflow.operators.job import asset_uri
@@ -51,6 +53,7 @@ OPERATORS: list[Any] = [
     pytest.param(EvaluateOperator, EvaluateSpec, SCORE, id="evaluate"),
     pytest.param(PromoteOperator, PromoteSpec, GATE, id="promote"),
     pytest.param(CalibrateOperator, CalibrateSpec, {"evaluation": "/e"}, id="calibrate"),
+    pytest.param(ReleaseOperator, ReleaseSpec, {"output": "/out", "why": "x"}, id="release"),
 ]
 
 

@@ -3,14 +3,20 @@
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from paliflow import storage
 from paliflow.jobs.examples.benchmarks.files import records, text_lines
 from paliflow.jobs.examples.benchmarks.rows import Files, Row
+from paliflow.jobs.media.edits import Edit, Outline
 
 _TRANSLATION = "translation_tokenized"
 _LIMIT = 2**20
 """Bytes of the file of a caption."""
+_TREE = 2**26
+"""Bytes of the tree of a screen."""
+_CANVAS = 2560
+"""Pixels of the height that RICO's trees have."""
 
 
 def screen2words(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
@@ -77,3 +83,69 @@ def scicap(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
             yield "a caption's file is not in the official form"
         else:
             yield Row(name, {"name": name, "folder": folder}, (str(said),), {}, {})
+
+
+def widgets(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """Widget Captioning: a table of widgets, a list of a split's screens, and a tree of each screen
+    in which a widget has its place.
+
+    The widget is outlined on the picture of its screen, whose canvas is 2560 pixels high.
+    """
+    captions: dict[str, dict[str, list[str]]] = {}
+    for record in records(files["captions"]):
+        if not {"screenId", "nodeId", "captions"} <= record.keys():
+            raise ValueError("the table has no columns screenId, nodeId and captions")
+        own = captions.setdefault(record["screenId"], {}).setdefault(record["nodeId"], [])
+        own.extend(record["captions"].split("|"))
+    for screen in text_lines(files["screens"]):
+        if screen not in captions:
+            continue
+        try:
+            content = storage.read_bytes(f"{files['trees']}/{screen}.json", limit=_TREE)
+            root = json.loads(content)["activity"]["root"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if storage.is_transient(error):
+                raise
+            root = None
+        for node, said in captions[screen].items():
+            outline = _outline(root, node)
+            if outline is None:
+                yield "a widget that its screen's tree lacks"
+            else:
+                fields = {"screen": screen}
+                yield Row(f"{screen}_{node}", fields, tuple(said), {}, {}, Edit(outline=outline))
+
+
+def _outline(root: Any, node: str) -> Outline | None:
+    """Where a widget is, by its path in the tree of its screen."""
+    try:
+        for step in node.split(".")[1:]:
+            root = root["children"][int(step)]
+        outline = Outline(box=root["bounds"], canvas_height=_CANVAS)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    left, top, right, bottom = outline.box
+    return outline if left <= right and top <= bottom else None
+
+
+def activitynet_cap(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """ActivityNet Captions: of each video several segments, each with a sentence."""
+    for video in records(files["rows"]):
+        segments, sentences = video.get("timestamps"), video.get("sentences")
+        if not isinstance(segments, list) or not isinstance(sentences, list):
+            yield "a video without lists of timestamps and sentences"
+            continue
+        if len(segments) != len(sentences):
+            yield "a video with more timestamps than sentences, or fewer"
+            continue
+        seen: list[str] = []
+        for segment, sentence in zip(segments, sentences, strict=True):
+            try:
+                edit = Edit(segment=segment)
+            except ValueError:
+                yield "a segment that ends before it begins"
+                continue
+            name = f"{video['key']}[{segment[0]}-{segment[1]}]"
+            seen.append(name)
+            name += f"-{times}" if (times := seen.count(name)) > 1 else ""
+            yield Row(name, {"video": video["key"]}, (str(sentence),), {}, {}, edit)

@@ -36,6 +36,11 @@ class Data:
                     return uri
         return None
 
+    def find_folder(self, path: str) -> str | None:
+        """The URI of the folder at this path in which there are files."""
+        uris = (f"{root}/{path}" for root in self._roots)
+        return next((uri for uri in uris if _has_files(uri)), None)
+
     def images(self, template: str) -> str:
         """A template of paths as one of URIs: below the root that has its first folders."""
         folder = static_folder(template)

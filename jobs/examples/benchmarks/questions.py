@@ -1,12 +1,18 @@
 """Readers of question answering files that are no lists of records."""
 
+import json
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from paliflow import storage
 from paliflow.jobs.examples.benchmarks.files import Record, records, text_lines
 from paliflow.jobs.examples.benchmarks.rows import Files, Row
+from paliflow.jobs.media.edits import Edit, Label
 
+_LIMIT = 2**24
+"""Bytes of the file of a diagram's questions, or of its annotation."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _OPTIONS = re.compile(r"\(a\)(.*)\(b\)(.*)", re.DOTALL)
 
@@ -96,3 +102,63 @@ def msvd_qa(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
         else:
             fields = {**record, "name": name}
             yield Row(str(record["id"]), fields, (str(record["answer"]),), {}, {})
+
+
+def ai2d(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """AI2D: a file of questions for each diagram, and a list of the diagrams of the test.
+
+    Where a question is about letters, these cover the diagram's own labels.
+    """
+    test = set(text_lines(files["ids"]))
+    for entry in sorted(storage.list_files(files["questions"])):
+        name = posixpath.basename(entry.uri)
+        if not name.endswith(".json") or (name.split(".")[0] in test) != (
+            values["split"] == "test"
+        ):
+            continue
+        asked = _object(entry.uri)
+        questions = asked.get("questions")
+        if not isinstance(questions, dict) or not isinstance(asked.get("imageName"), str):
+            yield "a file of questions that is not in the official form"
+            continue
+        labels = None
+        for question, own in questions.items():
+            if own.get("abcLabel") and labels is None:
+                labels = _labels(_object(f"{files['annotations']}/{name}"))
+            try:
+                choices = list(map(str, own["answerTexts"]))
+                answer = choices[range(len(choices))[own["correctAnswer"]]]
+                row_id = str(own["questionId"])
+            except (KeyError, IndexError, TypeError):
+                yield "a question that is not in the official form"
+                continue
+            if own.get("abcLabel") and not labels:
+                yield "a diagram without the labels that its question is about"
+                continue
+            fields = {"question": question, "choices": choices, "image": asked["imageName"]}
+            groups = {"abc": [str(bool(own.get("abcLabel")))]}
+            edit = Edit(labels=labels) if own.get("abcLabel") and labels else None
+            yield Row(row_id, fields, (answer,), groups, {}, edit)
+
+
+def _labels(annotation: Record) -> tuple[Label, ...]:
+    """The rectangles of a diagram's texts, with what stands there instead; none if it is broken."""
+    try:
+        return tuple(
+            Label(
+                box=(*own["rectangle"][0], *own["rectangle"][1]),
+                text=str(own.get("replacementText") or ""),
+            )
+            for own in annotation["text"].values()
+        )
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        return ()
+
+
+def _object(uri: str) -> Record:
+    """The object in a file of JSON; empty if there is none."""
+    try:
+        found = json.loads(storage.read_bytes(uri, limit=_LIMIT))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -17,6 +17,8 @@ from paliflow.jobs.sources.columns import CELL
 Read = Callable[[Files, Mapping[str, str]], Iterator[Row | str]]
 """Takes the URIs of a part's files and what templates may name there."""
 READERS: Mapping[str, Read] = {
+    "activitynet_cap": captions.activitynet_cap,
+    "ai2d": questions.ai2d,
     "coco35l": captions.coco35l,
     "fairface": faces.fairface,
     "mmvp": questions.mmvp,
@@ -27,6 +29,7 @@ READERS: Mapping[str, Read] = {
     "scicap": captions.scicap,
     "scienceqa": questions.scienceqa,
     "screen2words": captions.screen2words,
+    "widgets": captions.widgets,
     "xm3600": captions.xm3600,
 }
 """Readers of forms that `records` cannot read, by name."""
@@ -85,6 +88,12 @@ def locate(known: Benchmark, part: Part, data: Data) -> tuple[dict[str, str], di
             found[role] = uri
         else:
             missing[role] = " or ".join(filled)
+    for role, path in known.folders.items():
+        folder = fill(path, part.values)
+        if uri := data.find_folder(folder):
+            found[role] = uri
+        else:
+            missing[role] = f"{folder}/"
     return found, missing
 
 
@@ -147,7 +156,8 @@ def _example(
     answers = tuple(answer for answer in row.answers if answer)
     if part.answered and not answers:
         return "no answer"
-    if any(len(each) > CELL for each in (prefix, *paths, *answers)):
+    edit = row.edit.model_dump_json(exclude_defaults=True) if row.edit else None
+    if any(len(each) > CELL for each in (prefix, *paths, *answers, edit or "")):
         return f"a text of more than {CELL} characters"
     if any(".." in path.split("/") for path in paths):
         return "an image's path leads out of its folder"
@@ -160,6 +170,7 @@ def _example(
         utf8(prefix),
         tuple(map(utf8, answers)) if part.answered else (),
         details=json.dumps(details, ensure_ascii=True),
+        edit=edit,
     )
 
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from paliflow.configs.benchmark import Join, Rows
 from paliflow.jobs.examples.benchmarks.files import records
 from paliflow.jobs.examples.benchmarks.templates import fill, value_at, values_at
+from paliflow.jobs.media.edits import Edit
 
 Files = Mapping[str, str]
-"""URIs by what a benchmark's `files` calls them."""
+"""URIs by what a benchmark's `files` and `folders` call them."""
 
 
 class Row(NamedTuple):
@@ -24,6 +25,8 @@ class Row(NamedTuple):
     """Of a group the values that the row has; usually one."""
     details: Mapping[str, Any]
     """What a metric or a submission needs besides; of JSON's types."""
+    edit: Edit | None = None
+    """What is drawn on its images, or which part of its video counts."""
 
 
 def read_rows(

@@ -44,7 +44,7 @@ def pieces(items: Iterable[Item], spec: InputsSpec) -> Iterator[Item]:
 def _pieces(item: Item, spec: InputsSpec, pool: DecoderPool) -> list[Item]:
     video = spec.video
     assert video
-    if not item.uri:
+    if not item.uri or item.edit:
         return [item]
     if item.frames is not None:
         assert video.frame_rate

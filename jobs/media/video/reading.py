@@ -11,11 +11,19 @@ from PIL import Image
 
 from paliflow.configs.run import Decode, InputsSpec
 from paliflow.configs.video import VideoSpec
+from paliflow.jobs.media.edits import Edit, edit_of
 from paliflow.jobs.media.pixels import Files, FramePosition, Result, jpeg, unreadable
 from paliflow.jobs.media.video.container import Video, open_video
 from paliflow.jobs.media.video.damage import FrameGap, VideoError
 from paliflow.jobs.media.video.picture import Frame
-from paliflow.jobs.media.video.sampling import WHOLE, Piece, Sampler, exact, unit_s
+from paliflow.jobs.media.video.sampling import (
+    WHOLE,
+    Piece,
+    Sampler,
+    SegmentSampler,
+    exact,
+    unit_s,
+)
 from paliflow.jobs.media.video.stills import Animation, ImageSequence, Still
 from paliflow.jobs.runs.item import Item
 
@@ -73,12 +81,18 @@ def read_video(
     assert video
     clip: list[Result] = []
     number = 0
+    edit = edit_of(item) or Edit()
+    if edit.of_picture:
+        yield Result(error="an image is to be drawn on, and this is read as a video")
+        return
+    empty = True
     try:
         side = max(size, thumbnail or 0) if way == "fast" else None
         for sample in samples(item, files, spec, side):
             if sample is None:
                 yield None
                 continue
+            empty = False
             ends = isinstance(sample, FrameGap) or sample.clip != number
             if clip and ends:
                 yield _joined(clip, video)
@@ -103,6 +117,9 @@ def read_video(
         yield Result(error=str(error))
     except (OSError, ValueError) as error:
         yield Result(error=unreadable(error))
+    else:
+        if edit.segment and empty:
+            yield Result(error="no frame of the video is in the segment that is asked about")
     if clip:
         yield _joined(clip, video)
 
@@ -125,6 +142,7 @@ def samples(
     video = spec.video
     assert video
     piece = Piece(item.first or 0, item.last)
+    segment = (edit_of(item) or Edit()).segment
     total = video.count and not (video.clip and video.clip.length_s)
     duration = None
     if total:
@@ -132,10 +150,13 @@ def samples(
             duration = source.measure()
     cuts = video.scenes or (video.clip and video.clip.scenes) or None
     with opened(item, files, spec, side) as source:
+        sampler = Sampler(video, piece, duration)
         begin, end = _bounds(video, piece, source)
+        if segment:
+            begin, end = map(exact, segment)
+            sampler = SegmentSampler(video, begin, end, duration)
         if source.breaks_off is not None and begin >= source.breaks_off and piece.first:
             return  # an earlier piece tells
-        sampler = Sampler(video, piece, duration)
         kept: tuple[int, NDArray[np.uint8]] | None = None
         noted = 0  # damages of which a sample tells what there is to note
         for clip, frame in _picked(source, sampler, cuts):

@@ -205,6 +205,53 @@ class Sampler:
         return not self.done and bucket >= self._piece.first
 
 
+class SegmentSampler(Sampler):
+    """Samples a part of a video as if that began and ended there."""
+
+    def __init__(
+        self, spec: VideoSpec, start: Fraction, end: Fraction, duration: Fraction | None = None
+    ) -> None:
+        """
+        Args:
+            spec: the policy.
+            start, end: seconds; what is shown at `end` is no part of it.
+            duration: as in `Sampler`, of the whole video.
+        """
+        own = None if duration is None else max(Fraction(0), min(duration, end) - start)
+        super().__init__(spec, WHOLE, own)
+        self._from, self._until = start, end
+        self._first: int | None = None  # index of its first frame
+
+    def step(self, stamp: FrameTime, new_scene: bool = False) -> int | None:
+        """See `Sampler`."""
+        self.done = self.done or stamp.time >= self._until
+        if self.done or stamp.time < self._from:
+            return None
+        if self._first is None:
+            self._first = stamp.frame
+        return super().step(self._shifted(stamp, self._first), new_scene)
+
+    def missed(self, stamp: FrameTime | None) -> int:
+        """See `Sampler`."""
+        if stamp is None or stamp.time >= self._until:
+            return super().missed(None)
+        return 0 if self._first is None else super().missed(self._shifted(stamp, self._first))
+
+    @property
+    def target(self) -> Target:
+        """See `Sampler`."""
+        if self._first is None:
+            return Target(time=self._from)
+        time, frame = super().target
+        return Target(
+            None if time is None else time + self._from,
+            None if frame is None else frame + self._first,
+        )
+
+    def _shifted(self, stamp: FrameTime, first: int) -> FrameTime:
+        return FrameTime(stamp.frame - first, stamp.time - self._from, stamp.key)
+
+
 def _period(spec: VideoSpec) -> Fraction | None:
     """Seconds from sample to sample; None where the policy is not one of time."""
     if spec.fps:

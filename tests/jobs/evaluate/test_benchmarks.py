@@ -30,7 +30,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluateSummary:
     """Benchmarks of each kind of rule, asked in one run."""
     folder = tmp_path_factory.mktemp("benchmarks")
     write_all(folder / "data")
-    return evaluate(folder, "all", [*RULES, "screen2words", "xgqa"])
+    return evaluate(folder, "all", [*RULES, "screen2words", "widgetcap", "xgqa"])
 
 
 def evaluate(folder: Path, run_id: str, names: list[str], **fields: Any) -> EvaluateSummary:
@@ -75,6 +75,7 @@ RULES: dict[str, Callable[[str, list[str]], float]] = {
     "vizwiz": third,
     "aokvqa_da": third,
     "aokvqa_mc": same,
+    "ai2d": same,
     "gqa": same,
     "ocrvqa": same,
     "docvqa": similarity,
@@ -126,10 +127,10 @@ def test_a_missing_image_stays_in_the_figure_as_an_empty_answer(
 def test_a_corpus_figure_is_of_the_whole_set(
     evaluated: EvaluateSummary, answers: dict[str, list[Row]]
 ) -> None:
-    rows = answers["screen2words"]
-    captions = {row["id"]: row["text"] for row in rows}
-    right = {row["id"]: row["references"] for row in rows}
-    assert evaluated.figures["screen2words/cider"] == pytest.approx(metrics.cider(right, captions))
+    for name in ("screen2words", "widgetcap"):
+        captions = {row["id"]: row["text"] for row in answers[name]}
+        right = {row["id"]: row["references"] for row in answers[name]}
+        assert evaluated.figures[f"{name}/cider"] == pytest.approx(metrics.cider(right, captions))
 
 
 def test_a_mean_over_groups_weighs_them_alike_whatever_their_size(
@@ -177,7 +178,8 @@ def test_videos_are_asked_as_clips(evaluated: EvaluateSummary) -> None:
     videos = [name for name in benchmark_names() if benchmark(name).video]
     few = {"every_frames": 2, "clip": {"frames": 2}}
     summary = evaluate(folder, "videos", videos, video=few)
-    assert {own.coverage for own in summary.sets.values()} == {1.0}
+    covered = {name: own.coverage for name, own in summary.sets.items()}
+    assert covered == dict.fromkeys(videos, 1.0) | {"activitynet_cap": 0.75}
     assert {name.partition("/")[0] for name in summary.figures} == set(videos)
 
 
@@ -195,7 +197,7 @@ def test_below_the_least_coverage_there_is_no_figure(
     assert figures.keys() == {
         name
         for name in evaluated.figures
-        if name.partition("/")[0] not in ("vqav2", "okvqa", "screen2words")
+        if name.partition("/")[0] not in ("vqav2", "okvqa", "screen2words", "ai2d", "widgetcap")
     }
     assert sets["vqav2"].note == (
         "80.0% of the rows could be asked, min_coverage=0.9 wants more: no figures"

@@ -65,7 +65,11 @@ def spec_of(examples: Path, output: Path, **fields: Any) -> EvaluateSpec:
         "run_id": "test",
         "sets": {
             "counts": {"path": str(examples / "counts.jsonl")},
-            "boxes": {"path": str(examples / "boxes.jsonl"), "prefix": "detect digit"},
+            "boxes": {
+                "path": str(examples / "boxes.jsonl"),
+                "prefix": "detect digit",
+                "metrics": ["detection_f1", "detection_ap"],
+            },
         },
         "max_new_tokens": 24,
         "shard_size": 10,
@@ -104,9 +108,12 @@ def unfinished(finished: EvaluateSummary, output: Path) -> Path:
 
 
 def test_figures_are_those_of_the_tasks(finished: EvaluateSummary) -> None:
-    assert finished.figures.keys() == {"counts/vqa_accuracy", "boxes/detection_f1"}
+    assert finished.figures.keys() == {
+        *("counts/vqa_accuracy", "boxes/detection_f1", "boxes/detection_ap")
+    }
     assert finished.figures["counts/vqa_accuracy"] >= 0.7
     assert finished.figures["boxes/detection_f1"] >= 0.5
+    assert finished.figures["boxes/detection_ap"] >= 0.5
     written = json.loads(Path(finished.location, "figures.json").read_text())
     assert written == finished.figures
     assert (finished.examples, finished.errors) == (2 * SCENES + 1, 1)

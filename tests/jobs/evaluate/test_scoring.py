@@ -13,9 +13,11 @@ from paliflow import metrics
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import MetricName
 from paliflow.configs.prompts import task_of
+from paliflow.jobs.evaluate.ranking import ranked_boxes
 from paliflow.jobs.evaluate.regions import region_overlap
 from paliflow.jobs.evaluate.scoring import metrics_of, score
 from paliflow.metrics import box_iou
+from paliflow.metrics.objects import RankedBoxes
 from paliflow.model import MaskDecoder
 
 VAE = Path(__file__).parents[2] / "data" / "reference" / "vae.weights.npz"
@@ -148,6 +150,21 @@ def test_a_region_is_scored_as_big_vision_scores_refcoco() -> None:
         answer[9:],
     ):
         assert region_overlap(none, wanted) == region_overlap(none, wanted, decoder) == 0
+
+
+def test_boxes_are_ranked_by_their_confidence_where_there_is_one() -> None:
+    box = {"label": "cat", "y_min": 0.0, "x_min": 0.0, "y_max": 100.0, "x_max": 100.0}
+    sure = {"score": 0.1, "label_probability": 0.9, "location_mass": 0.5}
+    answer = {
+        **{"task": "detect", "prompt": "detect cat", "width": 100, "height": 100},
+        "detections": [box | sure, box | sure | {"confidence": 0.8}],
+    }
+    row: dict[str, Any] = {"references": [f"{WHOLE} cat"], "status": "ok"}
+    row |= {"details": {}, "image_sha256": "a", "image": "a.png"}
+    scores, right, wanted = ranked_boxes(answer, row)
+    assert scores == pytest.approx([0.45, 0.8])
+    assert sum(right) == wanted == 1
+    assert ranked_boxes(answer, row | {"status": "error"}) == RankedBoxes()
 
 
 def test_masks_are_compared_where_there_is_a_decoder() -> None:

@@ -19,6 +19,7 @@ from paliflow.jobs.examples.benchmarks.checking import check
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known, static_folder
 from paliflow.jobs.examples.example import Example
 from paliflow.jobs.examples.sources import read_examples
+from paliflow.jobs.media.edits import Edit, Label, Outline
 from paliflow.tests.jobs.benchmark_files import COUNT, WRITERS, write_all
 
 
@@ -152,6 +153,46 @@ def test_scientific_captions_are_whole_and_a_missing_one_is_counted(data: Path) 
     assert lost == "a figure without a caption"
     assert isinstance(found[1], Example)
     assert found[1].suffixes == ("a figure of 1 digits . and more of it",)
+
+
+def test_a_widget_is_outlined_where_its_screens_tree_has_it(data: Path) -> None:
+    found = rows(data, "widgetcap")
+    assert found.count("a widget that its screen's tree lacks") == 2
+    kept = [row for row in found if isinstance(row, Example)]
+    assert [row.id for row in kept][:4] == ["0_0.1.0", "0_0.0", "2_0.1.0", "2_0.0"]
+    assert kept[2].suffixes == ("digit 2", "a, digit", "another")
+    edit = Edit.model_validate_json(kept[2].edit or "")
+    assert edit == Edit(outline=Outline(box=(0, 1280, 640, 2559), canvas_height=2560))
+
+
+def test_letters_cover_the_labels_of_a_diagram_where_the_question_is_about_them(data: Path) -> None:
+    found = rows(data, "ai2d")
+    assert found[-1] == "a diagram without the labels that its question is about"
+    kept = [row for row in found if isinstance(row, Example)]
+    assert [row.id for row in kept] == [
+        "0.png-0",
+        "0.png-1",
+        "2.png-0",
+        "2.png-1",
+        "3.png-0",
+    ]
+    assert kept[0].prefix.startswith(f"answer en  {COUNT} choose from: none \t ")
+    assert kept[0].edit is None
+    label = Label(box=(4, 8, 24, 28), text="A")
+    assert Edit.model_validate_json(kept[1].edit or "") == Edit(labels=(label,))
+    assert [row.id for row in examples(data, "ai2d", split="train")] == ["1.png-0", "1.png-1"]
+
+
+def test_each_segment_of_a_video_is_a_row_of_its_own(data: Path) -> None:
+    *found, lost = rows(data, "activitynet_cap")
+    assert lost == "a segment that ends before it begins"
+    kept = [row for row in found if isinstance(row, Example)]
+    assert [(row.id, row.edit) for row in kept] == [
+        ("v_a-b[0-0.05]", '{"segment":[0.0,0.05]}'),
+        ("v_a-b[0.08-99.5]", '{"segment":[0.08,99.5]}'),
+        ("v_a-b[0.08-99.5]-2", '{"segment":[0.08,99.5]}'),
+    ]
+    assert {row.images for row in kept} == {kept[0].images}
 
 
 def test_two_images_and_all_pairs_of_a_sentence_belong_together(data: Path) -> None:

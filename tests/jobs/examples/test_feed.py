@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from paliflow.jobs.media.reading import read_content
 from paliflow.jobs.runs.item import Item
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.model.examples import encode_examples
+from paliflow.tests.jobs.benchmark_files import Folder, draw, widgetcap
 
 SIZE = 6
 TOKENIZER = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
@@ -252,6 +254,27 @@ def test_an_image_that_hangs_holds_up_only_its_row(
         "not read and decoded within 0.5 s"
     ]
     assert len(answers(fed)) == 7
+
+
+def test_what_is_drawn_on_an_example_is_learnt_with_it(tmp_path: Path) -> None:
+    counts = draw(tmp_path / "pictures")
+    widgetcap(Folder(tmp_path / "pictures", tmp_path / "data"), counts)
+    fields = {"output": str(tmp_path / "out"), "run_id": "r", "checkpoint": str(BUNDLED_CHECKPOINT)}
+    fields |= {"benchmark": "widgetcap", "data": str(tmp_path / "data")}
+    own = [{"path": str(tmp_path / "data"), "benchmark": "widgetcap", "split": "test"}]
+    spec = FineTuneSpec.parse({**fields, "train": own, "batch_size": 6, "max_error_fraction": 1})
+    plan = write_examples(spec.location, sources_of(spec), spec)
+    feed = training_feed(
+        *(spec.location, plan, spec, TOKENIZER, 40),
+        first_step=0,
+        total_steps=1,
+        process_index=0,
+        process_count=1,
+    )
+    (fed,) = feed
+    assert not fed.failures
+    red = (np.asarray(fed.batch.images) == [255, 0, 0]).all(axis=-1)
+    assert red.any(axis=(1, 2)).all()  # a widget's outline on each
 
 
 def test_examples_of_several_images_keep_their_order(tune: Tune) -> None:

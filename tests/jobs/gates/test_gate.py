@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from paliflow.configs import AnnotateSpec
+from paliflow.configs import AnnotateSpec, ReleaseSpec
 from paliflow.configs.base import QuarantineError, SpecError
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.cli.main import app
 from paliflow.jobs.examples.sources import read_examples
+from paliflow.jobs.gates.history import read_checks
 from paliflow.jobs.gates.judging import judge
-from paliflow.jobs.gates.release import release
+from paliflow.jobs.gates.release import let_through
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.compact import compact
 from paliflow.jobs.runs.outputs import find_run, finished_runs, read_summary
@@ -148,15 +149,20 @@ def test_a_run_that_fails_its_gate_counts_only_once_it_is_released(
     assert "quarantined" in shown
     assert "at least 0.5" in shown
 
-    with pytest.raises(SpecError, match="--why is empty"):
-        release(spec.location, " ")
+    with pytest.raises(SpecError, match="why=' '"):
+        ReleaseSpec.parse({"output": spec.location, "why": " "})
     done = runner.invoke(app, ["release", spec.location, "--why", "the cat is gone"])
     assert done.exit_code == 0, done.output
     assert "the cat is gone" in report.read_text()
     assert "released" in runner.invoke(app, ["runs", spec.output, "--checks"]).output
+    assert [(row["passed"], row["why"]) for row in read_checks(spec.location)] == [
+        (True, "the cat is gone"),
+        (False, "the cat is gone"),
+    ]
     assert [run.run_id for run in finished_runs(spec.output)] == ["test"]
+    assert runner.invoke(app, ["release", spec.location, "--why", "the cat is gone"]).exit_code == 0
     with pytest.raises(SpecError, match="nothing to release"):
-        release(spec.location, "again")
+        let_through(spec.location, "again")
     # Who clears the task takes up what was released, once; after that it starts over.
     cleared = annotate_here(make_spec(**fields, generation=2))
     assert cleared.location == spec.location
@@ -167,3 +173,7 @@ def test_a_run_that_fails_its_gate_counts_only_once_it_is_released(
     again = read_summary(f"{spec.location}+2")
     assert again
     assert again.quarantined
+    # What was found of the run that was started over is still shown.
+    shown = runner.invoke(app, ["runs", spec.output, "--checks"]).output
+    assert shown.count("canaries' exact_match") == 2
+    assert "the cat is gone" in shown

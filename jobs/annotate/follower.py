@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from jax.errors import JaxRuntimeError
+
 from paliflow.configs import AnnotateSpec
 from paliflow.jobs.annotate.model import devices_of_actor, load_model
 from paliflow.jobs.annotate.predictor import Predictor
+from paliflow.jobs.fleet.accelerators import out_of_memory
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.registry.checkpoints import loading, opened
 from paliflow.jobs.registry.locations import tokenizer_of
@@ -32,5 +35,14 @@ class Follower:
             self._predictor = Predictor(model, files.tokenizer, None, spec)
 
     def repeat(self, inputs: Sequence[Input], place: tuple[int, ...], batch_size: int) -> None:
-        """Dispatches a batch; the answers are read where the inputs were."""
-        self._predictor.dispatch(inputs, place, batch_size)
+        """Dispatches a batch; the answers are read where the inputs were.
+
+        Raises:
+            JaxRuntimeError: the device failed. If its memory ran out, that of the annotator's has,
+                too, which asks again with fewer rows at a time.
+        """
+        try:
+            self._predictor.dispatch(inputs, place, batch_size)
+        except JaxRuntimeError as error:
+            if not out_of_memory(error):
+                raise

@@ -1,6 +1,5 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from paliflow.jobs.annotate.closing import Grammars
 from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.confidence.filling import Confidences
+from paliflow.jobs.fleet.accelerators import out_of_memory
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
 from paliflow.model import (
@@ -31,9 +31,6 @@ from paliflow.model import (
     TopK,
 )
 from paliflow.model.batch_size import fitting_batch
-
-_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
-"""In XLA's errors: the first where a program is sent off, the second where its result is due."""
 
 _ImageTokens = jax.Array  # [N, tokens of an image or clip, D]
 Repeat = Callable[[Sequence[Input], tuple[int, ...], int], None]
@@ -121,7 +118,7 @@ class Predictor:
         Raises:
             JaxRuntimeError: the error given, if it is another, or the batch is one row.
         """
-        if not _OUT_OF_MEMORY.search(str(error)) or batch_size == 1:
+        if not out_of_memory(error) or batch_size == 1:
             raise error
         if batch_size == self.batch_size:
             self.batch_size = batch_size // 2

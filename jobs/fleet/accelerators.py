@@ -1,10 +1,12 @@
 """Whether a process has the accelerators that it was to have: JAX falls back to the CPU quietly."""
 
+import re
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
 import jax
+from jax.errors import JaxRuntimeError
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.tpus import sides
@@ -15,6 +17,9 @@ _REMEDIES = {
     "GPU": "install jax[cuda12] or jax[cuda13] where the actors run, and let JAX_PLATFORMS be "
     "unset there or cuda,cpu",
 }
+
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
+"""In XLA's errors: the first where a program is sent off, the second where its result is due."""
 
 
 def require_accelerators(field: str, wanted: Mapping[str, float]) -> None:
@@ -43,6 +48,11 @@ def require_accelerators(field: str, wanted: Mapping[str, float]) -> None:
 def chips(devices: Sequence[Any]) -> int:
     """How many chips JAX's devices are: one may be two devices, at the same coordinates."""
     return len({tuple(getattr(each, "coords", None) or [each.id]) for each in devices})
+
+
+def out_of_memory(error: JaxRuntimeError) -> bool:
+    """Whether a device's memory ran out: the same with less at a time may succeed."""
+    return bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def require_mesh(field: str, topology: str | None, processes: int = 1) -> None:

@@ -13,7 +13,7 @@ from ray._private.state import state
 
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.run import FleetSpec
-from paliflow.configs.tpus import SLICE_LABEL, Slice
+from paliflow.configs.tpus import SLICE_LABEL, WORKER_LABEL, Slice
 
 _CONCURRENCY = 4
 """Calls that run at once on an actor: two shards, a sign of life, and one to spare."""
@@ -122,12 +122,13 @@ def whole_slices(slice_: Slice, labels: Mapping[str, str]) -> list[str]:
         slice_: its generation, topology and hosts.
         labels: of its nodes.
     """
-    hosts = Counter(
-        node["Labels"].get(SLICE_LABEL)
+    there = {
+        (node["Labels"].get(SLICE_LABEL), node["Labels"].get(WORKER_LABEL))
         for node in _nodes(labels)
         if node["Resources"].get("TPU", 0) >= slice_.chips_per_host
-    )
-    return sorted(name for name, count in hosts.items() if name and count >= slice_.hosts)
+    }
+    hosts = Counter(name for name, number in there if name and number)
+    return sorted(name for name, count in hosts.items() if count >= slice_.hosts)
 
 
 def described(

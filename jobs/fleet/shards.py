@@ -5,6 +5,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from paliflow.configs import AnnotateSpec, ExtractSpec, FilterSpec
@@ -100,12 +101,11 @@ def run_pending_shards(
             if spending:
                 spending.add(done.inputs, done.device, done.chip_seconds)
 
-        start = _starter(actor, spec, run, plan)
         shown = Progress(plan.inputs, already, console, unit.split()[0])
         with connected(ray_address), shown as progress:
             require_room(spec)
             metrics = RunMetrics(spec.run_id)
-            wanted = partial(target_actor_count, spec)
+            start, wanted = _starter(actor, spec, run, plan), partial(target_actor_count, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout, draining_nodes)
         stages = progress.stages
     return FleetResult(already, stages, preemptions)
@@ -118,7 +118,9 @@ def _starter(actor: type[ShardWorker], spec: FleetSpec, *arguments: Any) -> Call
     # Ray shows an actor under its class's name.
     if slice_ := spec.actor_slice:
         remote: Any = ray.remote(type(actor.__name__, (SliceProcess,), {}))
-        options = actor_options({}, {})
+        # Where the driver is, so that it is lost with no other host.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = actor_options({}, {}) | {"scheduling_strategy": here}
         placed = worker, slice_, labels, resources["CPU"]
         return partial(remote.options(**options).remote, *placed, spec, *arguments)
     remote = ray.remote(type(actor.__name__, (ShardProcess,), {}))

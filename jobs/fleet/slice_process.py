@@ -120,12 +120,17 @@ class SliceMember:
         """
         Raises:
             WorkerLostError: the devices failed, as they do where another process is gone.
+            JaxRuntimeError: their memory ran out, as it would again.
         """
         from jax.errors import JaxRuntimeError
+
+        from paliflow.jobs.fleet.accelerators import out_of_memory
 
         try:
             return work()
         except JaxRuntimeError as error:
+            if out_of_memory(error):
+                raise
             raise WorkerLostError(f"the slice's devices failed: {error}") from None
 
 

@@ -24,7 +24,6 @@ from paliflow.configs import RunSummary
 from paliflow.jobs.finetune import worker_group
 from paliflow.jobs.finetune.job import finetune
 from paliflow.jobs.finetune.log import read_log
-from paliflow.jobs.fleet.cluster import draining_nodes
 from paliflow.tests.jobs.conftest import small_spec
 from paliflow.tests.jobs.fleet.fake_slices import add, start
 from paliflow.tests.jobs.fleet.preempted import drain
@@ -47,14 +46,19 @@ EVENTS = [
 
 def members() -> dict[str, int]:
     """The pids of the processes on hosts of the slice, by the host's number."""
+    return {number: each["Pid"] for number, each in on_slice()}
+
+
+def on_slice() -> list[tuple[str, dict[str, Any]]]:
+    """The actors on hosts of the slice, and the number of each one's host."""
     labels = {node["NodeID"]: node["Labels"] for node in ray.nodes()}
     alive = [each for each in state.actors().values() if each["State"] == "ALIVE"]
-    on = [(labels[each["Address"]["NodeID"]], each["Pid"]) for each in alive]
-    return {
-        own["ray.io/tpu-worker-id"]: pid
-        for own, pid in on
+    on = [(labels[each["Address"]["NodeID"]], each) for each in alive]
+    return [
+        (own["ray.io/tpu-worker-id"], each)
+        for own, each in on
         if own.get("ray.io/tpu-slice-name") == "slice-a"
-    }
+    ]
 
 
 def disturb(location: Path, seconds: list[float], seen: set[int]) -> None:
@@ -118,15 +122,11 @@ def leave(tenant: Any) -> None:
     ray.kill(tenant)
 
 
-def drain_first(location: Path, cluster: Cluster, node: Any) -> None:
-    """Drains a host once some parts are there, and has another come in its place."""
+def drain_second(location: Path) -> None:
+    """Drains the host of the second process, once some parts are there; there is a spare one."""
     while len([*location.glob("part-*")]) < 3:
         time.sleep(0.1)
-    drain(node.node_id)
-    while node.node_id not in draining_nodes():
-        time.sleep(0.1)
-    cluster.remove_node(node)
-    add(cluster, HOSTS[1])
+    drain(dict(on_slice())["1"]["Address"]["NodeID"])
 
 
 def main(folder: Path) -> dict[str, Any]:
@@ -134,13 +134,6 @@ def main(folder: Path) -> dict[str, Any]:
     cluster = Cluster()
     start(cluster, HOSTS)
     ray.init(cluster.address, log_to_driver=False)
-    nodes = {node["NodeID"]: node["Labels"] for node in ray.nodes()}
-    (second,) = (
-        node
-        for node in cluster.list_all_nodes()
-        if nodes[node.node_id].get("ray.io/tpu-slice-name") == "slice-a"
-        and nodes[node.node_id]["ray.io/tpu-worker-id"] == "1"
-    )
     found: dict[str, Any] = {}
 
     def annotated(run_id: str, **fields: Any) -> RunSummary:
@@ -157,9 +150,8 @@ def main(folder: Path) -> dict[str, Any]:
         }
         spec = small_spec(folder / run_id, **common | fields)
         if run_id in meanwhile:
-            threading.Thread(
-                target=meanwhile[run_id][0], args=(Path(spec.location), *meanwhile[run_id][1:])
-            ).start()
+            act, *more = meanwhile[run_id]
+            threading.Thread(target=act, args=(Path(spec.location), *more), daemon=True).start()
         summary = annotate(spec, Console(force_terminal=False))
         found[run_id] = {"rows": rows(spec.location), "preemptions": summary.preemptions}
         return summary
@@ -167,7 +159,7 @@ def main(folder: Path) -> dict[str, Any]:
     seconds, seen = list[float](), set[int]()
     meanwhile: dict[str, Any] = {
         "disturbed": (disturb, seconds, seen),
-        "drained": (drain_first, cluster, second),
+        "drained": (drain_second,),
     }
     host = {"placement": "host", "topology": "2x2x1", "model_parallel": 2}
     slice_ = {"placement": "slice", "topology": "2x2x2"}
@@ -176,13 +168,14 @@ def main(folder: Path) -> dict[str, Any]:
     annotated("disturbed", **slice_, model_parallel=4)
     time.sleep(1)
     found |= {"seconds": seconds, "orphans": orphans(seen)}
-    tenant: Any = ray.remote(Tenant).options(
-        resources={"TPU": 1}, label_selector=nodes[second.node_id]
-    )
-    tenant = tenant.remote()
+    where = {"ray.io/tpu-slice-name": "slice-a", "ray.io/tpu-worker-id": "1"}
+    options = {"num_cpus": 0, "resources": {"TPU": 1}, "label_selector": where}
+    tenant: Any = ray.remote(**options)(Tenant).remote()
     ray.get(tenant.here.remote())
-    threading.Thread(target=leave, args=(tenant,)).start()
+    threading.Thread(target=leave, args=(tenant,), daemon=True).start()
     annotated("tenant", **slice_, model_parallel=4)
+    add(cluster, HOSTS[1])
+    annotated("drained", **slice_, model_parallel=4)
     for name, fields in (
         ("one", {"topology": "2x2x1"}),
         ("two", {"topology": "2x2x2", "workers": 2}),
@@ -198,7 +191,6 @@ def main(folder: Path) -> dict[str, Any]:
         )
         finetune(spec, Console(force_terminal=False))
         found[name] = [line["loss"] for line in read_log(spec.location) if "loss" in line]
-    annotated("drained", **slice_, model_parallel=4)
     ray.shutdown()
     cluster.shutdown()
     return found

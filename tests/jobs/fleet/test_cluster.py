@@ -196,12 +196,14 @@ def test_a_slice_is_whole_when_all_its_hosts_are_there(
     def hosts(name: str, count: int, alive: bool = True) -> list[dict[str, Any]]:
         labels = {"ray.io/accelerator-type": "TPU-V5LITEPOD", "ray.io/tpu-topology": "4x4"}
         labels["ray.io/tpu-slice-name"] = name
-        node = {"Resources": {"CPU": 8.0, "TPU": 4.0}, "Labels": labels}
-        return [node | {"Alive": alive} for _ in range(count)]
+        node = {"Resources": {"CPU": 8.0, "TPU": 4.0}, "Alive": alive}
+        numbers = ({"ray.io/tpu-worker-id": str(number)} for number in range(count))
+        return [node | {"Labels": labels | number} for number in numbers]
 
     spec = make_spec(input="-", placement="slice", accelerator_type="v5e", topology="4x4")
     assert spec.actor_slice
-    nodes = [*hosts("a", 4), *hosts("b", 3), *hosts("b", 1, alive=False), *hosts("c", 4)]
+    nodes = [*hosts("a", 4), *hosts("b", 3), *hosts("b", 1), *hosts("c", 4)]
+    nodes += hosts("d", 4, alive=False)
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     assert whole_slices(spec.actor_slice, spec.actor_labels) == ["a", "c"]
     assert target_actor_count(spec) == 2

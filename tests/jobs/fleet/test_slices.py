@@ -29,17 +29,18 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
         source = sample[number % len(sample)]
         shutil.copy(source, folder / "images" / f"{number:02}{source.suffix}")
     (folder / "images" / "broken.png").write_bytes(b"not an image")
-    run = subprocess.run(
-        [sys.executable, "-m", "paliflow.tests.jobs.fleet.slice_runs", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
-    )
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
-    *said, found = run.stdout.splitlines()
-    print("\n".join(said))
+    output, errors = folder / "output.txt", folder / "errors.txt"
+    with output.open("w") as stdout, errors.open("w") as stderr:
+        run = subprocess.run(
+            [sys.executable, "-m", "paliflow.tests.jobs.fleet.slice_runs", str(folder)],
+            stdout=stdout,
+            stderr=stderr,
+            timeout=1200,
+            check=False,
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
+        )
+    assert run.returncode == 0, output.read_text()[-3000:] + errors.read_text()[-6000:]
+    *said, found = output.read_text().splitlines()
     return "\n".join(said), json.loads(found)
 
 

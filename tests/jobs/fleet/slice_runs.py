@@ -1,8 +1,8 @@
 """Runs on two hosts of one TPU slice and two single hosts, faked on a CPU. A script.
 
-`python -m paliflow.tests.jobs.fleet.slice_runs FOLDER` annotates what is in FOLDER/images and
-trains on FOLDER/train.jsonl, on single hosts and on the slice, whose processes it kills and stops
-meanwhile. It prints what came of it as JSON, in the last line.
+`python -m paliflow.tests.jobs.fleet.slice_runs FOLDER` annotates what is in FOLDER/images and in
+FOLDER/few and trains on FOLDER/train.jsonl, on single hosts and on the slice, whose processes it
+kills and stops meanwhile. It prints what came of it as JSON, in the last line.
 """
 
 import json
@@ -91,10 +91,11 @@ def disturb(location: Path, seconds: list[float], seen: set[int]) -> None:
 
 
 def rows(location: str) -> list[Any]:
-    """What a run has answered, in its order."""
+    """What a run has answered, in its order; without the images' folder."""
     names = ["source_uri", "prompt", "text", "status", "error"]
     parts = sorted(Path(location).glob("part-*"))
-    return [row for part in parts for row in pq.read_table(part, columns=names).to_pylist()]
+    found = [row for part in parts for row in pq.read_table(part, columns=names).to_pylist()]
+    return [row | {"source_uri": Path(row["source_uri"]).name} for row in found]
 
 
 def orphans(pids: set[int]) -> list[int]:
@@ -164,7 +165,8 @@ def main(folder: Path) -> dict[str, Any]:
     host = {"placement": "host", "topology": "2x2x1", "model_parallel": 2}
     slice_ = {"placement": "slice", "topology": "2x2x2"}
     annotated("host", **host)
-    annotated("copies", **slice_, model_parallel=2)  # two, each on a host
+    few = str(folder / "few")
+    annotated("copies", **slice_, model_parallel=2, input=few)  # two, each on a host
     annotated("disturbed", **slice_, model_parallel=4)
     time.sleep(1)
     found |= {"seconds": seconds, "orphans": orphans(seen)}
@@ -173,9 +175,9 @@ def main(folder: Path) -> dict[str, Any]:
     tenant: Any = ray.remote(**options)(Tenant).remote()
     ray.get(tenant.here.remote())
     threading.Thread(target=leave, args=(tenant,), daemon=True).start()
-    annotated("tenant", **slice_, model_parallel=4)
+    annotated("tenant", **slice_, model_parallel=4, input=few)
     add(cluster, HOSTS[1])
-    annotated("drained", **slice_, model_parallel=4)
+    annotated("drained", **slice_, model_parallel=4, input=few)
     for name, fields in (
         ("one", {"topology": "2x2x1"}),
         ("two", {"topology": "2x2x2", "workers": 2}),

@@ -16,6 +16,7 @@ from paliflow.tests.jobs.labelled import write_scenes
 pytestmark = pytest.mark.slow  # a Ray cluster of its own, for minutes
 
 IMAGES = 4 * len(EVENTS) + 4
+FEW = 8
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +25,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("slices")
     write_scenes(folder / "train.jsonl", "train", 24)
     sample = sorted(Path("dags/sample").glob("scene_*"))
-    (folder / "images").mkdir()
-    for number in range(IMAGES):
-        source = sample[number % len(sample)]
-        shutil.copy(source, folder / "images" / f"{number:02}{source.suffix}")
-    (folder / "images" / "broken.png").write_bytes(b"not an image")
+    for name, count in (("images", IMAGES), ("few", FEW)):
+        (folder / name).mkdir()
+        for number in range(count):
+            source = sample[number % len(sample)]
+            shutil.copy(source, folder / name / f"{number:02}{source.suffix}")
+        (folder / name / "broken.png").write_bytes(b"not an image")
     output, errors = folder / "output.txt", folder / "errors.txt"
     with output.open("w") as stdout, errors.open("w") as stderr:
         run = subprocess.run(
@@ -44,12 +46,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     return "\n".join(said), json.loads(found)
 
 
+def few(rows: list[Any]) -> list[Any]:
+    """Those of the images in the smaller folder."""
+    return [*rows[: 3 * FEW], *rows[-3:]]
+
+
 def test_a_model_over_two_hosts_answers_as_one_on_a_host(ran: tuple[str, dict[str, Any]]) -> None:
     _, found = ran
     assert len(found["host"]["rows"]) == 3 * (IMAGES + 1)
     assert sum(row["status"] == "error" for row in found["host"]["rows"]) == 3
-    assert found["copies"]["rows"] == found["host"]["rows"]
-    assert found["tenant"]["rows"] == found["host"]["rows"]
+    assert found["copies"]["rows"] == few(found["host"]["rows"])
 
 
 def test_whichever_process_is_killed_or_stopped_all_are_replaced_and_no_row_differs(
@@ -62,13 +68,14 @@ def test_whichever_process_is_killed_or_stopped_all_are_replaced_and_no_row_diff
 
 
 def test_hosts_that_a_tenant_holds_are_awaited_aloud(ran: tuple[str, dict[str, Any]]) -> None:
-    said, _ = ran
+    said, found = ran
+    assert found["tenant"]["rows"] == few(found["host"]["rows"])
     assert "waiting: actors do not start: each takes CPU 0.5, TPU 4 of each of the 2 hosts" in said
 
 
 def test_a_drained_host_loses_no_input_and_condemns_none(ran: tuple[str, dict[str, Any]]) -> None:
     _, found = ran
-    assert found["drained"]["rows"] == found["host"]["rows"]
+    assert found["drained"]["rows"] == few(found["host"]["rows"])
     assert found["drained"]["preemptions"] == 1
 
 

@@ -38,7 +38,8 @@ def with_accelerators(data: Mapping[str, Any]) -> dict[str, Any]:
     What is wrong with these fields is for `check_placement` to say, once they are validated.
     """
     names = "placement", "accelerator_type", "topology"
-    placement, kind, topology = (data.get(name) for name in names)
+    values: list[Any] = [data.get(name) for name in names]
+    placement, kind, topology = values
     known = isinstance(kind, str) and isinstance(topology, str)
     if placement not in get_args(Placement) or not known or data.get("accelerators_per_actor"):
         return dict(data)

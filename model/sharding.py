@@ -48,7 +48,7 @@ def placed(x: T, shardings: Any) -> T:
         one = shardings
         shardings = jax.tree.map(lambda _: one, x)
 
-    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    def put(leaf: Any, sharding: NamedSharding) -> Any:
         of_all = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
         if of_all or sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)

@@ -205,8 +205,7 @@ class JobOperator(BaseOperator):
         store = context["task_state_store"]
         left = store.get(STATE)
         if self.cluster:
-            self.cluster = cluster_of(self.cluster)
-            job = asyncio.run(rayjob_for(self.cluster, left, ti.max_tries))
+            job = asyncio.run(rayjob_for(cluster_of(self.cluster), left, ti.max_tries))
         else:
             assert self.ray_conn_id
             ray = RayJobHook(self.ray_conn_id)

@@ -47,7 +47,7 @@ class SliceMember:
     def seat(self) -> _Seat:
         """Says where this process is, at a port that is free now and was no other's."""
         context = ray.get_runtime_context()
-        name = context.get_node_labels()[SLICE_LABEL]
+        name = str(context.get_node_labels()[SLICE_LABEL])
         with socket.socket() as taken:
             taken.bind(("", 0))
             port = taken.getsockname()[1]
@@ -104,7 +104,8 @@ class SliceMember:
     @ray.method(concurrency_group="work")
     def process(self, shard: int, quarantined: Mapping[int, str] | None) -> ShardResult:
         """As the worker's."""
-        return self._unless_broken(lambda: self._worker.process(shard, quarantined))
+        done: ShardResult = self._unless_broken(lambda: self._worker.process(shard, quarantined))
+        return done
 
     @ray.method(concurrency_group="work")
     def probe(self, shard: int, place: int) -> None:
@@ -158,14 +159,14 @@ class SliceProcess:
         self._worker, self._arguments = worker, arguments
         # Ray shows an actor under its class's name.
         kind = type(worker.rpartition(":")[2], (SliceMember,), {})
-        remote = ray.remote(
-            num_cpus=cpus,
-            resources={"TPU": slice_.chips_per_host},
-            max_restarts=0,
+        options: dict[str, Any] = {
+            "num_cpus": cpus,
+            "resources": {"TPU": slice_.chips_per_host},
+            "max_restarts": 0,
             # Besides shards and heartbeats, whatever comes is done in the order that it comes.
-            concurrency_groups={"work": 4, "watch": 1},
-        )
-        self._members, self._seats = _placed(remote(kind), slice_, labels)
+            "concurrency_groups": {"work": 4, "watch": 1},
+        }
+        self._members, self._seats = _placed(ray.remote(**options)(kind), slice_, labels)
         here = ray.get_runtime_context().get_node_id()
         self._nodes = frozenset({here, *(seat.node for seat in self._seats)})
         self._stays = [member.stay.remote() for member in self._members]
@@ -227,7 +228,7 @@ class SliceProcess:
             except RayError as error:
                 raise WorkerLostError(f"a process of the slice ended: {error}") from None
             pending.remove(done)
-        return ray.get(refs)  # type: ignore[no-any-return]
+        return ray.get(refs)
 
 
 def _placed(remote: Any, slice_: Slice, labels: Mapping[str, str]) -> tuple[list[Any], list[_Seat]]:

@@ -33,7 +33,7 @@ def fake() -> Iterator[FakeKubernetes]:
 
 
 def create(**fields: Any) -> CreateRayClusterOperator:
-    given = {"cluster": CLUSTER, "poll_interval": 0.01, "deferrable": True} | fields
+    given: dict[str, Any] = {"cluster": CLUSTER, "poll_interval": 0.01, "deferrable": True} | fields
     return CreateRayClusterOperator(task_id="create", **given)
 
 
@@ -121,11 +121,12 @@ def test_an_object_that_the_schema_refuses_is_not_tried_again(fake: FakeKubernet
 def test_what_is_no_cluster_is_refused(fake: FakeKubernetes) -> None:
     with pytest.raises(ValueError, match="cluster='gke': a RayJobCluster, which says"):
         create(cluster="gke")
-    for given, said in (
+    refused: list[tuple[Any, str]] = [
         ({"name": "A B"}, "name='A B': .*Kubernetes takes lower-case letters"),
         (CLUSTER.model_dump(), "give the output of a CreateRayClusterOperator"),
         ("gke", "cluster='gke': a RayJobCluster, or what CreateRayClusterOperator returns"),
-    ):
+    ]
+    for given, said in refused:
         delete: Any = DeleteRayClusterOperator(task_id="delete", cluster=given)
         with pytest.raises(AirflowFailException, match=said):
             delete.execute(context(Store()))

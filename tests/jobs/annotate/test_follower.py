@@ -15,6 +15,7 @@ from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.fleet import shards
 from paliflow.jobs.fleet.shards import FleetResult
 from paliflow.jobs.runs.plan import Plan
+from paliflow.model import Generation
 from paliflow.tests.jobs.conftest import SpecFactory
 from paliflow.tests.jobs.files import encode
 
@@ -36,6 +37,8 @@ def test_a_follower_dispatches_the_batches_of_its_annotator(
             assert all(each.thumbnail is None for each in inputs)
             own, its = (each._predictor.dispatch(inputs, *where) for each in (annotator, follower))
             for mine, yours in zip(own.device_batches, its.device_batches, strict=True):
+                assert isinstance(mine.answers, Generation)
+                assert isinstance(yours.answers, Generation)
                 np.testing.assert_array_equal(mine.answers.tokens, yours.answers.tokens)
         return FleetResult(0, StageSeconds())
 

@@ -48,6 +48,8 @@ CASES = (
     Case("paligemma2-10b-224", "v5e:2x4", 4, model_parallel=4),
     Case("paligemma2-10b-224", "v6e:2x2", 8, model_parallel=2),
     Case("paligemma2-28b-224", "v5e:2x4", 1, model_parallel=8),
+    Case("paligemma2-28b-224", "v6e:2x4", 4, model_parallel=8),
+    Case("paligemma2-28b-224", "v5e:4x4", 4, model_parallel=16),  # of four hosts
 )
 
 

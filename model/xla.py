@@ -84,8 +84,8 @@ def backend_of(kind: str, memory: float, devices: int = 1) -> Backend:
 
 
 def backend_of_mesh(mesh: Mesh) -> Backend:
-    """The choices for the devices of a mesh, which are of one kind and this process's own."""
-    device = mesh.devices.flat[0]
+    """The choices for the devices of a mesh, which are of one kind."""
+    device = mesh.local_devices[0]
     memory = (device.memory_stats() or {}).get("bytes_limit", 0)
     return backend_of(device.device_kind, memory, mesh.size)
 

@@ -1,6 +1,8 @@
 # `make demo` and `make test` need Python 3.11 to 3.13 and make; they set up the rest in .venv.
 PYTHON ?= python3
 export RAY_USAGE_STATS_ENABLED = 0
+# Jobs and actors are processes: without stored bytecode each of them compiles Paliflow again.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 PIP := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$\

@@ -35,6 +35,19 @@ class Join(Spec):
     """Instead, all of them count, and each of their fields is a list."""
 
 
+class Turned(Spec):
+    """A table of images that are to be turned before they are asked about."""
+
+    file: Name
+    """Which of the benchmark's `files`; without it no image is turned, which is said."""
+    on: str
+    """The row's field that says which record is its image's."""
+    key: str
+    """The record's field that has the same value."""
+    degrees: str
+    """The record's field that says by how much, counterclockwise: a multiple of 90, or nothing."""
+
+
 class Rows(Spec):
     """How the records of a file become rows: a JSON list or object, lines of JSON, CSV or TSV.
 
@@ -71,6 +84,8 @@ class Rows(Spec):
     """The field whose value makes rows dependent beyond a shared image, e.g. the pair of one."""
     keep: tuple[str, ...] = ()
     """Fields that a metric or a submission needs besides."""
+    turned: Turned | None = None
+    """Which images are turned."""
 
 
 class Figure(Spec):

@@ -16,7 +16,12 @@ from paliflow.metrics.benchmarks import (
     pope_answer,
     science_qa_answer,
 )
-from paliflow.metrics.bootstrap import bootstrap_interval, paired_bootstrap_lower_bound, ratio
+from paliflow.metrics.bootstrap import (
+    bootstrap_interval,
+    paired_bootstrap_interval,
+    paired_bootstrap_lower_bound,
+    ratio,
+)
 from paliflow.metrics.boxes import (
     DetectionScores,
     box_iou,
@@ -55,6 +60,7 @@ __all__ = [
     "mask_iou",
     "mean_iou",
     "metrics_of_task",
+    "paired_bootstrap_interval",
     "paired_bootstrap_lower_bound",
     "pope_answer",
     "ratio",

@@ -47,6 +47,40 @@ def paired_bootstrap_lower_bound(
     Raises:
         ValueError: the four are not of one length, or empty.
     """
+    return float(np.quantile(_gains(candidate, incumbent, resamples, seed), 1 - confidence))
+
+
+def paired_bootstrap_interval(
+    candidate: tuple[ArrayLike, ArrayLike],
+    incumbent: tuple[ArrayLike, ArrayLike],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Between which bounds the difference of two figures lies with some confidence.
+
+    As `paired_bootstrap_lower_bound`, but two-sided.
+
+    Args:
+        candidate, incumbent: as there, and so are the others.
+
+    Raises:
+        ValueError: the four are not of one length, or empty.
+    """
+    tail = (1 - confidence) / 2
+    gains = _gains(candidate, incumbent, resamples, seed)
+    low, high = np.quantile(gains, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _gains(
+    candidate: tuple[ArrayLike, ArrayLike],
+    incumbent: tuple[ArrayLike, ArrayLike],
+    resamples: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """The differences of two figures over resampled examples, float64 [resamples]."""
     parts = [np.asarray(part, np.float64) for part in (*candidate, *incumbent)]
     if len({part.shape for part in parts}) > 1 or parts[0].ndim != 1 or not parts[0].size:
         shapes = ", ".join(str(part.shape) for part in parts)
@@ -54,7 +88,7 @@ def paired_bootstrap_lower_bound(
     gains = []
     for sums in resampled_sums(np.stack(parts, axis=1), resamples, seed):
         gains.append(ratio(sums[:, 0], sums[:, 1]) - ratio(sums[:, 2], sums[:, 3]))
-    return float(np.quantile(np.concatenate(gains), 1 - confidence))
+    return np.concatenate(gains)
 
 
 def bootstrap_interval(

@@ -53,7 +53,8 @@ print(sorted(set(sys.modules) & {NEVER[folder]}))
 def test_importing_paliflow_is_light() -> None:
     code = """
 import sys
-import paliflow
+import paliflow, paliflow.configs
+assert paliflow.configs._MODULES.keys() == set(paliflow.configs.__all__)
 print(sorted({name.partition(".")[0] for name in sys.modules}))
 print(paliflow.__version__, sorted(set(paliflow.__all__) - set(dir(paliflow))))
 print(paliflow.SpecError.__module__)
@@ -104,5 +105,5 @@ def test_dags_import_operators_and_airflows_own_alone() -> None:
 def test_every_module_says_in_one_line_what_it_is() -> None:
     for folder in (*NEVER, "dags", "benchmarks", "paliflow", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
-            tree = ast.parse(path.read_text())
-            assert not tree.body or ast.get_docstring(tree), f"{path} has no docstring"
+            with path.open() as file:
+                assert file.readline()[:3] in ("", '"""'), f"{path} has no docstring"

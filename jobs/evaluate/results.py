@@ -2,7 +2,7 @@
 
 import json
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,11 @@ from paliflow.metrics.bootstrap import cluster_sums
 
 _ABOUT = ("id", "image", "details")
 """The columns that say what rows depend on; predictions of older versions lack the last."""
+
+
+_ASKED = ("id", "prefix", "references")
+Run = tuple[str, str]
+"""Where an evaluation lies, and the name of one of its sets."""
 
 
 class Evaluation(NamedTuple):
@@ -93,6 +98,53 @@ def parts_of(evaluation: Evaluation, figures: Iterable[str]) -> dict[str, Score]
     if odd := [figure for figure, score in parts.items() if not np.isfinite(score).all()]:
         raise SpecError(f"{', '.join(odd)} of {evaluation.location}: no number; evaluate it again")
     return parts
+
+
+def paired_parts(
+    candidate: Run, incumbent: Run, figures: Sequence[str]
+) -> dict[str, tuple[Score, Score]]:
+    """What the figures of one set are made of in two evaluations, as in `parts_of`.
+
+    Args:
+        candidate, incumbent: where each evaluation lies, and what it calls the set.
+        figures: without the set's name.
+
+    Returns:
+        By figure, the candidate's parts and the incumbent's; nothing if the two were asked
+        otherwise, or of images that changed in between, or one lacks a figure.
+    """
+    tables = [_set_of(run, figures) for run in (candidate, incumbent)]
+    if None in tables:
+        return {}
+    own, other = (table for table in tables if table is not None)
+    if any(not own[column].equals(other[column]) for column in _ASKED):
+        return {}
+    pairs = zip(own["image_sha256"].to_pylist(), other["image_sha256"].to_pylist(), strict=True)
+    if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        return {}
+    about = own.select([name for name in _ABOUT if name in own.column_names])
+    found = {each: (_score(own[each], about), _score(other[each], about)) for each in figures}
+    return {
+        each: pair
+        for each, pair in found.items()
+        if all(np.isfinite(score).all() for score in pair)
+    }
+
+
+def _set_of(run: Run, figures: Sequence[str]) -> pa.Table | None:
+    """The rows of a set; None if the predictions are gone or lack a column."""
+    location, name = run
+    try:
+        with storage.open_binary(posixpath.join(location, PREDICTIONS_FILE)) as file:
+            known = pq.ParquetFile(file)
+            names = known.schema_arrow.names
+            if not {*_ASKED, *figures} <= set(names):
+                return None
+            columns = dict.fromkeys((*_ASKED, "image_sha256", *_ABOUT, *figures))
+            table = known.read(columns=["set", *(each for each in columns if each in names)])
+    except FileNotFoundError:
+        return None
+    return table.filter(pc.field("set") == name).combine_chunks()
 
 
 def _score(column: pa.ChunkedArray, about: pa.Table) -> Score:

@@ -11,10 +11,20 @@ from paliflow.configs import EvaluateSummary
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.benchmark import Benchmark, Figure, benchmark
 from paliflow.configs.summary import SetSummary
-from paliflow.jobs.evaluate.results import read_evaluation
+from paliflow.jobs.evaluate.results import Run, paired_parts, read_evaluation
+from paliflow.metrics import paired_bootstrap_interval
 
 State = Literal["equal", "different", "incomparable"]
 """Whether the published figure lies in the interval, or why nothing can be said."""
+
+
+class Gain(NamedTuple):
+    """A difference of two checkpoints, in the unit of the published figure."""
+
+    value: float
+    low: float
+    high: float
+    """The bounds of its 95 % interval, by a bootstrap that draws the same images for both."""
 
 
 class Entry(NamedTuple):
@@ -35,6 +45,10 @@ class Entry(NamedTuple):
     state: State
     why: str
     """Why it is incomparable; empty of others."""
+    run: Run
+    """Where its answers are kept."""
+    gain: Gain | None = None
+    """By how much it differs from the first checkpoint's, if both were asked the same."""
 
     @property
     def difference(self) -> float | None:
@@ -76,14 +90,35 @@ def read_scoreboard(runs: Iterable[str], family: str = "pt") -> Scoreboard:
     entries = []
     for location in runs:
         for run in _runs_at(storage.absolute(location)):
-            entries += list(entries_of(read_evaluation(run).summary, family))
+            summary = read_evaluation(run).summary.model_copy(update={"location": run})
+            entries += list(entries_of(summary, family))
     if not entries:
         raise SpecError(f"{', '.join(runs)}: no finished evaluation of a benchmark there")
-    return arranged(entries)
+    board = arranged(entries)
+    return board._replace(lines=tuple(map(_with_gains, board.lines)))
+
+
+def _with_gains(line: Line) -> Line:
+    """A line whose entries say how far each is from the first."""
+    first, *others = line.entries
+    if first is None:
+        return line
+    return line._replace(entries=(first, *(own and _compared(own, first) for own in others)))
+
+
+def _compared(own: Entry, first: Entry) -> Entry:
+    if own.measured is None or first.measured is None:
+        return own
+    pair = paired_parts(own.run, first.run, [own.figure]).get(own.figure)
+    if not pair:
+        return own
+    scale = {figure.name: figure.scale for figure in benchmark(own.benchmark).figures}[own.figure]
+    low, high = paired_bootstrap_interval(*pair)
+    return own._replace(gain=Gain(own.measured - first.measured, low * scale, high * scale))
 
 
 def entries_of(summary: EvaluateSummary, family: str = "pt") -> Iterator[Entry]:
-    """The figures of an evaluation's benchmarks."""
+    """The figures of an evaluation's benchmarks; its `location` is where it lies now."""
     for name, own in summary.sets.items():
         if own.benchmark:
             known = benchmark(own.benchmark)
@@ -139,7 +174,8 @@ def as_html(board: Scoreboard) -> str:
 
 
 def said(entry: Entry | None) -> str:
-    """An entry in a cell: the figure, its interval, the difference, the coverage."""
+    """An entry in a cell: the figure, its interval, the difference to the published one and to the
+    first checkpoint's, and why it cannot be compared."""
     if entry is None:
         return "-"
     if entry.measured is None:
@@ -152,6 +188,9 @@ def said(entry: Entry | None) -> str:
         text += f" [{entry.low:.{digits}f}, {entry.high:.{digits}f}]"
     if entry.difference is not None:
         text += f" {entry.difference:+.{digits}f}"
+    if entry.gain:
+        value, low, high = entry.gain
+        text += f"; {value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}] from the first"
     if entry.why:
         text += f" ({entry.why})"
     return text
@@ -201,6 +240,7 @@ def _entry(
         coverage=own.coverage,
         rows=own.rows,
         state="incomparable",
+        run=(summary.location, name),
         why=_why_not(own, known, published),
     )
     if entry.why or measured is None:

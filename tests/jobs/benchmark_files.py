@@ -121,6 +121,8 @@ def textvqa(f: Folder, counts: list[int]) -> None:
         said = [each["answer"] for each in people(str(count), agree=2 + n)]
         rows.append({"question_id": n, "image_id": f"a{n}", "question": COUNT, "answers": said})
     f.json("TextVQA_0.5.1_val.json", {"dataset_type": "val", "data": rows})
+    turns = [["a0", "0.0"], ["a1", "90.0"], ["a2", ""], ["b9", "270.0"], ["a3", "180"]]
+    f.table("train-images-boxable-with-rotation.csv", [["ImageID", "Rotation"], *turns])
 
 
 def docvqa(f: Folder, counts: list[int]) -> None:
@@ -239,6 +241,15 @@ def rsvqa_lr(f: Folder, counts: list[int]) -> None:
 def rsvqa_hr(f: Folder, counts: list[int]) -> None:
     for split in ("test", "test_phili"):
         rsvqa(f, counts, f"USGS_split_{split}", "Data/{}.png")
+
+
+def docci(f: Folder, counts: list[int]) -> None:
+    rows = []
+    for n, count in enumerate(counts):
+        f.image(f"images/test_{n:05d}.jpg", n)
+        own = {"example_id": f"test_{n:05d}", "image_file": f"test_{n:05d}.jpg"}
+        rows.append({**own, "split": "test" if n else "train", "description": f"{count} digits."})
+    f.lines("docci_descriptions.jsonlines", rows)
 
 
 def screen2words(f: Folder, counts: list[int]) -> None:
@@ -487,6 +498,7 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "chartqa": chartqa,
     "coco35l": coco35l,
     "cococap": cococap,
+    "docci": docci,
     "docvqa": docvqa,
     "fairface": fairface,
     "gqa": gqa,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
 from paliflow.metrics import (
     box_iou,
@@ -29,6 +30,21 @@ SOLID = st.builds(
 )
 IMAGE = st.lists(st.tuples(st.sampled_from("ab"), SOLID), max_size=5)
 IMAGES = st.lists(st.tuples(IMAGE, IMAGE), min_size=1, max_size=4)
+
+
+def test_boxes_and_masks_overlap_as_in_pycocotools() -> None:
+    rng = np.random.default_rng(5)
+    low = rng.uniform(0, 60, (40, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.5, 60, (40, 2))], axis=1)  # y, x, y, x
+    as_coco = np.concatenate([low[:, ::-1], (boxes[:, 2:] - low)[:, ::-1]], axis=1)
+    official = coco_mask.iou(as_coco[:20], as_coco[20:], [0] * 20)
+    ours = box_iou(boxes[:20, None], boxes[None, 20:])
+    np.testing.assert_allclose(ours, official, atol=1e-12)
+    masks = rng.random((12, 30, 20)) < rng.uniform(0.1, 0.9, (12, 1, 1))
+    packed = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+    official = coco_mask.iou(packed[:6], packed[6:], [0] * 6)
+    ours = np.array([[mask_iou(one, other) for other in masks[6:]] for one in masks[:6]])
+    np.testing.assert_allclose(ours, official, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from paliflow.model.optimizer import learning_schedule
 from paliflow.model.recipe import Recipe
 from paliflow.model.rounding import round_stochastically
 from paliflow.model.sharding import global_mesh
-from paliflow.model.train import Trainer, TrainState
+from paliflow.model.train import Trainer
 from paliflow.tests.model.conftest import config_of, expected, reference_params
 
 
@@ -157,31 +157,25 @@ def test_adapters_step_as_the_products_they_stand_for() -> None:
     def loss(flat: Any) -> jax.Array:
         return _reference_loss(Network(trainer.config), merge(flat), batch)
 
-    @jax.jit
-    def logits(params: Any) -> Any:
-        text, mask_ar = jnp.asarray(batch.text), jnp.asarray(batch.mask_ar)
-        return Network(trainer.config).apply({"params": params}, batch.images, text, mask_ar)
-
-    def both(state: TrainState) -> Any:
-        return traverse_util.unflatten_dict(_flat(frozen) | _flat(state.params), sep="/")
-
     state, frozen = trainer.init(stored)
-    np.testing.assert_array_equal(logits(both(state)), logits(stored))  # B is zero
     for path, leaf in _flat(trainer.merged(state, frozen)).items():
-        np.testing.assert_array_equal(leaf, base[path], err_msg=path)
+        np.testing.assert_array_equal(leaf, base[path], err_msg=path)  # B is zero
+    # Where it is not, as after some steps, both A and B have gradients.
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + random.normal(0, 0.02, x.shape), state.params)
+    state = replace(state, params=jax.tree.map(jnp.float32, params))
 
-    _, norm, want, clear = _adam_by_hand(loss, _flat(state.params), lambda _: False)
+    value, norm, want, clear = _adam_by_hand(loss, _flat(state.params), lambda _: False)
     state, metrics = trainer.step(state, frozen, batch)
+    assert metrics["loss"] == pytest.approx(value, rel=1e-5)
     assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
     after = _flat(state.params)
     for path, leaf in after.items():
         sure = clear[path]
         np.testing.assert_allclose(leaf[sure], want[path][sure], 0, 1e-5, err_msg=path)
-    merged = trainer.merged(state, frozen)
     by_hand = _flat(merge(after))
-    for path, leaf in _flat(merged).items():
+    for path, leaf in _flat(trainer.merged(state, frozen)).items():
         np.testing.assert_allclose(leaf, by_hand[path], rtol=0, atol=1e-6, err_msg=path)
-    np.testing.assert_allclose(logits(merged), logits(both(state)), rtol=0, atol=1e-4)
 
 
 def test_the_loss_is_the_published_one_of_the_published_logits() -> None:

@@ -84,15 +84,15 @@ VERBS: dict[str, tuple[Callable[[], object], object]] = {
 }
 
 
-def _waits(verb: str, fault: str) -> bool:
-    """Whether a test waits for a server that is slow, as another does."""
-    return fault == "slow" and verb not in ("read", "commit")
+def _as_another(verb: str, fault: str) -> bool:
+    """Whether a test waits for a slow server, or is told to wait by a busy one, as another is."""
+    return fault in ("slow", "503") and verb not in ("read", "commit")
 
 
 @pytest.mark.parametrize(
     ("verb", "fault"),
     [
-        pytest.param(verb, fault, marks=[pytest.mark.slow] if _waits(verb, fault) else [])
+        pytest.param(verb, fault, marks=[pytest.mark.slow] if _as_another(verb, fault) else [])
         for verb in VERBS
         for fault in PASSING
     ],

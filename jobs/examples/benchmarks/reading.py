@@ -7,6 +7,7 @@ from typing import NamedTuple
 from paliflow.configs.base import SpecError
 from paliflow.configs.benchmark import Benchmark, benchmark
 from paliflow.configs.examples import EvaluationSet, ExampleSource
+from paliflow.configs.log_lines import say
 from paliflow.jobs.examples.benchmarks import captions, faces, questions, regions
 from paliflow.jobs.examples.benchmarks.files import Data
 from paliflow.jobs.examples.benchmarks.rows import Files, Row, read_rows
@@ -78,6 +79,7 @@ def locate(known: Benchmark, part: Part, data: Data) -> tuple[dict[str, str], di
     """The files of a part: the URIs of those that are there, and the paths of those that lack."""
     found, missing = {}, {}
     unneeded: set[str] = set()
+    turned = known.rows.turned if known.rows else None
     if known.rows and not part.answered:
         unneeded = {join.file for join in known.rows.join} - {known.rows.file}
     for role, paths in known.files.items():
@@ -86,6 +88,8 @@ def locate(known: Benchmark, part: Part, data: Data) -> tuple[dict[str, str], di
         filled = [fill(path, part.values) for path in _listed(paths)]
         if uri := data.find(filled):
             found[role] = uri
+        elif turned and role == turned.file:
+            say(f"no image is turned: {data.folder} lacks {' or '.join(filled)}", "warning")
         else:
             missing[role] = " or ".join(filled)
     for role, path in known.folders.items():

@@ -1,9 +1,10 @@
 """The reader `records`: rows of a benchmark whose files are lists of records."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from paliflow.configs.benchmark import Join, Rows
+from paliflow.configs.benchmark import Join, Rows, Turned
 from paliflow.jobs.examples.benchmarks.files import records
 from paliflow.jobs.examples.benchmarks.templates import fill, value_at, values_at
 from paliflow.jobs.media.edits import Edit
@@ -50,8 +51,30 @@ def read_rows(
         for path, own in how.where.items()
     }
     found = _joined(how, files, joins, wanted)
+    turns = _turns(how.turned, files) if how.turned else {}
     for record in _grouped(found, how) if how.group_by else found:
-        yield record if isinstance(record, str) else _row(record, how)
+        row = record if isinstance(record, str) else _row(record, how)
+        if turns and how.turned and isinstance(row, Row):
+            own = turns.get(_text(next(values_at(row.fields, how.turned.on), None)))
+            row = row._replace(edit=Edit(turns=own)) if own else row
+        yield row
+
+
+def _turns(how: Turned, files: Files) -> dict[str, int]:
+    """Quarter turns of the images that are to be turned.
+
+    Raises:
+        ValueError: the table says no multiple of 90.
+    """
+    turns = {}
+    for record in records(files[how.file]) if how.file in files else ():
+        said = float(record.get(how.degrees) or 0)
+        if math.isnan(said) or not said:
+            continue
+        if said % 90:
+            raise ValueError(f"{how.file}: {how.degrees}={said:g} is no multiple of 90")
+        turns[_text(record.get(how.key))] = int(said // 90) % 4
+    return turns
 
 
 def _joined(

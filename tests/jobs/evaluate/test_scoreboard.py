@@ -4,6 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from paliflow.configs import EvaluateSummary
@@ -18,6 +21,7 @@ from paliflow.jobs.evaluate.scoreboard import (
     said,
 )
 from paliflow.jobs.runs.outputs import write_manifest
+from paliflow.metrics import paired_bootstrap_interval
 
 
 def summary(folder: Path, name: str = "gqa", **fields: Any) -> EvaluateSummary:
@@ -91,6 +95,54 @@ def test_checkpoints_stand_side_by_side_and_their_names_are_no_markup(tmp_path: 
     assert "&lt;b&gt;.npz" in page
     assert "<b>.npz" not in page
     assert page.count('class="number equal"') == 2
+
+
+def answered(folder: Path, name: str, right: list[float], reference: str = "yes") -> None:
+    """An evaluation and its predictions: two questions about each image."""
+    location = folder / f"run_id={name}"
+    location.mkdir()
+    write_manifest(
+        summary(folder, name, checkpoint=f"/models/{name}.npz", figures={"gqa/accuracy": 0.5})
+    )
+    score_type = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
+    rows = [
+        {
+            **{"set": "gqa", "id": str(n), "prefix": "q", "references": [reference]},
+            **{"image": str(n // 2), "image_sha256": None, "details": "{}"},
+            "accuracy": {"numerator": value, "denominator": 1.0},
+        }
+        for n, value in enumerate(right)
+    ]
+    table = pa.Table.from_pylist(rows)
+    place = table.column_names.index("accuracy")
+    table = table.set_column(place, "accuracy", table["accuracy"].cast(score_type))
+    pq.write_table(table, location / "predictions.parquet")
+
+
+def test_further_checkpoints_are_compared_with_the_first_on_the_same_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    first = rng.integers(0, 2, 60).astype(float).tolist()
+    better = [max(value, float(n % 3 == 0)) for n, value in enumerate(first)]
+    for name, right in (("a", first), ("b", better)):
+        answered(tmp_path, name, right)
+    answered(tmp_path, "c", better, reference="no")  # of other questions
+    board = read_scoreboard([str(tmp_path)])
+    (line,) = (line for line in board.lines if line.figure == "accuracy")
+    one, two, three = line.entries
+    assert one
+    assert two
+    assert three
+    assert one.gain is None
+    assert three.gain is None
+    sums = [np.array(right).reshape(-1, 2).sum(axis=1) for right in (better, first)]
+    low, high = paired_bootstrap_interval((sums[0], np.full(30, 2)), (sums[1], np.full(30, 2)))
+    assert two.gain
+    assert two.gain == pytest.approx((0, 100 * low, 100 * high))
+    assert 0 < two.gain.low < 100 * np.mean(np.subtract(better, first)) < two.gain.high
+    assert "from the first" in said(two)
+    (tmp_path / "run_id=b" / "predictions.parquet").unlink()
+    (line, *_) = read_scoreboard([str(tmp_path)]).lines
+    assert all(own and own.gain is None for own in line.entries)
 
 
 def test_all_runs_of_an_output_are_on_the_scoreboard(tmp_path: Path) -> None:

@@ -183,6 +183,24 @@ def test_letters_cover_the_labels_of_a_diagram_where_the_question_is_about_them(
     assert [row.id for row in examples(data, "ai2d", split="train")] == ["1.png-0", "1.png-1"]
 
 
+def test_images_are_turned_by_a_table_where_there_is_one(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turned = ['{"turns":1}', None, '{"turns":2}']
+    assert [row.edit for row in examples(data, "textvqa")] == [None, *turned]
+    assert "turned" not in capsys.readouterr().out
+    shutil.copytree(data / "textvqa", tmp_path / "textvqa")
+    table = tmp_path / "textvqa" / "train-images-boxable-with-rotation.csv"
+    table.write_text("ImageID,Rotation\na1,45\n")
+    with pytest.raises(SpecError, match="Rotation=45 is no multiple of 90"):
+        rows(tmp_path, "textvqa")
+    table.unlink()
+    assert [row.edit for row in examples(tmp_path, "textvqa")] == [None] * 4
+    said = capsys.readouterr().out
+    assert "no image is turned: " in said
+    assert check("textvqa", str(tmp_path)).ready
+
+
 def test_each_segment_of_a_video_is_a_row_of_its_own(data: Path) -> None:
     *found, lost = rows(data, "activitynet_cap")
     assert lost == "a segment that ends before it begins"

@@ -4,11 +4,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -30,22 +28,6 @@ from paliflow.jobs.runs.error_limits import ErrorLimitError
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
 from paliflow.model.examples import encode_examples
 from paliflow.tests.jobs.labelled import finetune_spec, swap_pieces, train_here
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The tests share what they compile, which is most of their time."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def losses(spec: FineTuneSpec) -> dict[int, float]:

@@ -1,5 +1,7 @@
 """Fits become frequencies, thresholds keep what they promise, dependence is counted."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -37,18 +39,27 @@ def test_a_fit_comes_near_the_frequencies(count: int) -> None:
     assert np.abs(mapped(found.x, found.y, asked) - asked**3).max() < 0.15
 
 
-def test_a_fit_has_the_shape_of_the_frequencies() -> None:
+def a_step(raw: Floats) -> Floats:
+    return np.where(raw > 0.5, 0.9, 0.2)
+
+
+def surest_when_wrong(raw: Floats) -> Floats:
+    return np.where(np.abs(raw - 0.6) < 0.2, 0.95, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "methods"),
+    [(a_step, ("isotonic", "binned")), (surest_when_wrong, ("binned",))],
+)
+def test_a_fit_has_the_shape_of_the_frequencies(
+    frequency: Callable[[Floats], Floats], methods: tuple[str, ...]
+) -> None:
     rng = np.random.default_rng(0)
     raw = rng.random(3000)
-    # A step; and a model that is surest of what it gets wrong.
-    for frequency, methods in (
-        (lambda raw: np.where(raw > 0.5, 0.9, 0.2), ("isotonic", "binned")),
-        (lambda raw: np.where(np.abs(raw - 0.6) < 0.2, 0.95, 0.3), ("binned",)),
-    ):
-        found = fit(raw, rng.random(3000) < frequency(raw))
-        assert found.method in methods
-        asked = np.array([0.1, 0.6, 0.95])
-        assert np.abs(mapped(found.x, found.y, asked) - frequency(asked)).max() < 0.15
+    found = fit(raw, rng.random(3000) < frequency(raw))
+    assert found.method in methods
+    asked = np.array([0.1, 0.6, 0.95])
+    assert np.abs(mapped(found.x, found.y, asked) - frequency(asked)).max() < 0.15
 
 
 @pytest.mark.parametrize("count", [150, 1500])

@@ -51,7 +51,10 @@ class Scores(NamedTuple):
 
     def of(self, chosen: NDArray[np.bool_]) -> "Scores":
         """Some of them."""
-        return Scores(*(values[chosen] for values in self))
+        return Scores(
+            *(self.raw[chosen], self.right[chosen], self.image[chosen]),
+            *(self.label[chosen], self.score[chosen]),
+        )
 
 
 class Kept(NamedTuple):

@@ -17,8 +17,8 @@ from jax.sharding import SingleDeviceSharding
 
 from paliflow.model import VARIANTS
 from paliflow.model.aot import slice_devices
-from paliflow.model.attention import BLOCK, attend
-from paliflow.model.xla import TOKENS
+from paliflow.model.attention import attend, blocks_of
+from paliflow.model.xla import ANY, TOKENS
 
 PROMPT = 8
 _CYCLES = re.compile(r'estimated_cycles":"(\d+)"')
@@ -65,7 +65,7 @@ def _estimated(
     keys = array(rows, length, kv_heads, dim)
     mask = array(rows, 1, length, dtype=bool)
     program = jax.jit(run).lower(array(rows, length, count, dim), keys, keys, mask).compile()
-    rounds = 1 if length <= 2 * BLOCK else -(-length // BLOCK)
+    rounds = blocks_of(length, ANY)
     total, times = 0, 1
     for line in (program.as_text() or "").splitlines():
         if line.endswith("{") and "->" in line:  # a computation begins

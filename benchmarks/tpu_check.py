@@ -4,8 +4,8 @@
     python -m paliflow.benchmarks.tpu_check --model paligemma2-10b-224 --slice v5e:2x4 \\
         --model-parallel 4
 
-The compiler is the real one, from the package `libtpu` (the extra `tpu-aot`). Layers are apart
-and not in a loop, so that it counts them all; only attention's blocks, at 896 pixels, are in one.
+The compiler is the real one, from the package `libtpu` (the extra `tpu-aot`). Layers are apart and
+not in a loop, so that it counts them all; only attention's blocks, from 448 pixels on, are in one.
 Exit code 1 if a program does not fit, or if chips that need not talk do. Images a second are what
 follows for a batch, with the share of its peaks that `configs/chips.yaml` expects of a chip.
 """
@@ -48,6 +48,8 @@ CASES = (
     Case("paligemma2-10b-224", "v5e:2x4", 4, model_parallel=4),
     Case("paligemma2-10b-224", "v6e:2x2", 8, model_parallel=2),
     Case("paligemma2-28b-224", "v5e:2x4", 1, model_parallel=8),
+    Case("paligemma2-28b-224", "v6e:2x4", 4, model_parallel=8),
+    Case("paligemma2-28b-224", "v5e:4x4", 4, model_parallel=16),  # of four hosts
 )
 
 

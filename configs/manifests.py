@@ -86,18 +86,12 @@ def ray_job(
     Raises:
         SpecError: the name is too long for KubeRay.
     """
-    _require_short(name, _JOB_NAME)
-    # Ray replaces $NAME in environment variables; in JSON a dollar sign can hide from that.
-    given = {SPEC_VARIABLE: run.given().replace("$", r"\u0024")}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": _metadata(name, spec),
         "spec": {
-            "jobId": name,
-            "entrypoint": f"python -m paliflow.jobs {job}",
-            "runtimeEnvYAML": json.dumps({"env_vars": {**(variables or {}), **given}}),
-            "submissionMode": "HTTPMode",
+            **_job(name, job, run, variables or {}),
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": _TTL_S,
             "activeDeadlineSeconds": _DEADLINE_S,
@@ -105,6 +99,49 @@ def ray_job(
             "backoffLimit": 0,
             "rayClusterSpec": _cluster(spec, ray_version),
         },
+    }
+
+
+def ray_job_on(
+    name: str,
+    cluster: str,
+    namespace: str,
+    job: str,
+    run: Spec,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """A RayJob on a RayCluster that is there, and stays.
+
+    Args:
+        name: of the object, and the Ray job's submission id.
+        cluster: the RayCluster's name.
+        namespace: of both.
+        job, run, variables: as of `ray_job`.
+
+    Raises:
+        SpecError: the name is too long for KubeRay.
+    """
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            **_job(name, job, run, variables or {}),
+            "activeDeadlineSeconds": _DEADLINE_S,
+            "clusterSelector": {"ray.io/cluster": cluster},
+        },
+    }
+
+
+def _job(name: str, job: str, run: Spec, variables: Mapping[str, str]) -> dict[str, Any]:
+    _require_short(name, _JOB_NAME)
+    # Ray replaces $NAME in environment variables; in JSON a dollar sign can hide from that.
+    given = {SPEC_VARIABLE: run.given().replace("$", r"\u0024")}
+    return {
+        "jobId": name,
+        "entrypoint": f"python -m paliflow.jobs {job}",
+        "runtimeEnvYAML": json.dumps({"env_vars": {**variables, **given}}),
+        "submissionMode": "HTTPMode",
     }
 
 

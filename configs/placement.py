@@ -1,13 +1,13 @@
 """How actors are laid onto TPUs: which layouts there are, and why others are refused."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.chips import catalogue
 from paliflow.configs.tpus import Slice
 
-Placement = Literal["chip", "host"]
+Placement = Literal["chip", "host", "slice"]
 
 
 def slice_of(accelerator_type: str | None, topology: str | None) -> Slice | None:
@@ -28,7 +28,7 @@ def slice_of(accelerator_type: str | None, topology: str | None) -> Slice | None
 
 
 def chips_of_actor(placement: Placement, slice_: Slice) -> int:
-    """Chips that an actor has of its host."""
+    """Chips that an actor has of each of its hosts."""
     return 1 if placement == "chip" else slice_.chips_per_host
 
 
@@ -38,9 +38,10 @@ def with_accelerators(data: Mapping[str, Any]) -> dict[str, Any]:
     What is wrong with these fields is for `check_placement` to say, once they are validated.
     """
     names = "placement", "accelerator_type", "topology"
-    placement, kind, topology = (data.get(name) for name in names)
+    values: list[Any] = [data.get(name) for name in names]
+    placement, kind, topology = values
     known = isinstance(kind, str) and isinstance(topology, str)
-    if placement not in ("chip", "host") or not known or data.get("accelerators_per_actor"):
+    if placement not in get_args(Placement) or not known or data.get("accelerators_per_actor"):
         return dict(data)
     try:
         slice_ = slice_of(kind, topology)
@@ -90,11 +91,13 @@ def check_placement(
         )
     if reason := unsupported(slice_, int(chips)):
         raise SpecError(f"accelerators_per_actor={dict(accelerators)} on {where}: {reason}")
-    devices = int(chips) * slice_.tpu.devices_per_chip
+    spans = placement == "slice"
+    devices = int(chips) * slice_.tpu.devices_per_chip * (slice_.hosts if spans else 1)
     if devices % model_parallel:
+        wider = ", or placement='slice'" if slice_.hosts > 1 and not spans else ""
         raise SpecError(
             f"model_parallel={model_parallel}: an actor on {where} has {devices} devices; give a "
-            "number that divides them"
+            f"number that divides them{wider}"
         )
 
 

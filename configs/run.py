@@ -151,6 +151,11 @@ class FleetSpec(RunSpec):
         """What the nodes of actors have to be labelled with in Ray."""
         return {}
 
+    @property
+    def actor_slice(self) -> Slice | None:
+        """The slice whose hosts an actor has a process on each of; None if it is one process."""
+        return None
+
     @model_validator(mode="before")
     @classmethod
     def _videos_are_many_inputs(cls, data: Any) -> Any:
@@ -212,7 +217,7 @@ class InferenceSpec(ModelSpec, FleetSpec):
     int8_cache: bool = False
     """Keep keys and values in int8, so that about twice the batch fits."""
     model_parallel: PositiveInt = 1
-    """Chips of an actor that share one copy of the weights, where one cannot hold them."""
+    """Devices of an actor that share one copy of the weights, where one cannot hold them."""
     compilation_cache: Stored | None = None
     """Folder or `gs://` prefix where compiled programs are kept, so that only the first actor
     compiles them. Whoever can write there runs code in the actors: a local folder that other users
@@ -230,8 +235,8 @@ class InferenceSpec(ModelSpec, FleetSpec):
     and 16 on a CPU. Refused where it is estimated to take more than there is; halved where the
     memory runs out all the same."""
     accelerators_per_actor: Accelerators = Field(default_factory=dict)
-    """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`. An actor that finds other
-    devices than these refuses to load."""
+    """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`; with `placement: slice`, of
+    each of its hosts. An actor that finds other devices than these refuses to load."""
     usd_per_chip_hour: PositiveFloat | None = None
     """What a chip costs you; the list price of `configs/chips.yaml` if not given."""
     max_usd: PositiveFloat | None = None
@@ -239,8 +244,9 @@ class InferenceSpec(ModelSpec, FleetSpec):
     from there with a higher limit."""
     placement: Placement | None = None
     """How models are laid onto TPUs: `chip` has an actor on every chip, `host` one on every host,
-    alone even where its slice has more hosts. `accelerators_per_actor` follows from it. It needs
-    `accelerator_type` and `topology`."""
+    alone even where its slice has more hosts, `slice` one on every slice, with a process on each of
+    its hosts. `accelerators_per_actor` follows from it. It needs `accelerator_type` and
+    `topology`."""
     accelerator_type: str | None = None
     """The generation of the TPUs, e.g. `v5e`: v4, v5e, v5p, v6e or v7x. With `topology`; actors run
     on such slices alone."""
@@ -264,8 +270,16 @@ class InferenceSpec(ModelSpec, FleetSpec):
         return slice_of(self.accelerator_type, self.topology)
 
     @property
+    def actor_slice(self) -> Slice | None:
+        """The slice whose hosts an actor has a process on each of; None if it is one process."""
+        slice_ = self.slice
+        return slice_ if self.placement == "slice" and slice_ and slice_.hosts > 1 else None
+
+    @property
     def actor_topology(self) -> str | None:
         """The sides of the mesh that an actor's chips form, if it is known."""
+        if self.actor_slice:
+            return self.topology
         slice_, chips = self.slice, self.accelerators_per_actor.get("TPU")
         if slice_ and chips == slice_.chips_per_host:
             return slice_.host_topology

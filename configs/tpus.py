@@ -9,7 +9,10 @@ from paliflow.configs.base import Spec, SpecError
 
 TOPOLOGY_LABEL = "ray.io/tpu-topology"
 TYPE_LABEL = "ray.io/accelerator-type"
-"""Ray's labels of a node, with the slice's topology and the TPUs' generation."""
+SLICE_LABEL = "ray.io/tpu-slice-name"
+WORKER_LABEL = "ray.io/tpu-worker-id"
+"""Ray's labels of a node, with the slice's topology, the TPUs' generation, the slice's name and the
+host's number in it."""
 _USUAL_HOST = 4
 """Chips of each host of a slice that has several hosts."""
 

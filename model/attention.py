@@ -5,16 +5,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from paliflow.model.shapes import Bool, Float
-from paliflow.model.xla import attention_product, fused_attention
+from paliflow.model.xla import Backend, attention_product, fused_attention, traced_backend
 
 # Axes: B batch, T query position, S key position, N query head, K key-value head, H head_dim,
 # Q query position and head of one K.
 
 MASKED = -2.3819763e38
 """The logit of a masked position, as the reference writes it."""
-BLOCK = 512
-"""Queries whose logits are in memory at a time, at most, where there are more than twice as many.
-"""
 _SUBLANES = 8
 """Rows of the last two axes that a TPU holds together: fewer heads than that are padded to them."""
 
@@ -29,8 +26,8 @@ def attend(
     """Grouped attention with float32 logits and softmax.
 
     Long sequences go block by block of queries, each seeing all keys: at 896 pixels, where T x S
-    float32 logits of one image would be a gigabyte, an eighth of it is in memory. Where the backend
-    has a kernel for it, none is.
+    float32 logits of one image would be a gigabyte, a sixteenth of it is in memory, or an eighth.
+    Where the backend has a kernel for it, none is.
 
     Args:
         query: already scaled.
@@ -46,11 +43,11 @@ def attend(
     if fused is not None:
         return fused
     length = query.shape[1]
-    if length <= 2 * BLOCK:
+    count = blocks_of(length, traced_backend())
+    if count == 1:
         return _attend(query, key, value, mask, softcap)
     own = mask is not None and mask.shape[1] > 1  # each query sees other keys
-    count = -(-length // BLOCK)
-    size = -(-length // count)  # of 1,032 queries three times 344, not 512 of which half are pads
+    size = -(-length // count)  # of 1,032 queries four times 258: nothing is padded
 
     def blocks(x: jax.Array) -> jax.Array:
         padded = jnp.pad(x, ((0, 0), (0, count * size - length), *[(0, 0)] * (x.ndim - 2)))
@@ -64,6 +61,11 @@ def attend(
     seen = blocks(mask) if mask is not None and own else None
     mixed = jax.lax.map(lambda x: block(*x), (blocks(query), seen))
     return jnp.moveaxis(mixed, 0, 1).reshape(query.shape[0], -1, *query.shape[2:])[:, :length]
+
+
+def blocks_of(length: int, backend: Backend) -> int:
+    """How many blocks so many queries go in."""
+    return 1 if length <= 2 * backend.queries else round(length / backend.queries)
 
 
 def _attend(

@@ -52,7 +52,7 @@ def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> t
     shape = replace(
         shape_of(spec, prompt_tokens),
         data_parallel=copies,
-        slice_tokens=model.backend.slice_tokens,
+        backend=model.backend,
     )
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     width = spec.batch_size or _ON_A_CPU

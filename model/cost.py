@@ -8,13 +8,13 @@ import jax
 from jax.sharding import AbstractMesh
 
 from paliflow.configs.chips import Chip, Dtype
-from paliflow.model.attention import BLOCK
+from paliflow.model.attention import blocks_of
 from paliflow.model.choices import CHOICE_NODES
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.sharding import device_rows
 from paliflow.model.slices import slices
 from paliflow.model.weights import abstract_params
-from paliflow.model.xla import TOKENS
+from paliflow.model.xla import ANY, Backend
 
 # Axes: B rows on a device, P patch, T image tokens and prompt, S slot of the cache,
 # D width, F mlp_dim, N query head, K key-value head, H head_dim, V vocabulary.
@@ -48,8 +48,8 @@ class Shape:
     """Copies."""
     choices: bool = False
     """Whether some prompts have fixed choices, whose logits go through in blocks of nodes."""
-    slice_tokens: int = TOKENS
-    """Of a slice of the batch, at most; see `xla.Backend`."""
+    backend: Backend = ANY
+    """What is chosen for the devices: how large a slice is, and a block of attention."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
         # A layer's input, its sum and what is normalised: 3 [B, T, D]. Then the larger of
         # query, key, value and mixture, 4 [B, T, N, H], with logits and weights in float32,
         # 2 [B, N, Q, T]; and of the products that are mlp_dim wide in float32, 2 [B, T, F].
-        queries = length if length <= 2 * BLOCK else BLOCK
+        queries = -(-length // blocks_of(length, shape.backend))
         heads, hidden = (_share(size, shape.model_parallel) for size in (heads, hidden))
         attending = 4 * length * heads * head_dim * item + 2 * 4 * heads * queries * length
         return rows * (3 * length * width * item + max(attending, 2 * 4 * length * hidden))
 
-    slice_rows = rows // slices(rows, patches, shape.slice_tokens)
+    slice_rows = rows // slices(rows, patches, shape.backend.slice_tokens)
     tower = transient(
         slice_rows * shape.frames,
         *(vision.num_patches, vision.width, vision.mlp_dim),
@@ -167,7 +167,7 @@ def memory(config: PaliGemmaConfig, shape: Shape, batch: int) -> Memory:
     tower += (2 * rows + 4 * slice_rows) * shape.frames * 3 * config.image_size**2
     tokens = rows * patches * text.width * item
     prefill = transient(
-        rows // slices(rows, length, shape.slice_tokens),
+        rows // slices(rows, length, shape.backend.slice_tokens),
         *(length, text.width, text.mlp_dim, text.num_heads, text.head_dim),
     )
     nodes = max(rows, CHOICE_NODES // shape.data_parallel) if shape.choices else 0

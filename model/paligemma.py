@@ -1,5 +1,6 @@
 """`PaliGemma`: a configuration and its weights, ready to encode, score and generate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -22,7 +23,14 @@ from paliflow.model.generate import Generation, generate
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Greedy, Sampler
 from paliflow.model.shapes import Float, Float32, Int, Shaped
-from paliflow.model.sharding import device_rows, local_mesh, replicated, split_rows
+from paliflow.model.sharding import (
+    device_rows,
+    inference_mesh,
+    placed,
+    readable,
+    replicated,
+    split_rows,
+)
 from paliflow.model.slices import sliced, slices
 from paliflow.model.weights import infer_config, load_params
 from paliflow.model.xla import ANY, Backend, backend_of_mesh
@@ -34,8 +42,9 @@ from paliflow.model.xla import ANY, Backend, backend_of_mesh
 class PaliGemma:
     """PaliGemma 1 or 2. Matrix products run in the dtype of the weights.
 
-    All local devices work as one: each has the weights, or its piece of them, and its share of a
-    batch's rows where the batch divides among them.
+    Its devices work as one: each has the weights, or its piece of them, and its share of a batch's
+    rows where the batch divides among them. Where they are of several processes, each of these has
+    to make the same calls in the same order.
     """
 
     config: PaliGemmaConfig
@@ -50,6 +59,7 @@ class PaliGemma:
         *,
         dtype: DTypeLike = "bfloat16",
         model_parallel: int = 1,
+        devices: Sequence[Any] | None = None,
         **config_overrides: Any,
     ) -> "PaliGemma":
         """Loads weights and reads the configuration off them.
@@ -60,6 +70,7 @@ class PaliGemma:
                 with a scale, and multiplies them with activations rounded to int8 token by token
                 (arXiv:2208.07339, without its outliers); the rest is bfloat16.
             model_parallel: devices that share one copy of the weights.
+            devices: of JAX, of this process or of several; all of this process if not given.
             config_overrides: what shapes cannot tell, by its name in `TextConfig`, e.g.
                 `query_pre_attn_scalar=256`; or `image_size` in pixels, which resizes the position
                 embedding.
@@ -67,9 +78,9 @@ class PaliGemma:
         Raises:
             FileNotFoundError: nothing is at `path`.
             CheckpointError: not a PaliGemma, or parameters are missing, unexpected or misshapen.
-            ValueError: the local devices do not divide into copies.
+            ValueError: the devices do not divide into copies.
         """
-        mesh = local_mesh(model_parallel)
+        mesh = inference_mesh(devices or jax.local_devices(), model_parallel)
         with local_copy(path) as local:
             leaves, described = read_checkpoint(local)
             shapes = {name: leaf.shape for name, leaf in leaves.items()}
@@ -178,7 +189,7 @@ class PaliGemma:
                 int8_cache=int8_cache,
                 slices=self.slices(rows, image_tokens.shape[1] + length),
             )
-            return found
+            return readable(found, self.mesh)
         generation: Generation = generate(
             self.network,
             self.params,
@@ -189,10 +200,10 @@ class PaliGemma:
             eos_id=eos_id,
             int8_cache=int8_cache,
             slices=self.slices(rows, image_tokens.shape[1] + length),
-            grammar=None if grammar is None else jax.device_put(grammar, replicated(self.mesh)),
+            grammar=None if grammar is None else placed(grammar, replicated(self.mesh)),
             begins=None if begins is None else self._place(np.asarray(begins, np.int32))[0],
         )
-        return generation
+        return readable(generation, self.mesh)
 
     def score_choices(
         self,
@@ -218,10 +229,10 @@ class PaliGemma:
             self.network,
             self.params,
             *self._place(image_tokens, prompt, np.asarray(prompt_mask, bool), chosen),
-            jax.device_put(table, replicated(self.mesh)),
+            placed(table, replicated(self.mesh)),
             slices=self.slices(rows, image_tokens.shape[1] + length + table.nodes),
         )
-        return scores
+        return readable(scores, self.mesh)
 
 
 @partial(jax.jit, static_argnames=("network", "slices"))

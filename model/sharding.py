@@ -2,6 +2,7 @@
 large for one device along `model`."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import jax
@@ -34,6 +35,43 @@ def inference_mesh(devices: Sequence[Any], model_parallel: int) -> Mesh:
     return Mesh(np.array(devices).reshape(-1, model_parallel), ("data", "model"))
 
 
+def placed(x: T, shardings: Any) -> T:
+    """Puts a tree of arrays where its tree of shardings says.
+
+    Of a mesh of several processes, each puts its devices' part of what all of them have.
+
+    Args:
+        x: a tree of NumPy arrays, or of JAX's; those of several processes lie there already.
+        shardings: one `NamedSharding` for all leaves, or a tree of them.
+    """
+    if isinstance(shardings, NamedSharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, x)
+
+    def put(leaf: Any, sharding: NamedSharding) -> Any:
+        of_all = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+        if of_all or sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        held = np.asarray(leaf)
+        return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])
+
+    there: T = jax.tree.map(put, x, shardings)
+    return there
+
+
+def readable(results: T, mesh: Mesh) -> T:
+    """Results that this process can read: of a mesh of several processes, each gets them all."""
+    if not mesh.is_multi_process:
+        return results
+    gathered: T = _gatherer(mesh)(results)
+    return gathered
+
+
+@cache
+def _gatherer(mesh: Mesh) -> Any:
+    return jax.jit(lambda results: results, out_shardings=replicated(mesh))
+
+
 def global_mesh() -> Mesh:
     """All devices of all processes along one axis, `data`; a process's own lie side by side."""
     return Mesh(np.array(jax.devices()), ("data",))
@@ -54,8 +92,7 @@ def split_rows(x: ArrayLike, mesh: Mesh) -> jax.Array:
     batch = np.shape(x)[0]
     whole = device_rows(batch, mesh.shape["data"]) == batch
     spec = PartitionSpec(None if whole else "data")
-    placed: jax.Array = jax.device_put(x, NamedSharding(mesh, spec))
-    return placed
+    return placed(x, NamedSharding(mesh, spec))  # type: ignore[return-value]
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:

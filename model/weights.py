@@ -18,6 +18,7 @@ from paliflow.model.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paliflow.model.files import CheckpointError
 from paliflow.model.layout import pack_weights, weight_shardings
 from paliflow.model.network import Network
+from paliflow.model.sharding import placed
 
 Array = NDArray[Any]
 
@@ -143,7 +144,7 @@ def load_params(
         if not leaf.layers:
             held = leaf.read(stored)
         for name, packed in pack_weights(path, held, int8=int8):
-            params[name] = jax.device_put(packed, weight_shardings(name, packed, mesh))
+            params[name] = placed(packed, weight_shardings(name, packed, mesh))
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree
 

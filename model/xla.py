@@ -32,6 +32,10 @@ are read from memory in less time than so many tokens take to be multiplied with
 CPU_TOKENS = 640
 """On a CPU, where two images at 224 pixels suffice."""
 _GPU_TOKENS = 8 * TOKENS
+QUERIES = 256
+"""About so many go through attention at a time, where there are more than twice as many: their
+logits stay in a TPU's own memory."""
+_MORE_QUERIES = 512
 _TOKEN_BYTES = 160 * 2**10
 """What is transient of a token: two hidden activations of 16,384 in float32, and the rest."""
 _SIMD = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
@@ -55,6 +59,8 @@ class Backend:
     float32 and rounds once. Asked for in float32, they are converted by a kernel of its own."""
     slice_tokens: int = TOKENS
     """Of a slice of a batch, at most: see `slices`."""
+    queries: int = QUERIES
+    """Of a block of attention, about: see `attention.attend`."""
 
 
 ANY = Backend()
@@ -69,17 +75,17 @@ def backend_of(kind: str, memory: float, devices: int = 1) -> Backend:
         devices: of one program; nothing was measured with several GPUs.
     """
     if kind == "cpu":
-        return Backend(slice_tokens=CPU_TOKENS)
+        return Backend(slice_tokens=CPU_TOKENS, queries=_MORE_QUERIES)
     if devices > 1 or not re.search(r"\bH[12]00\b", kind):
         return ANY
     # At most a sixteenth of the memory is of a slice, which is all of _GPU_TOKENS from 50 GiB on.
     tokens = min(_GPU_TOKENS, max(TOKENS, int(memory / 16 / _TOKEN_BYTES)))
-    return Backend("cudnn", narrow_products=True, slice_tokens=tokens)
+    return Backend("cudnn", narrow_products=True, slice_tokens=tokens, queries=_MORE_QUERIES)
 
 
 def backend_of_mesh(mesh: Mesh) -> Backend:
-    """The choices for the devices of a mesh, which are of one kind and this process's own."""
-    device = mesh.devices.flat[0]
+    """The choices for the devices of a mesh, which are of one kind."""
+    device = mesh.local_devices[0]
     memory = (device.memory_stats() or {}).get("bytes_limit", 0)
     return backend_of(device.device_kind, memory, mesh.size)
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from paliflow.operators.finetune import FineTuneOperator
     from paliflow.operators.hook import RayJobHook
     from paliflow.operators.promote import PromoteOperator
+    from paliflow.operators.ray_cluster import (
+        CreateRayClusterOperator,
+        DeleteRayClusterOperator,
+    )
     from paliflow.operators.rayjob import RayJobCluster
     from paliflow.operators.release import ReleaseOperator
     from paliflow.operators.trigger import RayJobTrigger
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AnnotateOperator",
     "CalibrateOperator",
+    "CreateRayClusterOperator",
+    "DeleteRayClusterOperator",
     "EvaluateOperator",
     "ExtractFramesOperator",
     "FilterOperator",
@@ -33,6 +39,8 @@ __all__ = [
 _MODULES = {
     "AnnotateOperator": "paliflow.operators.annotate",
     "CalibrateOperator": "paliflow.operators.calibrate",
+    "CreateRayClusterOperator": "paliflow.operators.ray_cluster",
+    "DeleteRayClusterOperator": "paliflow.operators.ray_cluster",
     "EvaluateOperator": "paliflow.operators.evaluate",
     "ExtractFramesOperator": "paliflow.operators.extract_frames",
     "FilterOperator": "paliflow.operators.filter",

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from zipfile import ZipInfo
 
-from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context
+from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context, XComArg
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowFailException,
@@ -30,7 +30,13 @@ from paliflow.operators.hook import RayJobError, RayJobHook
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import summary_or_raise
 from paliflow.operators.packages import paliflow_package, with_uploads, zipped
-from paliflow.operators.rayjob import RayJobCluster, create_rayjob, delete_rayjob, rayjob_for
+from paliflow.operators.rayjob import (
+    RayJobCluster,
+    cluster_of,
+    create_rayjob,
+    delete_rayjob,
+    rayjob_for,
+)
 from paliflow.operators.rayjob_trigger import RayClusterJobTrigger
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
 
@@ -59,7 +65,8 @@ class JobOperator(BaseOperator):
         ray_conn_id: a connection of type `ray`, whose cluster runs the job. Without one, the job
             is a child process and starts Ray on this machine.
         cluster: instead of a connection, a `RayJobCluster` that is made for the task, runs its job
-            and ends with it.
+            and ends with it; or the output of a `CreateRayClusterOperator`, whose cluster several
+            tasks share.
         gcp_conn_id: a connection of type `google_cloud_platform`; its `key_path` or `keyfile_dict`
             and its `project` are the job's. On a cluster the `key_path` is there. Without one, the
             job has the Application Default Credentials of the machine it runs on.
@@ -78,7 +85,7 @@ class JobOperator(BaseOperator):
         SpecError: as the DAG is parsed, for each value that is wrong whatever the run.
     """
 
-    template_fields = ("spec", "ray_conn_id", "gcp_conn_id", "runtime_env")
+    template_fields = ("spec", "ray_conn_id", "gcp_conn_id", "runtime_env", "cluster")
     template_fields_renderers: ClassVar = {"spec": "json", "runtime_env": "json"}
     operator_extra_links: Collection[BaseOperatorLink] = (RayJobLink(),)
 
@@ -118,7 +125,7 @@ class JobOperator(BaseOperator):
         runtime_env: dict[str, Any] | None = None,
         pass_env: Sequence[str] = (),
         ship: Literal["package"] | None = None,
-        cluster: RayJobCluster | None = None,
+        cluster: RayJobCluster | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         spec = {name: kwargs.pop(name) for name in self.SPEC.model_fields if name in kwargs}
@@ -127,8 +134,8 @@ class JobOperator(BaseOperator):
         _check_environment(ray_conn_id or cluster, runtime_env, pass_env)
         if cluster and ray_conn_id:
             raise ValueError(
-                f"cluster and ray_conn_id={ray_conn_id!r}: give one of them; the cluster is made "
-                "for the task"
+                f"cluster and ray_conn_id={ray_conn_id!r}: give one of them; the cluster is one "
+                "that Airflow makes"
             )
         if cluster and set(runtime_env or ()) - {"env_vars"}:
             raise ValueError(
@@ -198,7 +205,7 @@ class JobOperator(BaseOperator):
         store = context["task_state_store"]
         left = store.get(STATE)
         if self.cluster:
-            job = asyncio.run(rayjob_for(self.cluster, left, ti.max_tries))
+            job = asyncio.run(rayjob_for(cluster_of(self.cluster), left, ti.max_tries))
         else:
             assert self.ray_conn_id
             ray = RayJobHook(self.ray_conn_id)
@@ -207,11 +214,11 @@ class JobOperator(BaseOperator):
         # Stored first: whatever happens to the submission, the next try knows its id.
         store.set(STATE, job)
         trigger = self._trigger(job["submission_id"])
-        self._stop = partial(_run_in_thread, trigger.on_kill)
+        self._stop = partial(run_in_thread, trigger.on_kill)
         if self.cluster:
             variables = runtime_env["env_vars"]
             name = trigger.submission_id
-            asyncio.run(create_rayjob(self.cluster, name, self.JOB, spec, variables))
+            asyncio.run(create_rayjob(cluster_of(self.cluster), name, self.JOB, spec, variables))
         else:
             asyncio.run(self._submit(trigger, spec, runtime_env, ti))
         self.log.info("Ray job %s does it", trigger.submission_id)
@@ -258,7 +265,7 @@ class JobOperator(BaseOperator):
         assert self.cluster
         if job := store.get(STATE):
             try:
-                delete_rayjob(self.cluster, job["submission_id"])
+                delete_rayjob(cluster_of(self.cluster), job["submission_id"])
             except RayJobError as error:  # its deadlines end it
                 self.log.warning("RayJob %s may still be there: %s", job["submission_id"], error)
             store.delete(STATE)
@@ -290,7 +297,7 @@ class JobOperator(BaseOperator):
     def _trigger(self, submission_id: str) -> RayJobTrigger:
         if self.cluster:
             return RayClusterJobTrigger(
-                cluster=self.cluster.model_dump(mode="json"),
+                cluster=cluster_of(self.cluster).model_dump(mode="json"),
                 submission_id=submission_id,
                 poll_interval=self.poll_interval,
             )
@@ -329,7 +336,7 @@ class JobOperator(BaseOperator):
 
 
 def _check_environment(
-    where: str | RayJobCluster | None, runtime_env: dict[str, Any] | None, pass_env: Sequence[str]
+    where: object, runtime_env: dict[str, Any] | None, pass_env: Sequence[str]
 ) -> None:
     """
     Raises:
@@ -352,7 +359,7 @@ def asset_uri(location: str) -> str:
     return location.rstrip("/") if "://" in location else path.as_uri()
 
 
-def _run_in_thread(coroutine: Callable[[], Any]) -> None:
+def run_in_thread(coroutine: Callable[[], Any]) -> None:
     # A signal interrupts the main thread, whose event loop is waiting for the job.
     thread = threading.Thread(target=lambda: asyncio.run(coroutine()), daemon=True)
     thread.start()

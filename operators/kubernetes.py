@@ -1,22 +1,31 @@
 """`KubernetesHook`: a client of Kubernetes' REST API for KubeRay's objects."""
 
+import asyncio
 import base64
 import os
 import ssl
+import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 from airflow.sdk import BaseHook, Connection
 from asgiref.sync import sync_to_async
 
-from paliflow.operators.hook import TIMEOUT_S, RayJobError, RayJobHook, require_secrecy
+from paliflow.operators.hook import (
+    STARTING_S,
+    TIMEOUT_S,
+    RayJobError,
+    RayJobHook,
+    require_secrecy,
+)
 
 _MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds the token and the authorities of its service account."""
 _GKE_API = "https://container.googleapis.com/v1"
 _CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 _API = "apis/ray.io/v1/namespaces"
+Kind = Literal["RayJob", "RayCluster"]
 _HINTS = {
     401: "the token is not accepted: it may have expired",
     403: "the account needs the rights of docs/clusters/ephemeral.md in this namespace",
@@ -30,7 +39,7 @@ class KubernetesError(RayJobError):
 
 
 class KubernetesHook(BaseHook):
-    """RayJobs of one namespace, inside `async with KubernetesHook(...) as kubernetes:`.
+    """KubeRay's objects of a namespace, inside `async with KubernetesHook(...) as kubernetes:`.
 
     The connection, of type `kubernetes`, is one of:
 
@@ -69,21 +78,21 @@ class KubernetesHook(BaseHook):
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def create(self, rayjob: dict[str, Any]) -> None:
-        """Makes a RayJob; does nothing if there is one of its name."""
+    async def create(self, manifest: dict[str, Any]) -> None:
+        """Makes an object; does nothing if there is one of its kind and name."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
         try:
-            await self._send(
-                "POST", self._rayjobs(), params={"fieldValidation": "Strict"}, json=rayjob
-            )
+            params = {"fieldValidation": "Strict"}
+            await self._send("POST", self._path(kind), params=params, json=manifest)
         except KubernetesError as error:
             if error.http_status != 409:
                 raise
-            self.log.info("RayJob %s is there already", rayjob["metadata"]["name"])
+            self.log.info("%s %s is there already", kind, name)
 
-    async def rayjob(self, name: str) -> dict[str, Any] | None:
-        """A RayJob; None if there is none."""
+    async def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
+        """An object; None if there is none."""
         try:
-            found = (await self._send("GET", self._rayjobs(name))).json()
+            found = (await self._send("GET", self._path(kind, name))).json()
         except KubernetesError as error:
             if error.http_status == 404:
                 return None
@@ -91,15 +100,28 @@ class KubernetesHook(BaseHook):
         assert isinstance(found, dict)
         return found
 
-    async def delete(self, name: str) -> None:
-        """Deletes a RayJob, and with it its cluster; does nothing if there is none."""
+    async def delete(self, kind: Kind, name: str, *, awaited: bool = False) -> None:
+        """Deletes an object, and what belongs to it; does nothing if there is none.
+
+        Args:
+            kind: of it.
+            name: of it.
+            awaited: whether its creation may be on its way: while there is none, Kubernetes is
+                asked again for `STARTING_S` seconds.
+        """
+        until = time.monotonic() + (STARTING_S if awaited else 0.0)
+        while not await self._deleted(kind, name) and time.monotonic() < until:
+            await asyncio.sleep(0.5)
+
+    async def _deleted(self, kind: Kind, name: str) -> bool:
         try:
-            await self._send(
-                "DELETE", self._rayjobs(name), params={"propagationPolicy": "Background"}
-            )
+            params = {"propagationPolicy": "Background"}
+            await self._send("DELETE", self._path(kind, name), params=params)
         except KubernetesError as error:
             if error.http_status != 404:
                 raise
+            return False
+        return True
 
     async def ray_of(self, cluster: str) -> RayJobHook:
         """A client of the Jobs API of a RayCluster's head, through Kubernetes' API server.
@@ -111,8 +133,8 @@ class KubernetesHook(BaseHook):
         ).json()
         return _ProxiedRay(self, cluster, secret.get("data", {}).get("auth_token", ""))
 
-    def _rayjobs(self, name: str | None = None) -> str:
-        return f"{_API}/{self.namespace}/rayjobs" + (f"/{name}" if name else "")
+    def _path(self, kind: Kind, name: str | None = None) -> str:
+        return f"{_API}/{self.namespace}/{kind.lower()}s" + (f"/{name}" if name else "")
 
     async def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         where = f"{method} {self._url.join(path)} (connection {self.kubernetes_conn_id!r})"

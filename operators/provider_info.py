@@ -24,6 +24,7 @@ def get_provider_info() -> dict[str, Any]:
                     "paliflow.operators.filter",
                     "paliflow.operators.finetune",
                     "paliflow.operators.promote",
+                    "paliflow.operators.ray_cluster",
                     "paliflow.operators.release",
                 ],
             }
@@ -39,6 +40,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Ray",
                 "python-modules": [
                     "paliflow.operators.trigger",
+                    "paliflow.operators.ray_cluster_trigger",
                     "paliflow.operators.rayjob_trigger",
                 ],
             }

@@ -1,4 +1,4 @@
-"""`RayJobCluster`: a Ray cluster that KubeRay starts for one task and that ends with it."""
+"""`RayJobCluster` and `SharedRayCluster`: Ray clusters that KubeRay starts, and jobs on them."""
 
 import asyncio
 import uuid
@@ -8,9 +8,9 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 from pydantic import Field, PositiveInt
 
-from paliflow.configs.base import Spec
-from paliflow.configs.cluster import ClusterSpec
-from paliflow.configs.manifests import ray_job
+from paliflow.configs.base import Spec, SpecError
+from paliflow.configs.cluster import ClusterSpec, Name
+from paliflow.configs.manifests import ray_job, ray_job_on
 from paliflow.operators.kubernetes import KubernetesError, KubernetesHook
 
 SPEC_BYTES = 100_000
@@ -19,20 +19,13 @@ ENDED = frozenset({"Complete", "Failed", "ValidationFailed"})
 """A RayJob's `jobDeploymentStatus` after which it changes no more."""
 
 
-class RayJobCluster(ClusterSpec):
-    """What an operator's `cluster` is: hosts, their image, and the Kubernetes that has them.
+class _OnKubernetes(Spec):
+    """Where a job's RayJob is, and how long it may be there."""
 
-    A task makes one RayJob, under a name that is stored before it is asked for, so that a worker
-    that dies leaves none that its successor does not find. The task's end deletes it; where Airflow
-    itself is lost, its deadlines end it.
-    """
-
+    namespace: Name = "default"
+    """Of Kubernetes."""
     kubernetes_conn_id: str = "kubernetes_default"
     """The connection to the Kubernetes API."""
-    ray_version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
-    """Of the image, e.g. `2.60.0`: KubeRay has to know it."""
-    start_deadline: PositiveInt = 7200
-    """Seconds in which the hosts have to come."""
     deadline: PositiveInt = 86_400
     """Seconds that the job may take, from when it is no longer queued."""
 
@@ -41,7 +34,65 @@ class RayJobCluster(ClusterSpec):
         return KubernetesHook(self.kubernetes_conn_id, self.namespace)
 
 
-async def rayjob_for(cluster: RayJobCluster, left: Any, max_tries: int) -> dict[str, Any]:
+class SharedRayCluster(_OnKubernetes):
+    """What an operator's `cluster` is where several tasks have one: what the task returns that made
+    it. The cluster stays when a job ends."""
+
+    name: Name
+    """Of the RayCluster."""
+
+    def manifest(
+        self, name: str, job: str, run: Spec, variables: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The RayJob to make."""
+        return ray_job_on(name, self.name, self.namespace, job, run, variables)
+
+
+class RayJobCluster(_OnKubernetes, ClusterSpec):
+    """What an operator's `cluster` is: hosts, their image, and the Kubernetes that has them.
+
+    A task makes one RayJob, under a name that is stored before it is asked for, so that a worker
+    that dies leaves none that its successor does not find. The task's end deletes it; where Airflow
+    itself is lost, its deadlines end it.
+    """
+
+    ray_version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    """Of the image, e.g. `2.60.0`: KubeRay has to know it."""
+    start_deadline: PositiveInt = 7200
+    """Seconds in which the hosts have to come."""
+
+    def manifest(
+        self, name: str, job: str, run: Spec, variables: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The RayJob to make."""
+        made = ray_job(name, self, self.ray_version, job, run, variables)
+        made["spec"]["preRunningDeadlineSeconds"] = self.start_deadline
+        return made
+
+
+JobCluster = RayJobCluster | SharedRayCluster
+
+
+def cluster_of(given: object) -> JobCluster:
+    """What an operator's `cluster` is when its task runs.
+
+    Raises:
+        AirflowFailException: it is none.
+    """
+    if isinstance(given, RayJobCluster | SharedRayCluster):
+        return given
+    if not isinstance(given, Mapping):
+        raise AirflowFailException(
+            f"cluster={given!r}: a RayJobCluster, or what CreateRayClusterOperator returns"
+        )
+    kind = SharedRayCluster if "name" in given else RayJobCluster
+    try:
+        return kind.parse(dict(given))
+    except SpecError as error:
+        raise AirflowFailException(f"cluster: {error}") from None
+
+
+async def rayjob_for(cluster: JobCluster, left: Any, max_tries: int) -> dict[str, Any]:
     """The state to store before a RayJob is made under its `submission_id`, as `job_for` does.
 
     Args:
@@ -55,18 +106,18 @@ async def rayjob_for(cluster: RayJobCluster, left: Any, max_tries: int) -> dict[
     if left:
         name = left["submission_id"]
         async with cluster.hook() as kubernetes:
-            found = await kubernetes.rayjob(name)
+            found = await kubernetes.get("RayJob", name)
             ended = found and found.get("status", {}).get("jobDeploymentStatus") in ENDED
             # One that is not there may be on its way, if its creation broke off: under the same
             # name it cannot become two.
             if left["max_tries"] == max_tries and not ended:
                 return dict(left)
-            await kubernetes.delete(name)
+            await kubernetes.delete("RayJob", name, awaited=found is None)
     return {"submission_id": f"paliflow-{uuid.uuid4().hex[:16]}", "max_tries": max_tries}
 
 
 async def create_rayjob(
-    cluster: RayJobCluster, name: str, job: str, run: Spec, variables: Mapping[str, str]
+    cluster: JobCluster, name: str, job: str, run: Spec, variables: Mapping[str, str]
 ) -> None:
     """Makes the RayJob; does nothing if it is there.
 
@@ -87,9 +138,8 @@ async def create_rayjob(
             f"the spec has {size} bytes, and Kubernetes passes {SPEC_BYTES} on to a job; name "
             "files that list its sources, or give a ray_conn_id"
         )
-    manifest = ray_job(name, cluster, cluster.ray_version, job, run, variables)
+    manifest = cluster.manifest(name, job, run, variables)
     manifest["spec"]["activeDeadlineSeconds"] = cluster.deadline
-    manifest["spec"]["preRunningDeadlineSeconds"] = cluster.start_deadline
     async with cluster.hook() as kubernetes:
         try:
             await kubernetes.create(manifest)
@@ -99,8 +149,8 @@ async def create_rayjob(
             raise
 
 
-def delete_rayjob(cluster: RayJobCluster, name: str) -> None:
-    """Deletes the RayJob, and with it its cluster; from synchronous code.
+def delete_rayjob(cluster: JobCluster, name: str) -> None:
+    """Deletes the RayJob, and with it a cluster of its own; from synchronous code.
 
     Raises:
         KubernetesError: Kubernetes could not be reached, or refused.
@@ -108,6 +158,6 @@ def delete_rayjob(cluster: RayJobCluster, name: str) -> None:
 
     async def delete() -> None:
         async with cluster.hook() as kubernetes:
-            await kubernetes.delete(name)
+            await kubernetes.delete("RayJob", name)
 
     asyncio.run(delete())

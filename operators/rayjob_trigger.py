@@ -7,7 +7,7 @@ from typing import Any
 from paliflow.operators.hook import RayJobError
 from paliflow.operators.kubernetes import KubernetesHook
 from paliflow.operators.outcome import lines_of, outcome
-from paliflow.operators.rayjob import ENDED, RayJobCluster
+from paliflow.operators.rayjob import ENDED, cluster_of
 from paliflow.operators.trigger import LOG_BYTES_PER_S, MAX_FAILURES, RayJobTrigger
 
 
@@ -16,10 +16,10 @@ class RayClusterJobTrigger(RayJobTrigger):
 
     What becomes of the job the RayJob says: its cluster may be gone before the next look. The log
     and the exit code are Ray's, as long as there is a cluster to ask. When a user ends the task
-    (`on_kill`), the RayJob is deleted, and with it the cluster.
+    (`on_kill`), the RayJob is deleted, and with it a cluster of its own.
 
     Args:
-        cluster: the fields of a `RayJobCluster`.
+        cluster: the fields of a `RayJobCluster` or of a `SharedRayCluster`.
         submission_id: the RayJob's name, and the job's.
         poll_interval: seconds between polls.
     """
@@ -28,7 +28,7 @@ class RayClusterJobTrigger(RayJobTrigger):
         self, *, cluster: dict[str, Any], submission_id: str, poll_interval: float
     ) -> None:
         self.cluster = cluster
-        self._spec = RayJobCluster.parse(cluster)
+        self._spec = cluster_of(cluster)
         conn_id = self._spec.kubernetes_conn_id
         super().__init__(
             ray_conn_id=conn_id, submission_id=submission_id, poll_interval=poll_interval
@@ -47,8 +47,8 @@ class RayClusterJobTrigger(RayJobTrigger):
     async def on_kill(self) -> None:
         """Deletes the RayJob. Airflow calls it when a user clears the task or sets its state."""
         async with self._spec.hook() as kubernetes:
-            await kubernetes.delete(self.submission_id)
-        self.log.info("RayJob %s and its cluster were deleted", self.submission_id)
+            await kubernetes.delete("RayJob", self.submission_id, awaited=True)
+        self.log.info("RayJob %s was deleted", self.submission_id)
 
     async def follow(self) -> dict[str, Any]:
         """The job's `outcome`, once there is one: `status` is Ray's, `LOST` where the RayJob is
@@ -58,7 +58,7 @@ class RayClusterJobTrigger(RayJobTrigger):
             try:
                 # A token ends after an hour, so that each look has a client of its own.
                 async with self._spec.hook() as kubernetes:
-                    found = await kubernetes.rayjob(self.submission_id)
+                    found = await kubernetes.get("RayJob", self.submission_id)
                     if found is None:
                         return outcome("LOST", "somebody has deleted its RayJob")
                     status = found.get("status", {})

@@ -8,22 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from importlib.metadata import version
 from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
 import jax
 from jax.errors import JaxRuntimeError
 
 from paliflow.configs import AnnotateSpec
-from paliflow.configs.folders import require_closed
 from paliflow.jobs.annotate.answers import PendingBatch
 from paliflow.jobs.annotate.filtering import RowFilters
-from paliflow.jobs.annotate.predictor import Predictor
+from paliflow.jobs.annotate.model import devices_of_actor, load_model
+from paliflow.jobs.annotate.predictor import Predictor, Repeat
 from paliflow.jobs.annotate.progress import Progress, ShardRows
 from paliflow.jobs.annotate.tracks import link
 from paliflow.jobs.confidence.filling import Confidences
 from paliflow.jobs.confidence.pinning import calibration_of
-from paliflow.jobs.fleet.accelerators import local_chips, require_accelerators, require_alone
+from paliflow.jobs.fleet.accelerators import chips
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
 from paliflow.jobs.fleet.stages import ChipClock, StageClock
@@ -51,9 +50,18 @@ class Annotator:
     one's part is written.
     """
 
-    def __init__(self, spec: AnnotateSpec, run: str, plan: Plan) -> None:
-        """Keeps what it is told; fast, so that what can fail fails in `load`."""
-        self._spec, self._run, self._plan = spec, run, plan
+    FOLLOWER = "paliflow.jobs.annotate.follower:Follower"
+
+    def __init__(
+        self, spec: AnnotateSpec, run: str, plan: Plan, repeat: Repeat | None = None
+    ) -> None:
+        """Keeps what it is told; fast, so that what can fail fails in `load`.
+
+        Args:
+            spec, run, plan: of the run.
+            repeat: where the model spans several hosts, has their processes do as this one.
+        """
+        self._spec, self._run, self._plan, self._repeat = spec, run, plan, repeat
         self._device, self._progress = threading.Lock(), Progress()
 
     def load(self) -> tuple[tuple[str, str], ...]:
@@ -72,18 +80,11 @@ class Annotator:
         spec, pinned = self._spec, self._plan.pinned(self._spec)
         self._filters, self._faces = RowFilters(spec.filters), face_finder(spec.redact)
         share_cores(spec)
-        require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
-        require_alone("accelerators_per_actor", spec.actor_topology)
-        self._held, self._kind = ChipClock(local_chips()), jax.local_devices()[0].device_kind
+        devices = devices_of_actor(spec)
+        self._held, self._kind = ChipClock(chips(devices)), devices[0].device_kind
         require_price(self._kind, spec)
-        if spec.compilation_cache:
-            _use_compilation_cache(spec.compilation_cache)
-        own = {"query_pre_attn_scalar", "image_size"}
-        overrides = spec.model_dump(include=own, exclude_none=True)
         with opened(pinned, tokenizer_of(spec.tokenizer, pinned.checkpoint)) as files:
-            model = PaliGemma.from_checkpoint(
-                files.path, dtype=spec.dtype, model_parallel=spec.model_parallel, **overrides
-            )
+            model = load_model(files.path, spec, devices)
         mask_decoder = None
         if spec.mask_decoder:
             with loading("mask_decoder", spec.mask_decoder):
@@ -92,7 +93,9 @@ class Annotator:
             known = calibration_of(self._run, spec, files.digests)
             precision = spec.accept.precision if spec.accept else None
             confidences = Confidences(known, precision) if known else None
-            self._predictor = Predictor(model, files.tokenizer, mask_decoder, spec, confidences)
+            self._predictor = Predictor(
+                model, files.tokenizer, mask_decoder, spec, confidences, self._repeat
+            )
         self._image_size, self._cores = model.config.image_size, core_share(spec)
         self._about = {
             "spec": spec.model_dump_json(),
@@ -237,15 +240,3 @@ class Annotator:
         answers = self._predictor.collect(pending)
         self._filters.check_rows(zip(pending.inputs, answers, strict=True))
         self._progress.batch_done(rows.add(zip(pending.inputs, answers, strict=True)))
-
-
-def _use_compilation_cache(folder: str) -> None:
-    """Has JAX keep compiled programs in a folder.
-
-    Raises:
-        SpecError: others can write to it.
-    """
-    with loading("compilation_cache", folder):
-        if not folder.startswith("gs://"):
-            require_closed(Path(folder))
-    jax.config.update("jax_compilation_cache_dir", folder)

@@ -211,14 +211,15 @@ def outlook(load: Load, chip: Chip, chips: int | None = None) -> Outlook:
 
 def _outlook(load: Load, chip: Chip, chips: int | None, over: int) -> Outlook:
     spec = load.spec
-    given = chips or ceil(sum(spec.accelerators_per_actor.get(kind, 0) for kind in ("TPU", "GPU")))
+    each_host = sum(spec.accelerators_per_actor.get(kind, 0) for kind in ("TPU", "GPU"))
+    given = chips or ceil(each_host) * (spec.actor_slice.hosts if spec.actor_slice else 1)
     copies = ceil(max(given, 1) / over)
     shape = shape_of(spec, load.prompt_tokens)
     shape = replace(
         shape,
         model_parallel=over,
         data_parallel=copies,
-        slice_tokens=backend_of(chip.name, chip.hbm * _GIB, over * copies).slice_tokens,
+        backend=backend_of(chip.name, chip.hbm * _GIB, over * copies),
     )
     largest = largest_of(load.config, spec, shape, chip.hbm * _GIB)
     batch = min(spec.batch_size or largest, largest)

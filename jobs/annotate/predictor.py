@@ -1,7 +1,7 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
-import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from paliflow.jobs.annotate.closing import Grammars
 from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.confidence.filling import Confidences
+from paliflow.jobs.fleet.accelerators import out_of_memory
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
 from paliflow.model import (
@@ -31,10 +32,9 @@ from paliflow.model import (
 )
 from paliflow.model.batch_size import fitting_batch
 
-_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
-"""In XLA's errors: the first where a program is sent off, the second where its result is due."""
-
 _ImageTokens = jax.Array  # [N, tokens of an image or clip, D]
+Repeat = Callable[[Sequence[Input], tuple[int, ...], int], None]
+"""Has other processes call `dispatch` with the same arguments."""
 
 
 class Predictor:
@@ -47,12 +47,15 @@ class Predictor:
         mask_decoder: MaskDecoder | None,
         spec: AnnotateSpec,
         confidences: Confidences | None = None,
+        repeat: Repeat | None = None,
     ) -> None:
         """
         Args:
             model, tokenizer, mask_decoder: as loaded.
             spec: the run's.
             confidences: fill the columns of confidence; without them, they are null.
+            repeat: where the model's devices are of several processes, tells the others what is
+                dispatched, in its order.
 
         Raises:
             ValueError: one of the spec's prompts is too long, its choices or labels cannot be
@@ -60,6 +63,7 @@ class Predictor:
         """
         self._model, self._eos_id = model, tokenizer.eos_id
         self._spec, self._sampler = spec, _sampler(spec.sampling)
+        self._repeat, self._order = repeat, threading.Lock()
         self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
         self._answers = AnswerReader(tokenizer, mask_decoder, confidences)
         self._chooser = Chooser(model, tokenizer)
@@ -88,7 +92,11 @@ class Predictor:
         while True:
             batch_size = self.batch_size
             try:
-                return self._ask(inputs, place, batch_size)
+                with self._order:
+                    if self._repeat:
+                        asked = [Input(each.item, pixels=each.pixels) for each in inputs]
+                        self._repeat(asked, place, batch_size)
+                    return self.dispatch(inputs, place, batch_size)
             except JaxRuntimeError as error:
                 self._shrink(batch_size, error)
 
@@ -110,16 +118,21 @@ class Predictor:
         Raises:
             JaxRuntimeError: the error given, if it is another, or the batch is one row.
         """
-        if not _OUT_OF_MEMORY.search(str(error)) or batch_size == 1:
+        if not out_of_memory(error) or batch_size == 1:
             raise error
         if batch_size == self.batch_size:
             self.batch_size = batch_size // 2
             said = f"the device's memory ran out with {batch_size} rows at a time"
             self._notes.append((f"batch {self.batch_size}", f"{said}; now {self.batch_size}"))
 
-    def _ask(
+    def dispatch(
         self, inputs: Sequence[Input], place: tuple[int, ...], batch_size: int
     ) -> PendingBatch:
+        """As `ask`, with so many rows at a time; whatever is dispatched follows from the arguments.
+
+        Raises:
+            JaxRuntimeError: the device failed.
+        """
         image_tokens = self._encode_images(inputs, batch_size)
         pairs = list(_pairs([questions(source.item, self._spec) for source in inputs]))
         batches = []

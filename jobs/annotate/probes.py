@@ -114,17 +114,17 @@ class DeviceProbe:
         import jax
 
         from paliflow.jobs.fleet.accelerators import (
-            local_chips,
+            chips,
             require_accelerators,
-            require_alone,
+            require_mesh,
         )
 
         require_accelerators("accelerators_per_actor", asked)
-        require_alone("accelerators_per_actor", None)
+        require_mesh("accelerators_per_actor", None)
         flops = _flops()
-        kind, chips = jax.local_devices()[0].device_kind, local_chips()
+        devices = jax.local_devices()
         speed = _images_per_second(model) if model else None
-        return Devices(host, asked, None, kind, chips, flops, speed)
+        return Devices(host, asked, None, devices[0].device_kind, chips(devices), flops, speed)
 
 
 def _flops() -> float:

@@ -1,9 +1,12 @@
 """Whether a process has the accelerators that it was to have: JAX falls back to the CPU quietly."""
 
+import re
 from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import Any
 
 import jax
+from jax.errors import JaxRuntimeError
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.tpus import sides
@@ -14,6 +17,9 @@ _REMEDIES = {
     "GPU": "install jax[cuda12] or jax[cuda13] where the actors run, and let JAX_PLATFORMS be "
     "unset there or cuda,cpu",
 }
+
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
+"""In XLA's errors: the first where a program is sent off, the second where its result is due."""
 
 
 def require_accelerators(field: str, wanted: Mapping[str, float]) -> None:
@@ -34,37 +40,43 @@ def require_accelerators(field: str, wanted: Mapping[str, float]) -> None:
         devices = jax.local_devices()
     except RuntimeError as error:
         raise SpecError(_refusal(field, wanted, f"JAX finds none: {error}", kind)) from None
-    platform, found = devices[0].platform, local_chips()
+    platform, found = devices[0].platform, chips(devices)
     if platform != kind.lower() or found != count:
         raise SpecError(_refusal(field, wanted, f"JAX finds {found} x {platform}", kind))
 
 
-def local_chips() -> int:
-    """How many chips this process computes on: one may be two devices, at the same coordinates."""
-    devices = jax.local_devices()
+def chips(devices: Sequence[Any]) -> int:
+    """How many chips JAX's devices are: one may be two devices, at the same coordinates."""
     return len({tuple(getattr(each, "coords", None) or [each.id]) for each in devices})
 
 
-def require_alone(field: str, topology: str | None) -> None:
-    """Compares the mesh that this process's chips form with what it was to have for itself.
+def out_of_memory(error: JaxRuntimeError) -> bool:
+    """Whether a device's memory ran out: the same with less at a time may succeed."""
+    return bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def require_mesh(field: str, topology: str | None, processes: int = 1) -> None:
+    """Compares the mesh that an actor's chips form with what it was to have for itself.
 
     Args:
         field: of the spec, that asks for the chips.
         topology: their sides, e.g. `2x2`; if None, any will do.
+        processes: of the actor.
 
     Raises:
-        SpecError: JAX has joined other processes, or the chips form another mesh.
+        SpecError: JAX has joined more or fewer processes, or the chips form another mesh.
     """
-    if (processes := jax.process_count()) > 1:
+    if (joined := jax.process_count()) != processes:
         raise SpecError(
-            f"{field}: JAX sees the chips of {processes} processes, where an actor computes alone; "
+            f"{field}: JAX sees the chips of {joined} processes, where an actor is {processes}; "
             "TPU_PROCESS_BOUNDS and TPU_WORKER_HOSTNAMES in its environment are another program's"
         )
-    found = extent([getattr(each, "coords", None) for each in jax.local_devices()])
+    devices = jax.devices() if processes > 1 else jax.local_devices()
+    found = extent([getattr(each, "coords", None) for each in devices])
     if topology and found and _mesh(found) != _mesh(sides(topology)):
         shown = "x".join(map(str, found))
         raise SpecError(
-            f"{field}: the chips of this process form a mesh of {shown}, and not of {topology}; "
+            f"{field}: the actor's chips form a mesh of {shown}, and not of {topology}; "
             "check accelerator_type and topology against the nodes' labels"
         )
 

@@ -13,6 +13,7 @@ from ray._private.state import state
 
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.run import FleetSpec
+from paliflow.configs.tpus import SLICE_LABEL, WORKER_LABEL, Slice
 
 _CONCURRENCY = 4
 """Calls that run at once on an actor: two shards, a sign of life, and one to spare."""
@@ -79,6 +80,8 @@ def target_actor_count(spec: FleetSpec) -> int:
     """How many actors there should be: as many as fit into the cluster as it is now."""
     if spec.actors:
         return spec.actors
+    if spec.actor_slice:
+        return len(whole_slices(spec.actor_slice, spec.actor_labels))
     fitting = places(spec.actor_resources, spec.actor_labels)
     if fitting and _on_cpus(spec.actor_resources):
         cores = ray.cluster_resources()["CPU"]
@@ -104,20 +107,50 @@ def places(wanted: Mapping[str, float], labels: Mapping[str, str] | None = None)
         labels: what its node has to be labelled with.
     """
     return sum(
-        min(int(_units(node.get(name, 0)) // _units(amount)) for name, amount in wanted.items())
+        min(
+            int(_units(node["Resources"].get(name, 0)) // _units(amount))
+            for name, amount in wanted.items()
+        )
         for node in _nodes(labels)
     )
 
 
-def described(wanted: Mapping[str, float], labels: Mapping[str, str] | None = None) -> str:
-    """What one process takes, what the nodes have, and what of that is free."""
+def whole_slices(slice_: Slice, labels: Mapping[str, str]) -> list[str]:
+    """The slices that have all their hosts, busy or not, none of them about to be taken away.
+
+    Args:
+        slice_: its generation, topology and hosts.
+        labels: of its nodes.
+    """
+    there = {
+        (node["Labels"].get(SLICE_LABEL), node["Labels"].get(WORKER_LABEL))
+        for node in _nodes(labels)
+        if node["Resources"].get("TPU", 0) >= slice_.chips_per_host
+    }
+    hosts = Counter(name for name, number in there if name and number)
+    return sorted(name for name, count in hosts.items() if count >= slice_.hosts)
+
+
+def described(
+    wanted: Mapping[str, float], labels: Mapping[str, str] | None = None, hosts: int = 1
+) -> str:
+    """What one actor takes, what the nodes have, and what of that is free.
+
+    Args:
+        wanted: Ray resources of one process.
+        labels: what its node has to be labelled with.
+        hosts: of one slice, on each of which the actor has a process.
+    """
     labelled = "".join(f", labelled {name}={value}" for name, value in (labels or {}).items())
-    kinds = Counter(_said({name: node.get(name, 0) for name in wanted}) for node in _nodes())
+    kinds = Counter(
+        _said({name: node["Resources"].get(name, 0) for name in wanted}) for node in _nodes()
+    )
     nodes = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "none"
+    where = "one node" if hosts == 1 else f"each of the {hosts} hosts of one slice"
     free = ray.available_resources()
     of_all = _said({name: free.get(name, 0) for name in wanted})
     return (
-        f"each takes {_said(wanted)} of one node{labelled}; nodes: {nodes}; free in all of them: "
+        f"each takes {_said(wanted)} of {where}{labelled}; nodes: {nodes}; free in all of them: "
         f"{of_all}"
     )
 
@@ -126,10 +159,10 @@ def _on_cpus(resources: Mapping[str, float]) -> bool:
     return resources.keys() == {"CPU"}
 
 
-def _nodes(labels: Mapping[str, str] | None = None) -> list[dict[str, float]]:
+def _nodes(labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     draining = draining_nodes()
     return [
-        node["Resources"]
+        node
         for node in ray.nodes()
         if node["Alive"]
         and node.get("NodeID") not in draining
@@ -175,7 +208,7 @@ def require_room(spec: FleetSpec) -> None:
             by number.
     """
     if not target_actor_count(spec):
-        takes = described(spec.actor_resources, spec.actor_labels)
+        takes = _taken(spec)
         raise ClusterError(
             "accelerators_per_actor, cpus_per_actor: no actor fits into the cluster: "
             f"{takes}; ask for less, or set `actors` to wait until it grows"
@@ -184,7 +217,12 @@ def require_room(spec: FleetSpec) -> None:
 
 def awaited(spec: FleetSpec) -> str:
     """What is awaited while no actor has started."""
-    return f"actors do not start: {described(spec.actor_resources, spec.actor_labels)}"
+    return f"actors do not start: {_taken(spec)}"
+
+
+def _taken(spec: FleetSpec) -> str:
+    hosts = spec.actor_slice.hosts if spec.actor_slice else 1
+    return described(spec.actor_resources, spec.actor_labels, hosts)
 
 
 def require_start(spec: FleetSpec, waiting_s: float) -> None:

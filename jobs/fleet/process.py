@@ -22,7 +22,7 @@ class ShardProcess:
             chips: TPU chips that this actor holds.
             arguments: of the class.
         """
-        self._node = ray.get_runtime_context().get_node_id()
+        self._nodes = frozenset({ray.get_runtime_context().get_node_id()})
         self._worker: ShardWorker | None = None
         self._refusal: SpecError | None = None
         if chips:
@@ -31,8 +31,7 @@ class ShardProcess:
             except SpecError as error:  # raised by `load`: an actor that cannot start says nothing
                 self._refusal = error
                 return
-        module, _, name = worker.partition(":")
-        self._worker = getattr(import_module(module), name)(*arguments)
+        self._worker = named(worker)(*arguments)
 
     def load(self) -> tuple[tuple[str, str], ...]:
         """As the worker's.
@@ -47,7 +46,7 @@ class ShardProcess:
     def heartbeat(self) -> Heartbeat:
         """As the worker's, with the node."""
         beat = self._worker.heartbeat() if self._worker else Heartbeat(0, 0)
-        return beat._replace(node=self._node)
+        return beat._replace(nodes=self._nodes)
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         """As the worker's."""
@@ -60,6 +59,12 @@ class ShardProcess:
     def _ready(self) -> ShardWorker:
         assert self._worker
         return self._worker
+
+
+def named(worker: str) -> Any:
+    """Imports what is named as `module:name`."""
+    module, _, name = worker.partition(":")
+    return getattr(import_module(module), name)
 
 
 def set_environment(chips: float) -> None:

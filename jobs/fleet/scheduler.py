@@ -40,6 +40,10 @@ class ShardResult(NamedTuple):
     """JAX's name of the chips; empty where no device was used."""
 
 
+class WorkerLostError(Exception):
+    """A worker of several processes has lost one of them, and is of no more use."""
+
+
 class Heartbeat(NamedTuple):
     """A sign of life."""
 
@@ -47,12 +51,15 @@ class Heartbeat(NamedTuple):
     """Inputs that the actor has answered since it started."""
     moved: int
     """Changes whenever it has read an input or had one answered, and while a long one is read."""
-    node: str = ""
-    """The id of the Ray node that the actor is on."""
+    nodes: frozenset[str] = frozenset()
+    """The ids of the Ray nodes that the actor is on: several, if it has several processes."""
 
 
 class ShardWorker(Protocol):
-    """What the scheduler asks of an actor. Two shards may be under way in one at the same time."""
+    """What the scheduler asks of an actor. Two shards may be under way in one at the same time.
+
+    Whatever it is asked, an actor of several processes may raise `WorkerLostError`.
+    """
 
     def load(self) -> tuple[tuple[str, str], ...]:
         """Makes ready what all shards need; what is worth knowing of it, as `ShardResult.notes`."""
@@ -109,7 +116,7 @@ class _Worker:
     committed: int = 0
     alive_at: float | None = None  # when it last moved; None until it has started
     loaded: bool = False
-    node: str = ""  # unknown until it has started
+    nodes: frozenset[str] = frozenset()  # unknown until it has started
 
 
 def drive(
@@ -205,7 +212,7 @@ class _Scheduler:
         """
         self._left.update(self._draining())
         for worker in [*self.workers]:
-            if worker.node in self._left:
+            if worker.nodes & self._left:
                 self._handle_failure(worker, "its node is draining", preempted=True)
 
     def step(self) -> None:
@@ -222,19 +229,20 @@ class _Scheduler:
     def _handle_result(self, worker: _Worker, ref: Any) -> None:
         try:
             result = ray.get(ref)
-        except RayTaskError as error:
-            raise error.cause from error
         except RayError as error:
+            raised = error.cause if isinstance(error, RayTaskError) else error
+            if not isinstance(raised, RayError | WorkerLostError):
+                raise raised from error
             # The node may have begun to drain a moment ago; `preempted` is true of some ends alone.
             self._left.update(self._draining())
-            preempted = worker.node in self._left or getattr(error, "preempted", False)
-            self._handle_failure(worker, str(error), preempted=preempted)
+            preempted = bool(worker.nodes & self._left) or getattr(raised, "preempted", False)
+            self._handle_failure(worker, str(raised), preempted=preempted)
             return
         if ref is worker.heartbeat:
             worker.heartbeat = None
             if worker.alive_at is None or result.moved != worker.moved:
                 worker.alive_at = time.monotonic()
-            worker.answered, worker.moved, worker.node = result
+            worker.answered, worker.moved, worker.nodes = result
             return
         worker.alive_at = time.monotonic()
         shard = worker.tasks.pop(ref)

@@ -1,15 +1,17 @@
 """The shards of a run that have no part yet, done by a fleet of actors, with progress shown."""
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from paliflow.configs import AnnotateSpec, ExtractSpec, FilterSpec
 from paliflow.configs.base import printable
 from paliflow.configs.log_lines import say
-from paliflow.configs.run import InferenceSpec
+from paliflow.configs.run import FleetSpec, InferenceSpec
 from paliflow.configs.summary import StageSeconds, passed_over_said
 from paliflow.jobs.fleet.cluster import (
     actor_options,
@@ -24,6 +26,7 @@ from paliflow.jobs.fleet.metrics import RunMetrics
 from paliflow.jobs.fleet.process import ShardProcess
 from paliflow.jobs.fleet.progress import Progress
 from paliflow.jobs.fleet.scheduler import FleetStatus, ShardResult, ShardWorker, drive
+from paliflow.jobs.fleet.slice_process import SliceProcess
 from paliflow.jobs.runs.error_limits import ErrorLimits
 from paliflow.jobs.runs.parts import present_parts, read_parts
 from paliflow.jobs.runs.plan import Plan
@@ -98,17 +101,29 @@ def run_pending_shards(
             if spending:
                 spending.add(done.inputs, done.device, done.chip_seconds)
 
-        chips = spec.actor_resources.get("TPU", 0.0)
-        worker = f"{actor.__module__}:{actor.__name__}"
-        # Ray shows an actor under its class's name.
-        remote: Any = ray.remote(type(actor.__name__, (ShardProcess,), {}))
-        options = actor_options(spec.actor_resources, spec.actor_labels)
-        start = partial(remote.options(**options).remote, worker, chips, spec, run, plan)
         shown = Progress(plan.inputs, already, console, unit.split()[0])
         with connected(ray_address), shown as progress:
             require_room(spec)
             metrics = RunMetrics(spec.run_id)
-            wanted = partial(target_actor_count, spec)
+            start, wanted = _starter(actor, spec, run, plan), partial(target_actor_count, spec)
             drive(start, missing, plan.size_of, wanted, report, spec.stall_timeout, draining_nodes)
         stages = progress.stages
     return FleetResult(already, stages, preemptions)
+
+
+def _starter(actor: type[ShardWorker], spec: FleetSpec, *arguments: Any) -> Callable[[], Any]:
+    """What starts an actor: a process on one host or, speaking for them, one on each of a slice."""
+    worker = f"{actor.__module__}:{actor.__name__}"
+    resources, labels = spec.actor_resources, spec.actor_labels
+    # Ray shows an actor under its class's name.
+    if slice_ := spec.actor_slice:
+        remote: Any = ray.remote(type(actor.__name__, (SliceProcess,), {}))
+        # Where the driver is, so that it is lost with no other host.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = actor_options({}, {}) | {"scheduling_strategy": here}
+        placed = worker, slice_, labels, resources["CPU"]
+        return partial(remote.options(**options).remote, *placed, spec, *arguments)
+    remote = ray.remote(type(actor.__name__, (ShardProcess,), {}))
+    options = actor_options(resources, labels)
+    chips = resources.get("TPU", 0.0)
+    return partial(remote.options(**options).remote, worker, chips, spec, *arguments)

@@ -50,6 +50,13 @@ def test_slices_divide_into_hosts_as_gke_divides_them(
             "2x2x1",
         ),
         (
+            {"placement": "slice", "accelerator_type": "v5e", "topology": "4x4"}
+            | {"model_parallel": 16},
+            {"TPU": 4},
+            "4x4",
+        ),
+        ({"placement": "slice", "accelerator_type": "v6e", "topology": "2x4"}, {"TPU": 8}, "2x4"),
+        (
             {"accelerator_type": "v5e", "topology": "2x2", "accelerators_per_actor": {"TPU": 2}},
             {"TPU": 2},
             None,
@@ -69,7 +76,7 @@ def test_accelerators_of_an_actor_follow_from_its_placement(
     ("fields", "complaint"),
     [
         ({"placement": "host"}, "placement='host' needs accelerator_type and topology"),
-        ({"placement": "slice"}, "placement='slice': Input should be 'chip' or 'host'"),
+        ({"placement": "pod"}, "placement='pod': Input should be 'chip', 'host' or 'slice'"),
         ({"topology": "4x4"}, "accelerator_type is missing; give both"),
         ({"accelerator_type": "v5e"}, "topology is missing; give both"),
         (
@@ -109,7 +116,8 @@ def test_accelerators_of_an_actor_follow_from_its_placement(
                 "topology": "4x4",
                 "model_parallel": 8,
             },
-            "model_parallel=8: an actor on v5e of topology='4x4' has 4 devices",
+            "an actor on v5e of topology='4x4' has 4 devices; give a number that divides them, or "
+            "placement='slice'",
         ),
     ],
 )

@@ -20,7 +20,7 @@ from paliflow.model.sampling import Greedy
 from paliflow.model.sharding import local_mesh
 from paliflow.model.slices import slices
 from paliflow.model.weights import abstract_params
-from paliflow.model.xla import TOKENS, Backend, int8_product
+from paliflow.model.xla import TOKENS, Backend, int8_product, tracing_for
 from paliflow.tests.model.conftest import expected, load_reference, reference_params
 
 _VARIATIONS = [("pg1", "float32"), ("pg1", "bfloat16"), ("pg2", "float32")]
@@ -109,9 +109,7 @@ def test_slices_are_equal_and_hold_no_more_than_they_may(rows: int, tokens: int)
 
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("masked", ["none", "keys", "each query"])
-def test_attention_in_blocks_is_attention(
-    monkeypatch: pytest.MonkeyPatch, masked: str, softcap: float | None
-) -> None:
+def test_attention_in_blocks_is_attention(masked: str, softcap: float | None) -> None:
     rng = np.random.default_rng(0)
     query = jnp.asarray(rng.normal(size=(2, 21, 4, 8)), jnp.float32)
     key, value = (jnp.asarray(rng.normal(size=(2, 21, 2, 8)), jnp.float32) for _ in range(2))
@@ -123,11 +121,11 @@ def test_attention_in_blocks_is_attention(
 
     want = attention.attend(query, key, value, mask, softcap)
     slopes = jax.grad(summed, (0, 1, 2))(query, key, value)
-    monkeypatch.setattr(attention, "BLOCK", 4)
-    np.testing.assert_allclose(
-        attention.attend(query, key, value, mask, softcap), want, rtol=1e-5, atol=1e-6
-    )
-    for found, wanted in zip(jax.grad(summed, (0, 1, 2))(query, key, value), slopes, strict=True):
+    with tracing_for(Backend(queries=4)):
+        mixed = attention.attend(query, key, value, mask, softcap)
+        in_blocks = jax.grad(summed, (0, 1, 2))(query, key, value)
+    np.testing.assert_allclose(mixed, want, rtol=1e-5, atol=1e-6)
+    for found, wanted in zip(in_blocks, slopes, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -26,17 +26,18 @@ from paliflow.tests.model.conftest import expected, load_reference
 GIB = 2**30
 GPU = Backend("xla", narrow_products=True)
 """A Hopper's choices, with the one implementation of attention that a CPU can run."""
+ON_CPU = Backend(slice_tokens=CPU_TOKENS, queries=512)
 
 
 def test_backend_is_any_where_nothing_was_measured() -> None:
     for kind in ("TPU v5 lite", "v5e", "v6e", "NVIDIA L4", "NVIDIA A100-SXM4-80GB"):
         assert backend_of(kind, 59.3 * GIB) == ANY == Backend()
-    assert backend_of("cpu", 0) == Backend(slice_tokens=CPU_TOKENS)
+    assert backend_of("cpu", 0) == ON_CPU
 
 
 @pytest.mark.parametrize("kind", ["NVIDIA H100 80GB HBM3", "NVIDIA H200", "H100", "H200"])
 def test_backend_of_a_hopper_is_what_was_measured_on_it(kind: str) -> None:
-    measured = Backend("cudnn", narrow_products=True, slice_tokens=8 * TOKENS)
+    measured = Backend("cudnn", narrow_products=True, slice_tokens=8 * TOKENS, queries=512)
     assert backend_of(kind, 59.3 * GIB) == measured
     assert backend_of(kind, 59.3 * GIB, devices=2) == ANY
     # A part of such a card has smaller slices.
@@ -46,7 +47,7 @@ def test_backend_of_a_hopper_is_what_was_measured_on_it(kind: str) -> None:
 
 def test_backend_of_a_model_is_its_devices() -> None:
     model = load_reference("pg1")
-    assert model.backend == model.network.backend == Backend(slice_tokens=CPU_TOKENS)
+    assert model.backend == model.network.backend == ON_CPU
     assert replace(model, backend=replace(GPU, slice_tokens=100)).slices(8, 50) == 4
 
 
@@ -143,7 +144,7 @@ def test_int8_product_apart_from_its_scaling_is_the_same() -> None:
 
 def test_training_on_a_hopper_multiplies_bfloat16_with_bfloat16() -> None:
     """As elsewhere asked, a gradient's product has a float32 operand, and gives the same."""
-    assert training_backend(global_mesh()) == Backend(slice_tokens=CPU_TOKENS)
+    assert training_backend(global_mesh()) == ON_CPU
     rng = np.random.default_rng(0)
     x, w = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((2, 3, 64), (64, 32)))
 

@@ -1,8 +1,8 @@
-"""A Kubernetes API that knows RayJobs alone, with KubeRay behind it and Ray's heads behind that.
+"""A Kubernetes API that knows KubeRay's objects alone, with KubeRay behind it and Ray's heads.
 
-It takes what passes KubeRay's schema and the rules of its TPU webhook. A RayJob goes a step further
-each time that it is looked at; when it runs, its entrypoint runs as a process of this machine. It
-can lose answers, refuse, and forget objects.
+It takes what passes KubeRay's schema and the rules of its TPU webhook. An object goes a step
+further each time that it is looked at; when a RayJob runs, its entrypoint runs as a process of this
+machine. It can lose answers, refuse, and forget objects.
 """
 
 import base64
@@ -28,7 +28,7 @@ from paliflow.tests.servers import running
 
 TOKEN, RAY_TOKEN = "kubernetes-token", "ray-token"
 STEPS = ("", "Initializing", "Running")
-_SCHEMA = Path(__file__).parent.parent / "data" / "kuberay" / "rayjobs.v1.schema.json"
+_SCHEMAS = Path(__file__).parent.parent / "data" / "kuberay"
 
 
 class FakeKubernetes:
@@ -38,8 +38,17 @@ class FakeKubernetes:
         """`command` runs in place of the entrypoint; the entrypoint itself if it is None."""
         self.command = command
         self.rayjobs: dict[str, dict[str, Any]] = {}
+        self.rayclusters: dict[str, dict[str, Any]] = {}
+        self.hosts_come = True
+        self.made: list[tuple[str, str]] = []
+        """Kinds and names of all objects that there ever were."""
+        self.hold = threading.Event()
+        """While it is not set, whoever makes an object does not hear that it is there."""
+        self.hold.set()
+        self.chosen: list[str] = []
+        """Of RayJobs on clusters that were there, the cluster."""
         self.asked: Counter[str] = Counter()
-        """How often each method was asked for of RayJobs."""
+        """How often each method was asked for of objects."""
         self.faults: deque[tuple[str, int]] = deque()
         """For the next requests of a method: a status to answer with, or 0 to answer nothing after
         it was done."""
@@ -51,8 +60,15 @@ class FakeKubernetes:
 
     def create(self, manifest: dict[str, Any]) -> tuple[int, Any]:
         """As KubeRay's operator, its schema and its webhook take it."""
-        errors = [error.message for error in validator().iter_errors(manifest)]
-        for group in manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"] if not errors else ():
+        kind, spec = manifest["kind"], manifest["spec"]
+        errors = [error.message for error in validator(f"{kind.lower()}s").iter_errors(manifest)]
+        if kind == "RayJob":
+            if bool(chosen := spec.get("clusterSelector")) == bool("rayClusterSpec" in spec):
+                errors.append("one of clusterSelector and rayClusterSpec is needed")
+            if chosen and spec.get("shutdownAfterJobFinishes"):
+                errors.append("a cluster that was selected is not shut down")
+            spec = spec.get("rayClusterSpec", {})
+        for group in spec.get("workerGroupSpecs", ()) if not errors else ():
             pod = group["template"]["spec"]
             chips = int(pod["containers"][0]["resources"]["limits"]["google.com/tpu"])
             topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
@@ -61,10 +77,34 @@ class FakeKubernetes:
         name = manifest["metadata"]["name"]
         if errors:
             return 422, {"message": "; ".join(errors)}
-        if name in self.rayjobs:
+        objects = self.rayjobs if kind == "RayJob" else self.rayclusters
+        self.made.append((kind, name))
+        self.chosen += manifest["spec"].get("clusterSelector", {}).values()
+        if name in objects:
             return 409, {"message": "AlreadyExists"}
-        self.rayjobs[name] = manifest | {"status": {}}
+        objects[name] = manifest | {"status": {}}
         return 201, manifest
+
+    def look_at_cluster(self, name: str) -> tuple[int, Any]:
+        """A RayCluster, whose hosts are there at the third look."""
+        if name not in self.rayclusters:
+            return 404, {"message": "NotFound"}
+        self._steps[name] += 1
+        ready = self.hosts_come and self._steps[name] > 2
+        self.rayclusters[name]["status"] = {
+            "desiredWorkerReplicas": 4,
+            "readyWorkerReplicas": 4 if ready else 1,
+            "conditions": [
+                {
+                    "type": "RayClusterProvisioned",
+                    "status": str(ready),
+                    "reason": "AllPodRunningAndReadyFirstTime" if ready else "PodsProvisioning",
+                    "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }
+            ],
+        }
+        return 200, self.rayclusters[name]
 
     def look(self, name: str) -> tuple[int, Any]:
         """A RayJob, which has gone on since the last look."""
@@ -78,7 +118,8 @@ class FakeKubernetes:
             status["jobDeploymentStatus"] = STEPS[step]
         if STEPS[step] == "Running":
             process = self._process(name, rayjob)
-            status |= {"rayClusterName": f"{name}-abcde", "jobStatus": "RUNNING"}
+            chosen = rayjob["spec"].get("clusterSelector", {}).get("ray.io/cluster")
+            status |= {"rayClusterName": chosen or f"{name}-abcde", "jobStatus": "RUNNING"}
             if process.poll() is not None:
                 went = "SUCCEEDED" if process.returncode == 0 else "FAILED"
                 ended = "Complete" if process.returncode == 0 else "Failed"
@@ -123,9 +164,9 @@ class FakeKubernetes:
 
 
 @cache
-def validator() -> Any:
-    """Of KubeRay's RayJobs, unknown fields refused."""
-    return Draft202012Validator(json.loads(_SCHEMA.read_text()))
+def validator(plural: str = "rayjobs") -> Any:
+    """Of KubeRay's objects, unknown fields refused."""
+    return Draft202012Validator(json.loads((_SCHEMAS / f"{plural}.v1.schema.json").read_text()))
 
 
 @contextmanager
@@ -141,8 +182,10 @@ def kubernetes(command: list[str] | None = None) -> Iterator[FakeKubernetes]:
             with fake.lock:
                 status, answer = self._status(path, body)
                 fault = None
-                if fake.faults and fake.faults[0][0] == self.command and "/rayjobs" in path:
+                if fake.faults and fake.faults[0][0] == self.command and "/ray.io/" in path:
                     fault = fake.faults.popleft()[1]
+            if self.command == "POST":
+                fake.hold.wait()
             if fault == 0:
                 self.connection.close()
                 return
@@ -162,16 +205,22 @@ def kubernetes(command: list[str] | None = None) -> Iterator[FakeKubernetes]:
             if "/secrets/" in path:
                 token = base64.b64encode(RAY_TOKEN.encode()).decode()
                 return 200, {"data": {"auth_token": token}}
-            assert path.startswith("/apis/ray.io/v1/namespaces/vision/rayjobs"), path
+            _, found, rest = path.partition("/apis/ray.io/v1/namespaces/vision/")
+            assert found, path
+            plural, _, name = rest.partition("/")
             fake.asked[self.command] += 1
             refused = fake.faults and fake.faults[0] == (self.command, 403)
             if refused:
                 return 403, {"message": "Forbidden"}
-            name = path.rpartition("rayjobs/")[2]
             if self.command == "POST":
                 assert "fieldValidation=Strict" in self.path
                 return fake.create(body)
-            return fake.look(name) if self.command == "GET" else fake.delete(name)
+            if plural == "rayjobs":
+                return fake.look(name) if self.command == "GET" else fake.delete(name)
+            if self.command == "GET":
+                return fake.look_at_cluster(name)
+            gone = fake.rayclusters.pop(name, None) is None
+            return (404, {"message": "NotFound"}) if gone else (200, {})
 
         do_GET = do_POST = do_DELETE = _answer  # noqa: N815
 

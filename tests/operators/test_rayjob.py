@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 
 from paliflow.configs.base import SpecError
 from paliflow.operators import AnnotateOperator, RayJobCluster
+from paliflow.operators import kubernetes as kubernetes_hook
 from paliflow.operators.attempts import STATE
 from paliflow.operators.hook import RayJobError
 from paliflow.operators.rayjob import create_rayjob, delete_rayjob, rayjob_for
@@ -121,7 +122,10 @@ def test_clearing_the_task_deletes_the_cluster_and_makes_another(fake: FakeKuber
     assert [*fake.rayjobs] == [new.submission_id]
 
 
-def test_ending_the_task_deletes_the_cluster(fake: FakeKubernetes) -> None:
+def test_ending_the_task_deletes_the_cluster(
+    fake: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_hook, "STARTING_S", 0.2)
     trigger = deferred(Store())
     asyncio.run(trigger.on_kill())
     assert not fake.rayjobs
@@ -156,6 +160,24 @@ def test_a_job_that_did_not_succeed_fails_the_task_and_leaves_no_cluster(
     assert type(failed.value) is error
     assert not fake.rayjobs
     assert STATE not in store
+
+
+def test_ending_the_task_deletes_a_cluster_whose_creation_is_on_its_way(
+    fake: FakeKubernetes,
+) -> None:
+    trigger = deferred(Store())
+    (rayjob,) = fake.rayjobs.values()
+    asyncio.run(trigger.on_kill())
+
+    async def late() -> None:
+        killed = asyncio.create_task(trigger.on_kill())
+        while fake.asked["DELETE"] < 2:
+            await asyncio.sleep(0.01)
+        fake.create({name: rayjob[name] for name in rayjob if name != "status"})
+        await killed
+
+    asyncio.run(late())
+    assert not fake.rayjobs
 
 
 def test_polls_that_fail_are_repeated(fake: FakeKubernetes) -> None:

@@ -147,6 +147,9 @@ def test_an_actor_of_several_chips_has_as_many_copies() -> None:
     assert four.memory == one.memory
     assert four.cost == pytest.approx(one.cost)
     assert four.images_per_second == pytest.approx(4 * one.images_per_second)
+    slice_: dict[str, Any] = {"placement": "slice", "accelerator_type": "v5e", "topology": "4x4"}
+    spread = outlook(published(**slice_, model_parallel=8), catalogue().named("v5e"))
+    assert (spread.chips, spread.model_parallel) == (16, 8)  # of all hosts
 
 
 def test_a_model_that_fits_on_no_chip_is_spread_over_several() -> None:

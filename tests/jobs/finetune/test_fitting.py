@@ -91,7 +91,7 @@ class _Chip:
 def test_a_chip_is_given_the_largest_batch_that_it_is_reckoned_to_hold(
     model: PaliGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shape = replace(shape_of(_spec(), 8), slice_tokens=model.backend.slice_tokens)
+    shape = replace(shape_of(_spec(), 8), backend=model.backend)
     limit = memory(model.config, shape, 64).total / 0.9
     monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(int(limit) + 1)])
     assert fitting_batch(model, _spec(), 8)[0] == 64

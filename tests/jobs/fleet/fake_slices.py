@@ -7,7 +7,8 @@ then what `paliflow doctor` says of the cluster.
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import ray
@@ -45,18 +46,31 @@ class Reporter:
         pass
 
 
-def start(cluster: Cluster) -> None:
-    """A head without chips, and the hosts, each with the environment that GKE gives it."""
+Host = tuple[str, int, str, str, int]
+
+
+def start(cluster: Cluster, hosts: Sequence[Host]) -> None:
+    """A head without chips, and the hosts."""
     os.environ |= {"RAY_AUTH_MODE": "disabled", "JAX_PLATFORMS": "cpu"}
-    cluster.add_node(num_cpus=1)
-    for name, number, topology, kind, chips in HOSTS:
-        gke = {"TPU_NAME": name, "TPU_WORKER_ID": str(number), "TPU_TOPOLOGY": topology}
-        names = ",".join(f"{name}-{host}" for host in range(4 if chips == 4 else 1))
-        gke |= {"TPU_ACCELERATOR_TYPE": kind, "TPU_WORKER_HOSTNAMES": names}
-        os.environ |= gke
-        cluster.add_node(num_cpus=1, resources={"TPU": chips})  # Ray starts a worker for each
-    for variable in gke:
-        del os.environ[variable]
+    cluster.add_node(num_cpus=1, include_dashboard=False)
+    for host in hosts:
+        add(cluster, host)
+
+
+def add(cluster: Cluster, host: Host) -> Any:
+    """A host, with the environment that GKE gives it."""
+    name, number, topology, kind, chips = host
+    gke = {"TPU_NAME": name, "TPU_WORKER_ID": str(number), "TPU_TOPOLOGY": topology}
+    count = prod(map(int, topology.split("x"))) // chips
+    names = ",".join(f"{name}-{other}" for other in range(count))
+    gke |= {"TPU_ACCELERATOR_TYPE": kind, "TPU_WORKER_HOSTNAMES": names}
+    os.environ |= gke
+    try:
+        # Ray starts a worker for each core
+        return cluster.add_node(num_cpus=1, resources={"TPU": chips})
+    finally:
+        for variable in gke:
+            del os.environ[variable]
 
 
 def found(**fields: Any) -> dict[str, Any]:
@@ -84,7 +98,7 @@ def found(**fields: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     cluster = Cluster()
-    start(cluster)
+    start(cluster, HOSTS)
     ray.init(cluster.address, log_to_driver=False)
     host = {"placement": "host", "accelerator_type": "v5e"}
     chip = {"placement": "chip", "accelerator_type": "v5e"}

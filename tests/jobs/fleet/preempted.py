@@ -34,7 +34,11 @@ def drain_one(location: Path) -> None:
     while len([*location.glob("part-*")]) < 3:
         time.sleep(0.1)
     alive = [each for each in state.actors().values() if each["State"] == "ALIVE"]
-    node = alive[0]["Address"]["NodeID"]
+    drain(alive[0]["Address"]["NodeID"])
+
+
+def drain(node: str) -> None:
+    """Announces that a node is taken away in 15 seconds."""
     deadline_ms = int((time.time() + 15) * 1000)
     worker: Any = ray._private.worker.global_worker
     client = worker.gcs_client

@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
+from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult, WorkerLostError
 
 INPUTS = 3
 """Inputs of every shard."""
 
 
 class Worker:
-    """Writes a line for each thing it begins; dies, hangs or raises as told by files."""
+    """Writes a line for each thing it begins; dies, hangs, raises or is lost as told by files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._answered = folder, 0
@@ -34,6 +34,8 @@ class Worker:
             os.kill(os.getpid(), signal.SIGKILL)
         if told(self._folder, "hang", line):
             time.sleep(60)
+        if told(self._folder, "lose", line):
+            raise WorkerLostError(f"told to lose a process at {line}")
         if told(self._folder, "raise", line):
             raise ValueError(f"told to raise at {line}")
 
@@ -41,7 +43,7 @@ class Worker:
         self._begin("load")
 
     def heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._answered, self._answered, self._node)
+        return Heartbeat(self._answered, self._answered, frozenset({self._node}))
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
         with self._device:

@@ -16,7 +16,7 @@ from paliflow.jobs.annotate import job as run
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.finetune.job import finetune
 from paliflow.jobs.fleet import shards
-from paliflow.jobs.fleet.accelerators import require_accelerators, require_alone
+from paliflow.jobs.fleet.accelerators import require_accelerators, require_mesh
 from paliflow.jobs.fleet.cluster import (
     actor_options,
     connected,
@@ -25,6 +25,7 @@ from paliflow.jobs.fleet.cluster import (
     require_room,
     share_cores,
     target_actor_count,
+    whole_slices,
 )
 from paliflow.jobs.runs.plan import Plan
 from paliflow.tests.jobs.conftest import SpecFactory
@@ -189,6 +190,29 @@ def test_actors_are_placed_on_nodes_of_the_slice_that_the_spec_names(
         require_room(spec)
 
 
+def test_a_slice_is_whole_when_all_its_hosts_are_there(
+    cluster: str, make_spec: SpecFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hosts(name: str, count: int, alive: bool = True) -> list[dict[str, Any]]:
+        labels = {"ray.io/accelerator-type": "TPU-V5LITEPOD", "ray.io/tpu-topology": "4x4"}
+        labels["ray.io/tpu-slice-name"] = name
+        node = {"Resources": {"CPU": 8.0, "TPU": 4.0}, "Alive": alive}
+        numbers = ({"ray.io/tpu-worker-id": str(number)} for number in range(count))
+        return [node | {"Labels": labels | number} for number in numbers]
+
+    spec = make_spec(input="-", placement="slice", accelerator_type="v5e", topology="4x4")
+    assert spec.actor_slice
+    nodes = [*hosts("a", 4), *hosts("b", 3), *hosts("b", 1), *hosts("c", 4)]
+    nodes += hosts("d", 4, alive=False)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert whole_slices(spec.actor_slice, spec.actor_labels) == ["a", "c"]
+    assert target_actor_count(spec) == 2
+    monkeypatch.setattr(ray, "nodes", lambda: hosts("b", 3))
+    each = "each takes CPU 1, TPU 4 of each of the 4 hosts of one slice, labelled"
+    with pytest.raises(ClusterError, match=each):
+        require_room(spec)
+
+
 class Chip(NamedTuple):
     """What is looked at of one of JAX's devices."""
 
@@ -203,10 +227,13 @@ def test_chips_that_form_another_mesh_than_the_spec_says_are_refused(
 ) -> None:
     chips = [Chip((x + 2, y, z)) for x, y, z in np.ndindex(*shape)]
     monkeypatch.setattr(jax, "local_devices", lambda: chips)
-    require_alone("accelerators_per_actor", topology)
-    require_alone("accelerators_per_actor", None)
+    require_mesh("accelerators_per_actor", topology)
+    require_mesh("accelerators_per_actor", None)
     with pytest.raises(SpecError, match=r"form a mesh of .x.x1, and not of 4x4"):
-        require_alone("accelerators_per_actor", "4x4")
+        require_mesh("accelerators_per_actor", "4x4")
     monkeypatch.setattr(jax, "process_count", lambda: 4)
-    with pytest.raises(SpecError, match="JAX sees the chips of 4 processes"):
-        require_alone("accelerators_per_actor", topology)
+    with pytest.raises(SpecError, match="JAX sees the chips of 4 processes, where an actor is 1"):
+        require_mesh("accelerators_per_actor", topology)
+    monkeypatch.setattr(jax, "devices", lambda: [*chips, Chip((0, 0, 0))])
+    with pytest.raises(SpecError, match="the actor's chips form a mesh of"):
+        require_mesh("accelerators_per_actor", topology, processes=4)

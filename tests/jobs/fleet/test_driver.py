@@ -75,12 +75,14 @@ def test_actors_join_while_the_work_goes_on_and_every_shard_is_done_once(
     assert max(fleet.actors for fleet in fleets) == 2
 
 
-def test_who_dies_or_hangs_is_replaced_and_every_shard_done(run: Run, tmp_path: Path) -> None:
-    for deed in ("hang load", "kill shard 1", "hang shard 3"):
+def test_who_dies_hangs_or_is_lost_is_replaced_and_every_shard_done(
+    run: Run, tmp_path: Path
+) -> None:
+    for deed in ("hang load", "lose load", "kill shard 1", "hang shard 3"):
         (tmp_path / deed).touch()
     assert run(range(4), stall_timeout=3.0) == all_of(range(4))
     begun = log(tmp_path)
-    assert begun.count("load") == 4
+    assert begun.count("load") == 5
     assert [begun.count(f"shard {shard}") for shard in range(4)] == [1, 2, 1, 2]
 
 

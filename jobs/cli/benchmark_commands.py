@@ -44,6 +44,8 @@ def describe(name: Name) -> None:
     for role, paths in known.files.items():
         listed = paths if isinstance(paths, str) else " or ".join(paths)
         table.add_row(text(f"file {role}", "bold"), text(listed))
+    for role, path in known.folders.items():
+        table.add_row(text(f"folder {role}", "bold"), text(f"{path}/"))
     images = (known.images,) if isinstance(known.images, str) else known.images
     for image in images:
         table.add_row(text("image", "bold"), text(image))

@@ -63,6 +63,7 @@ def test_benchmarks_are_listed_described_and_checked(tmp_path: Path) -> None:
     for name in benchmark_names():
         assert said("describe", name)[0] == 0
     assert "images/{imageId}.jpg" in said("describe", "gqa")[1]
+    assert "ai2d/annotations/" in said("describe", "ai2d")[1]
     code, checked = said("check", str(tmp_path / "data"), "gqa")
     assert (code, "nothing" in checked) == (0, True)
     (tmp_path / "data" / "images" / "n0.jpg").unlink()

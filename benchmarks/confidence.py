@@ -3,9 +3,9 @@
     python -m paliflow.benchmarks.confidence --scenes 4000
 
 The bundled checkpoint is asked about scenes of handwritten digits that training never saw, half of
-them blurred and pale as it has never seen any. One half of each is calibrated on, and what is
-promised is compared with the other half: a hundred times, with other halves. `--stored FILE` does
-that with scores that `--keep FILE` has written.
+them blurred and pale as it has never seen any. Up to 3,000 of each are calibrated on, at most one
+half, and what is promised is compared with the others: a hundred times, with others in turn.
+`--stored FILE` does that with scores that `--keep FILE` has written.
 """
 
 import json
@@ -24,10 +24,10 @@ from rich.table import Table
 from paliflow.benchmarks.digits.scenes import Scene, answer, compose
 from paliflow.configs import CalibrateSpec, EvaluateSpec
 from paliflow.jobs.confidence.fitting import design_effect, points, threshold
-from paliflow.jobs.confidence.groups import applied, cross_fitted, maps_of
+from paliflow.jobs.confidence.groups import applied, better, cross_fitted, maps_of
 from paliflow.jobs.evaluate.calibrating import labelled_answers
 from paliflow.jobs.evaluate.job import evaluate
-from paliflow.metrics.calibration import agreement
+from paliflow.metrics.calibration import agreement, average_precision
 
 COUNT = "answer en how many digits are there?"
 LEFTMOST = "answer en what is the leftmost digit?"
@@ -35,6 +35,8 @@ DETECT = "detect digit"
 PROMPTS = (COUNT, LEFTMOST, DETECT)
 DOMAINS = ("sharp", "blurred")
 PRECISION, LEVEL, SPLITS = 0.95, 0.95, 100
+LABELLED = 3000
+"""Images that are calibrated on, at most."""
 
 
 class Scores(NamedTuple):
@@ -44,11 +46,15 @@ class Scores(NamedTuple):
     right: NDArray[np.bool_]
     image: NDArray[np.int64]
     label: NDArray[np.str_]
+    score: NDArray[np.float64]
+    """Of boxes, the output's `score`; 0 of answers."""
 
     def of(self, chosen: NDArray[np.bool_]) -> "Scores":
         """Some of them."""
-        kept = (self.raw[chosen], self.right[chosen], self.image[chosen], self.label[chosen])
-        return Scores(*kept)
+        return Scores(
+            *(self.raw[chosen], self.right[chosen], self.image[chosen]),
+            *(self.label[chosen], self.score[chosen]),
+        )
 
 
 class Kept(NamedTuple):
@@ -61,6 +67,10 @@ class Kept(NamedTuple):
     """The share of answers that is accepted; 0 if no precision was promised."""
     precision: float
     """Of those accepted among the others; 1 if there are none."""
+    ap_by_score: float
+    """The average precision of boxes ranked by `score`, over the objects that they are matched
+    to."""
+    ap_by_confidence: float
 
 
 def write_scenes(
@@ -118,29 +128,40 @@ def asked(scenes: int, domains: Sequence[str]) -> dict[str, Scores]:
                     np.array([o.right for o in of_prompt]),
                     np.array([numbers[o.cluster] for o in of_prompt]),
                     np.array([o.label for o in of_prompt]),
+                    np.array([o.score or 0.0 for o in of_prompt]),
                 )
         return found
 
 
-def kept(scores: Scores, seed: int, share: float = 0.5) -> Kept:
-    """Calibrates on a share of the images, drawn with a seed, and looks at the others."""
+def kept(scores: Scores, seed: int, labelled: int = LABELLED) -> Kept:
+    """Calibrates on so many images, at most one half, drawn with a seed; looks at the others."""
     rng = np.random.default_rng(seed)
     images = rng.permutation(scores.image.max() + 1)
-    chosen = np.isin(scores.image, images[: round(share * len(images))])
+    chosen = np.isin(scores.image, images[: min(labelled, len(images) // 2)])
     known, others = scores.of(chosen), scores.of(~chosen)
     right, labels = known.right.astype(float), known.label.tolist()
     clusters = [str(image) for image in known.image]
-    crossed = cross_fitted(known.raw, right, labels, clusters, seed)
+    raw, of_others = known.raw, others.raw
+    if scores.score.any():
+        by, raw, crossed = better(raw, known.score, right, labels, clusters, seed)
+        of_others = others.score if by == "score" else of_others
+    else:
+        crossed = cross_fitted(raw, right, labels, clusters, seed)
     effect = design_effect(crossed, right, clusters)
     point = threshold(points(crossed, right), PRECISION, LEVEL, effect)
-    confidence = applied(maps_of(known.raw, right, labels), others.raw, others.label.tolist())
+    confidence = applied(maps_of(raw, right, labels), of_others, others.label.tolist())
     ideal = rng.random(len(confidence)) < confidence
     ece, by_chance = (
         agreement(confidence, outcome, resamples=2).ece.value for outcome in (others.right, ideal)
     )
     accepted = confidence >= point.confidence if point else np.zeros(len(confidence), bool)
     precision = float(others.right[accepted].mean()) if accepted.any() else 1.0
-    return Kept(ece, by_chance, float(accepted.mean()), precision)
+    wanted = max(1, int(others.right.sum()))
+    by_score, by_confidence = (
+        average_precision(ranked, others.right, wanted) for ranked in (others.score, confidence)
+    )
+    share = float(accepted.mean())
+    return Kept(ece, by_chance, share, precision, by_score, by_confidence)
 
 
 def load_scores(file: str | Path) -> dict[str, Scores]:
@@ -158,6 +179,8 @@ def main(
     domain: str | None = None,
     keep: str | None = None,
     stored: str | None = None,
+    labelled: int = LABELLED,
+    splits: int = SPLITS,
 ) -> None:
     """Prints a row for each domain and prompt.
 
@@ -166,6 +189,8 @@ def main(
         domain: of all scenes; half of them are of each if not given.
         keep: a .npz to write the scores to.
         stored: one to take them from; then no model is asked.
+        labelled: as many images are calibrated on, at most one half.
+        splits: as often, with others in turn.
     """
     found = load_scores(stored) if stored else asked(scenes, [domain] if domain else DOMAINS)
     if keep:
@@ -175,17 +200,19 @@ def main(
             for field, value in own._asdict().items()
         }
         np.savez_compressed(keep, **arrays)
-    show(found)
+    show(found, labelled, splits)
 
 
-def show(found: dict[str, Scores]) -> None:
-    """Prints what `kept` says of each, over a hundred splits."""
-    table = Table("answers", box=None)
-    for column in ("rows", "right", "ECE raw", "after", "by chance", "accepted", "kept", "worst"):
+def show(found: dict[str, Scores], labelled: int, count: int) -> None:
+    """Prints what `kept` says of each, over some splits."""
+    table = Table("answers", box=None, caption="AP by `score`, and by confidence")
+    columns = "rows", "right", "ECE raw", "after", "by chance", "accepted", "kept", "worst", "AP"
+    for column in columns:
         table.add_column(column, justify="right")
     for name, scores in found.items():
-        splits = [kept(scores, seed) for seed in range(SPLITS)]
+        splits = [kept(scores, seed, labelled) for seed in range(count)]
         before = agreement(scores.raw, scores.right, resamples=2).ece.value
+        ranked = np.mean([split[-2:] for split in splits], axis=0)
         met = sum(split.precision >= PRECISION for split in splits)
         table.add_row(
             name,
@@ -193,8 +220,9 @@ def show(found: dict[str, Scores]) -> None:
             f"{np.mean([split.ece for split in splits]):.4f}",
             f"{np.mean([split.by_chance for split in splits]):.4f}",
             f"{np.mean([split.accepted for split in splits]):.0%}",
-            f"{met} of {SPLITS}",
+            f"{met} of {count}",
             f"{min(split.precision for split in splits):.3f}",
+            " to ".join(f"{value:.4f}" for value in ranked) if scores.score.any() else "",
         )
     Console().print(table)
 

@@ -6,9 +6,12 @@ lower-cases and strips before it asks.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from paliflow.metrics.limits import MAX_CHARACTERS
 
+_REMEMBERED = 100
+"""Characters of answers whose normal form is kept at most."""
 # VQAv2's evaluation restores a lost apostrophe in these words, one apostrophe at a time
 # (couldnt've and couldn'tve, but not couldntve). Source: https://visualqa.org/evaluation.html
 _CONTRACTIONS = """
@@ -51,6 +54,12 @@ def vqa_normalize(answer: str) -> str:
     Its oddities are kept: one comma between digits, or a punctuation mark next to a space, decides
     for the whole answer whether that mark is deleted or becomes a space.
     """
+    normalize = _vqa_normalize if len(answer) <= _REMEMBERED else _vqa_normalize.__wrapped__
+    return normalize(answer)
+
+
+@lru_cache(2**16)  # people say the same again and again
+def _vqa_normalize(answer: str) -> str:
     answer = text = _strip(answer)
     has_digit_comma = re.search(r"\d,\d", answer)
     for mark in _VQA_PUNCTUATION:

@@ -141,7 +141,7 @@ def scoreboard(
     styles = {"equal": "green", "different": "", "incomparable": "bright_black"}
     for line in board.lines:
         published = ", ".join(f"{variant} {value:g}" for variant, value in line.published.items())
-        cells = [text(boards.said(own), styles[own.state] if own else "") for own in line.entries]
+        cells = [text(boards.cell(own), styles[own.state] if own else "") for own in line.entries]
         table.add_row(line.benchmark, line.figure, published, *cells)
     Console().print(table)
     for path, content in ((markdown, boards.as_markdown), (html, boards.as_html)):

@@ -23,18 +23,23 @@ _DECODING = (
 
 
 class Knots(Spec):
-    """A rising map from raw scores to confidences, see `fitting.Map`."""
+    """A map from raw scores to confidences, see `fitting.Map`."""
 
     method: Method
     x: tuple[float, ...]
     y: tuple[float, ...]
 
 
+RankedBy = Literal["location_mass", "score"]
+
+
 class Group(CalibratedGroup):
     """What is known of the answers to one prompt, or to all of a task."""
 
+    by: RankedBy = "location_mass"
+    """Which raw score of boxes the maps take, see `filling.raw_box_score`."""
     whole: Knots
-    """The map of all its answers."""
+    """The map of answers whose label has none of its own."""
     labels: dict[str, Knots] = Field(default_factory=dict)
     """Those of labels that have enough answers of their own."""
     points: tuple[tuple[float, int, int], ...] = ()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from paliflow.jobs.confidence.calibration import Calibration, Group
+from paliflow.jobs.confidence.calibration import Calibration, Group, RankedBy
 from paliflow.jobs.confidence.fitting import mapped
 
 Row = dict[str, Any]
@@ -20,10 +20,11 @@ def raw_score(row: Mapping[str, Any]) -> float | None:
     return float(min(1.0, math.exp(row["logprob"])))
 
 
-def raw_box_score(detection: Mapping[str, Any]) -> float | None:
-    """The probability of a box's label times that of its location and those next to it."""
+def raw_box_score(detection: Mapping[str, Any], by: RankedBy = "location_mass") -> float | None:
+    """The probability of a box's label times that of its location and those next to it; or, by
+    `score`, times that of the location alone."""
     label, location = detection.get("label_probability"), detection.get("location_mass")
-    if label is None or location is None:
+    if by == "score" or label is None or location is None:
         return detection.get("score")
     return float(label * location)
 
@@ -56,7 +57,8 @@ class Confidences:
         group = self._calibration.group(row["prompt"], form)
         if row["task"] in ("detect", "segment"):
             for found in row.get("detections") or ():
-                self._say(found, group, found["label"], raw_box_score(found))
+                raw = raw_box_score(found, group.by if group else "location_mass")
+                self._say(found, group, found["label"], raw)
         else:
             self._say(row, group, row.get("text"), raw_score(row))
 

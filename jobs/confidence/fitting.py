@@ -1,6 +1,6 @@
-"""Raw scores to frequencies: isotonic or logistic maps, cross-fitted; thresholds by precision."""
+"""Raw scores to frequencies: maps of three shapes, cross-fitted; thresholds by precision."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -9,31 +9,33 @@ from numpy.typing import ArrayLike, NDArray
 
 from paliflow.metrics.bootstrap import cluster_sums
 
-Method = Literal["isotonic", "logistic"]
+Method = Literal["logistic", "isotonic", "binned"]
 Floats = NDArray[np.float64]
 
 ENOUGH = 100
 """Answers with which a map is fitted at all."""
-_MANY = 1000
-"""Answers with which a shape is found; of fewer, a logistic curve has less to go wrong."""
-_A_BIN = 20
+_A_STEP = 20
 """Answers at least that an isotonic step is made of."""
+_A_BIN = 100
+"""Answers at least that a bin has."""
+_BINS = 20
 _STEPS = 200
 _KNOTS = 33
 _FOLDS = 5
 _LEAST = 1e-6
+_SLOPE = 1e-3
 THRESHOLDS = 20
 """As many thresholds are looked at; the bounds of all hold at once."""
 
 
 class Map(NamedTuple):
-    """A rising map from raw scores to confidences: lines between knots, level beyond them."""
+    """A map from raw scores to confidences: lines between knots, level beyond them."""
 
     method: Method
     x: Floats
     """[K], log-odds of raw scores, rising."""
     y: Floats
-    """[K], confidences."""
+    """[K], confidences, rising but of `binned`."""
 
 
 def log_odds(raw: ArrayLike) -> Floats:
@@ -48,23 +50,55 @@ def mapped(x: ArrayLike, y: ArrayLike, raw: ArrayLike) -> Floats:
 
 
 def fit(raw: ArrayLike, right: ArrayLike) -> Map:
-    """Fits a map to answers: isotonic from a thousand on, else logistic.
+    """Fits a map to answers, of the shape that fits best.
 
-    Isotonic regression of steps of at least twenty answers; each level is drawn towards a half as
-    if one more answer, half right, were there, so that none is 0 or 1. Sources: Zadrozny and Elkan
-    2002; Platt 1999 for the logistic curve and its targets.
+    A logistic curve (Platt 1999, with his targets); isotonic regression of steps of at least twenty
+    answers (Zadrozny and Elkan 2002); or the shares of up to twenty bins (Zadrozny and Elkan 2001),
+    as a model may be surest of what it gets wrong. Best is the lowest Brier score on answers that a
+    map was not fitted to; from 200 and 400 answers on, the second and the third are tried, and bins
+    that do not rise have to be better by a standard error. Each level is drawn towards a half as if
+    one more answer, half right, were there, so that none is 0 or 1.
 
     Args:
         raw: [N], 0 to 1.
         right: [N], 1 where an answer is right.
     """
     x, outcomes = log_odds(raw), np.asarray(right, np.float64)
-    return _isotonic(x, outcomes) if len(x) >= _MANY else _logistic(x, outcomes)
+    best = _logistic
+    if len(x) >= 2 * ENOUGH:
+        losses = _held_out_losses(_logistic, x, outcomes)
+        others = _held_out_losses(_isotonic, x, outcomes)
+        if others.mean() < losses.mean():
+            best, losses = _isotonic, others
+        if len(x) >= 4 * _A_BIN:
+            gain = losses - _held_out_losses(_binned, x, outcomes)
+            if gain.mean() > gain.std() / len(x) ** 0.5:
+                best = _binned
+    return best(x, outcomes)
+
+
+def _held_out_losses(shape: Callable[[Floats, Floats], Map], x: Floats, right: Floats) -> Floats:
+    """The squared error of each answer, by a map that was fitted to answers of other folds."""
+    fold = folds(range(len(x)))
+    losses = np.zeros(len(x))
+    for number in range(_FOLDS):
+        held = fold == number
+        _, knots, levels = shape(x[~held], right[~held])
+        losses[held] = (np.interp(x[held], knots, levels) - right[held]) ** 2
+    return losses
+
+
+def _binned(x: Floats, right: Floats) -> Map:
+    bins = np.array_split(np.argsort(x, kind="stable"), max(1, min(_BINS, len(x) // _A_BIN)))
+    y = np.array([(right[own].sum() + 0.5) / (len(own) + 1) for own in bins])
+    # A score that many answers share may fill several bins.
+    centres, places = np.unique([x[own].mean() for own in bins], return_inverse=True)
+    return Map("binned", centres, np.bincount(places, y) / np.bincount(places))
 
 
 def _isotonic(x: Floats, right: Floats) -> Map:
     order = np.argsort(x, kind="stable")
-    bins = np.array_split(order, max(1, min(_STEPS, len(x) // _A_BIN)))
+    bins = np.array_split(order, max(1, min(_STEPS, len(x) // _A_STEP)))
     rows = np.array([len(own) for own in bins], np.float64)
     accuracy = np.array([right[own].mean() for own in bins])
     levels = scipy.optimize.isotonic_regression(accuracy, weights=rows).x
@@ -74,7 +108,11 @@ def _isotonic(x: Floats, right: Floats) -> Map:
     y = np.maximum.accumulate((levels[starts] * totals + 0.5) / (totals + 1))
     # Scores that many answers share may end one step and begin the next.
     centres, places = np.unique(centres, return_index=True)
-    return Map("isotonic", centres, y[places])
+    y = y[places]
+    # Beyond the middle of the first and the last step, answers keep their order.
+    ends = np.array([x.min() - _LEAST, x.max() + _LEAST])
+    beyond = y[0] * (1 - _SLOPE), 1 - (1 - y[-1]) * (1 - _SLOPE)
+    return Map("isotonic", *(np.insert(ends, 1, centres), np.insert(beyond, 1, y)))
 
 
 def _logistic(x: Floats, right: Floats) -> Map:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.summary import Interval, Reliability, ReliabilityBin, Threshold
-from paliflow.jobs.confidence.calibration import Group, Knots, form_of_prompt
+from paliflow.jobs.confidence.calibration import Group, Knots, RankedBy, form_of_prompt
 from paliflow.jobs.confidence.fitting import (
     ENOUGH,
     Map,
@@ -28,7 +28,7 @@ VARIED = 20
 """Different prompts of a task from which on each is one of many."""
 Floats = NDArray[np.float64]
 Maps = tuple[Map, dict[str, Map]]
-"""Of all answers of a group, and of labels."""
+"""Of answers of a group, and of labels that have their own."""
 
 
 def calibrated(
@@ -88,7 +88,12 @@ def _group(
     right = np.array([outcome.right for outcome in own], np.float64)
     labels = [outcome.label for outcome in own]
     clusters = [outcome.cluster for outcome in own]
-    confidence = cross_fitted(raw, right, labels, clusters, seed)
+    by: RankedBy = "location_mass"
+    if wanted:
+        score = np.array([outcome.score or 0.0 for outcome in own])
+        by, raw, confidence = better(raw, score, right, labels, clusters, seed)
+    else:
+        confidence = cross_fitted(raw, right, labels, clusters, seed)
     whole, by_label = maps_of(raw, right, labels)
     found, effect = points(confidence, right), design_effect(confidence, right, clusters)
     thresholds = []
@@ -101,7 +106,6 @@ def _group(
         )
     average = None
     if wanted:
-        score = np.array([outcome.score or 0.0 for outcome in own])
         average = (
             average_precision(score, right, wanted),
             average_precision(confidence, right, wanted),
@@ -116,11 +120,31 @@ def _group(
         after=_reliability(confidence, right, clusters, level, seed),
         thresholds=tuple(thresholds),
         average_precision=average,
+        by=by,
         whole=_knots(whole),
         labels={label: _knots(own_map) for label, own_map in by_label.items()},
         points=tuple((point.confidence, point.rows, point.right) for point in found),
         design_effect=effect,
     )
+
+
+def better(
+    mass: Floats,
+    score: Floats,
+    right: Floats,
+    labels: Sequence[str],
+    clusters: Sequence[str],
+    seed: int,
+) -> tuple[RankedBy, Floats, Floats]:
+    """Which raw score of boxes gives the lower Brier score; it, and its cross-fitted confidences.
+
+    Where boxes are drawn well, the neighbours of a location are as good as itself; where a model
+    guesses, a location that is spread over many bins is a sign of it.
+    """
+    by_mass, by_score = (cross_fitted(raw, right, labels, clusters, seed) for raw in (mass, score))
+    if ((by_score - right) ** 2).mean() < ((by_mass - right) ** 2).mean():
+        return "score", score, by_score
+    return "location_mass", mass, by_mass
 
 
 def cross_fitted(
@@ -139,14 +163,17 @@ def cross_fitted(
 
 
 def maps_of(raw: Floats, right: Floats, labels: Sequence[str]) -> Maps:
-    """The map of all answers, and those of labels with enough answers of their own."""
+    """The maps of labels with enough answers of their own; and one of the others, or if these are
+    too few, of all."""
     of_label: dict[str, list[int]] = {}
     for number, label in enumerate(labels):
         of_label.setdefault(label, []).append(number)
     enough = {label: own for label, own in of_label.items() if len(own) >= ENOUGH}
     if len(of_label) == 1:
         enough = {}
-    return fit(raw, right), {label: fit(raw[own], right[own]) for label, own in enough.items()}
+    rest = [place for label, own in of_label.items() if label not in enough for place in own]
+    whole = fit(raw[rest], right[rest]) if len(rest) >= ENOUGH else fit(raw, right)
+    return whole, {label: fit(raw[own], right[own]) for label, own in enough.items()}
 
 
 def applied(maps: Maps, raw: Floats, labels: Sequence[str]) -> Floats:

@@ -155,8 +155,8 @@ def as_markdown(board: Scoreboard) -> str:
     rows = [head]
     for line in board.lines:
         published = ", ".join(f"{variant} {value:g}" for variant, value in line.published.items())
-        rows.append([line.benchmark, line.figure, published or "-", *map(said, line.entries)])
-    told = [[_in_markdown(cell) for cell in row] for row in rows]
+        rows.append([line.benchmark, line.figure, published or "-", *map(cell, line.entries)])
+    told = [[_in_markdown(each) for each in row] for row in rows]
     told.insert(1, ["---"] * len(head))
     return "".join(f"| {' | '.join(row)} |\n" for row in told)
 
@@ -168,14 +168,14 @@ def _in_markdown(text: str) -> str:
 def as_html(board: Scoreboard) -> str:
     """The scoreboard as a page that needs no other file."""
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template.filters["said"] = said
+    template.filters.update(said=said, gained=gained)
     page = Path(__file__).with_name("scoreboard.html.j2").read_text(encoding="utf-8")
     return template.from_string(page).render(board=board)
 
 
 def said(entry: Entry | None) -> str:
-    """An entry in a cell: the figure, its interval, the difference to the published one and to the
-    first checkpoint's, and why it cannot be compared."""
+    """An entry in a cell: the figure, its interval, the difference to the published one, and why it
+    cannot be compared."""
     if entry is None:
         return "-"
     if entry.measured is None:
@@ -188,12 +188,23 @@ def said(entry: Entry | None) -> str:
         text += f" [{entry.low:.{digits}f}, {entry.high:.{digits}f}]"
     if entry.difference is not None:
         text += f" {entry.difference:+.{digits}f}"
-    if entry.gain:
-        value, low, high = entry.gain
-        text += f"; {value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}] from the first"
     if entry.why:
         text += f" ({entry.why})"
     return text
+
+
+def gained(entry: Entry | None) -> str:
+    """How far an entry is from the first checkpoint's, and the interval; empty if nobody knows."""
+    if entry is None or entry.gain is None or entry.measured is None:
+        return ""
+    value, low, high = entry.gain
+    digits = 3 if entry.measured < 2 and (entry.published or 0) < 2 else 2
+    return f"{value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}] from the first"
+
+
+def cell(entry: Entry | None) -> str:
+    """All that is said of an entry."""
+    return "; ".join(filter(None, (said(entry), gained(entry))))
 
 
 def _runs_at(location: str) -> list[str]:

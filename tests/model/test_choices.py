@@ -61,13 +61,16 @@ def scored(model: PaliGemma, want: dict[str, Any], most_nodes: int) -> list[Any]
     ]
 
 
-def check(model: PaliGemma, want: dict[str, Any], most_nodes: int, atol: float) -> None:
+def check(
+    model: PaliGemma, want: dict[str, Any], most_nodes: int, atol: float, rtol: float = 1e-7
+) -> None:
     pairs = [(row, choice) for row, which in enumerate(WHICH) for choice in LISTS[which]]
     steps = teacher_forced(model, want, *zip(*pairs, strict=True))
     found = scored(model, want, most_nodes)
     logprob, least = (np.concatenate(each) for each in zip(*found, strict=True))
-    np.testing.assert_allclose(logprob, steps.sum(1), atol=atol)
-    np.testing.assert_allclose(least, steps.min(1), atol=atol)
+    np.testing.assert_allclose(np.exp(logprob), np.exp(steps.sum(1)), atol=atol)
+    np.testing.assert_allclose(logprob, steps.sum(1), rtol, atol)
+    np.testing.assert_allclose(least, steps.min(1), rtol, atol)
 
 
 @pytest.mark.parametrize(("name", "most_nodes"), [("pg2", 6)])
@@ -92,7 +95,9 @@ def test_choices_equal_teacher_forcing_in_int8() -> None:
 def test_choices_equal_teacher_forcing_on_a_thousand_scenes() -> None:
     images, _ = batches(1008, size=56)
     assert sum(map(len, images)) == 1008
-    assert furthest_from_teacher_forcing(images, ["1", "2", "3", "12"]) < 1e-5
+    probability, logprob = furthest_from_teacher_forcing(images, ["1", "2", "3", "12"])
+    assert 0 < probability < 1e-5
+    assert 0 < logprob < 1e-5
 
 
 EIGHT_DEVICES = """
@@ -108,7 +113,8 @@ t.WHICH = t.WHICH[rows]
 model = t.load_reference("pg2", model_parallel={model_parallel})
 model = replace(model, backend=Backend(slice_tokens=60))
 for most_nodes in (6, 256):
-    t.check(model, want, most_nodes, 1e-5)
+    # Sums that are shared among devices differ in float32's last bits, here of numbers up to 50.
+    t.check(model, want, most_nodes, 1e-5, 1e-6 if {model_parallel} > 1 else 1e-7)
 """
 
 

@@ -26,10 +26,14 @@ def test_precisions_are_kept_and_confidences_are_frequencies(name: str) -> None:
     scores = load_scores(SCORES)[name]
     splits = [kept(scores, seed) for seed in range(SPLITS)]
     assert sum(split.precision >= PRECISION for split in splits) >= 95
-    before = agreement(scores.raw, scores.right, resamples=2).ece.value
-    after = np.mean([split.ece for split in splits])
-    if name.startswith("sharp"):
-        assert after < 0.02
+    assert np.mean([split.ece for split in splits]) < 0.02
+    # Of sharp scenes' boxes the output's `score` was not kept.
+    by_score, by_confidence = np.mean([split[-2:] for split in splits], axis=0)
+    if scores.score.any():
+        assert by_score > 0.9
+        assert by_confidence > by_score - 0.001
+    elif name.startswith("blurred"):  # what the model is bad at, and surest of some wrong answers
+        assert agreement(scores.raw, scores.right, resamples=2).ece.value > 0.2
+        assert np.mean([split.accepted for split in splits]) > 0.2
+    else:
         assert np.mean([split.accepted for split in splits]) > 0.5
-    else:  # what the model has never seen, and answers by guessing
-        assert after < before / 2

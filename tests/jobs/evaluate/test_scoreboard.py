@@ -16,7 +16,9 @@ from paliflow.jobs.evaluate.scoreboard import (
     arranged,
     as_html,
     as_markdown,
+    cell,
     entries_of,
+    gained,
     read_scoreboard,
     said,
 )
@@ -139,7 +141,12 @@ def test_further_checkpoints_are_compared_with_the_first_on_the_same_images(tmp_
     assert two.gain
     assert two.gain == pytest.approx((0, 100 * low, 100 * high))
     assert 0 < two.gain.low < 100 * np.mean(np.subtract(better, first)) < two.gain.high
-    assert "from the first" in said(two)
+    shown = cell(two)
+    assert shown.startswith(said(two))
+    assert shown.endswith(f"{gained(two)}")
+    assert gained(two) in as_html(board)
+    assert gained(two) in as_markdown(board)
+    assert (gained(one), gained(three)) == ("", "")
     (tmp_path / "run_id=b" / "predictions.parquet").unlink()
     (line, *_) = read_scoreboard([str(tmp_path)]).lines
     assert all(own and own.gain is None for own in line.entries)

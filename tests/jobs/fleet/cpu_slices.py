@@ -10,8 +10,9 @@ from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.annotate.follower import Follower
 from paliflow.jobs.finetune import worker
 
-model.require_accelerators = worker.require_accelerators = lambda *_: None
-model.require_mesh = lambda *_: None
+for module in (model, worker):
+    vars(module).update(require_accelerators=lambda *_: None)
+vars(model).update(require_mesh=lambda *_: None)
 
 
 class CpuAnnotator(Annotator):

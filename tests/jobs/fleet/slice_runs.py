@@ -113,7 +113,7 @@ def main(folder: Path) -> dict[str, Any]:
     annotated("copies", **slice_, model_parallel=2, input=few)  # two, each on a host
     annotated("slice", **slice_, model_parallel=4)
     where = {"ray.io/tpu-slice-name": "slice-a", "ray.io/tpu-worker-id": "1"}
-    options = {"num_cpus": 0, "resources": {"TPU": 1}, "label_selector": where}
+    options: dict[str, Any] = {"num_cpus": 0, "resources": {"TPU": 1}, "label_selector": where}
     tenant: Any = ray.remote(**options)(Tenant).remote()
     ray.get(tenant.here.remote())
     threading.Thread(target=leave, args=(tenant,), daemon=True).start()
@@ -146,7 +146,7 @@ if __name__ == "__main__":
     from paliflow.tests.jobs.fleet import cpu_slices
 
     actor.Annotator = cpu_slices.CpuAnnotator  # type: ignore[misc]
-    worker_group.work = cpu_slices.work
+    vars(worker_group).update(work=cpu_slices.work)
     from paliflow.jobs.annotate.job import annotate
 
     print(json.dumps(main(Path(sys.argv[1]))))

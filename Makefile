@@ -16,7 +16,7 @@ FLOOR := .venv/floor
 GPU_PYTHON ?= python3
 FOLDERS := configs storage model metrics jobs operators dags benchmarks tests
 
-.PHONY: demo demo-video answers-demo evaluate-demo finetune-demo safety-demo test floor slow chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
+.PHONY: demo demo-video answers-demo evaluate-demo finetune-demo safety-demo test floor slow tpu-fakes chaos media fuzz fullsize lint format docs tpu-check gpu-check measure picture clean
 
 demo: $(INSTALLED)  ## The shipped DAG on the bundled images, checked against their ground truth
 	$(BIN)/python -m paliflow.benchmarks.demo
@@ -44,6 +44,9 @@ floor: $(FLOOR)/installed  ## The operators' tests on the oldest Airflow that is
 
 slow: $(INSTALLED)  ## Variations of the tests, and those that take minutes
 	$(BIN)/python -m pytest -m slow
+
+tpu-fakes: $(INSTALLED)  ## Runs over hosts of TPU slices, faked on a CPU, that are lost: minutes
+	$(BIN)/python -m pytest -m slow tests/jobs/fleet/test_fake_slices.py tests/jobs/fleet/test_slices.py
 
 chaos: $(INSTALLED)  ## Fifty runs in which whoever can be killed is killed: about half an hour
 	$(BIN)/python -m pytest -m chaos -s

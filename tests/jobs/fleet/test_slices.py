@@ -1,0 +1,76 @@
+"""Models and trainings over the hosts of a TPU slice, faked on a CPU, of which hosts are lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paliflow.tests.jobs.labelled import write_scenes
+
+pytestmark = pytest.mark.slow  # a Ray cluster of its own, for minutes
+
+IMAGES = 36
+FEW = 8
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """What the runs have printed, and what came of them."""
+    folder = tmp_path_factory.mktemp("slices")
+    write_scenes(folder / "train.jsonl", "train", 24)
+    sample = sorted(Path("dags/sample").glob("scene_*"))
+    for name, count in (("images", IMAGES), ("few", FEW)):
+        (folder / name).mkdir()
+        for number in range(count):
+            source = sample[number % len(sample)]
+            shutil.copy(source, folder / name / f"{number:02}{source.suffix}")
+        (folder / name / "broken.png").write_bytes(b"not an image")
+    output, errors = folder / "output.txt", folder / "errors.txt"
+    with output.open("w") as stdout, errors.open("w") as stderr:
+        run = subprocess.run(
+            [sys.executable, "-m", "paliflow.tests.jobs.fleet.slice_runs", str(folder)],
+            stdout=stdout,
+            stderr=stderr,
+            timeout=1200,
+            check=False,
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
+        )
+    assert run.returncode == 0, output.read_text()[-3000:] + errors.read_text()[-6000:]
+    *said, found = output.read_text().splitlines()
+    return "\n".join(said), json.loads(found)
+
+
+def few(rows: list[Any]) -> list[Any]:
+    """Those of the images in the smaller folder."""
+    return [*rows[: 3 * FEW], *rows[-3:]]
+
+
+def test_a_model_over_two_hosts_answers_as_one_on_a_host(ran: tuple[str, dict[str, Any]]) -> None:
+    _, found = ran
+    assert len(found["host"]["rows"]) == 3 * (IMAGES + 1)
+    assert sum(row["status"] == "error" for row in found["host"]["rows"]) == 3
+    assert found["slice"]["rows"] == found["host"]["rows"]
+    assert found["copies"]["rows"] == few(found["host"]["rows"])
+
+
+def test_hosts_that_a_tenant_holds_are_awaited_aloud(ran: tuple[str, dict[str, Any]]) -> None:
+    said, found = ran
+    assert found["tenant"]["rows"] == few(found["host"]["rows"])
+    assert "waiting: actors do not start: each takes CPU 0.5, TPU 4 of each of the 2 hosts" in said
+
+
+def test_a_drained_host_loses_no_input_and_condemns_none(ran: tuple[str, dict[str, Any]]) -> None:
+    _, found = ran
+    assert found["drained"]["rows"] == few(found["host"]["rows"])
+    assert found["drained"]["preemptions"] == 1
+
+
+def test_a_training_over_two_hosts_has_the_losses_of_one(ran: tuple[str, dict[str, Any]]) -> None:
+    _, found = ran
+    assert len(found["one"]) == 12
+    assert found["two"] == pytest.approx(found["one"], rel=1e-4)

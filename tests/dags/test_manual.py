@@ -164,7 +164,7 @@ def test_json_that_the_manual_shows_is_labelled_examples(block: str) -> None:
 def test_the_weekly_dag_and_its_approval_parse() -> None:
     shown_blocks = [parameters.values[0] for parameters in blocks("python")]
     (weekly,) = (block for block in shown_blocks if 'with DAG("weekly"' in block)
-    (approval,) = (block for block in shown_blocks if "ApprovalOperator(" in block)
+    (approval,) = (block for block in shown_blocks if "\nApprovalOperator(" in block)
     shown: dict[str, Any] = {}
     exec(HEAD + weekly, shown)
     tasks = shown["tuned"].dag.task_dict

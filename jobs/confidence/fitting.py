@@ -29,7 +29,7 @@ THRESHOLDS = 20
 
 
 class Map(NamedTuple):
-    """A map from raw scores to confidences: lines between knots, level beyond them."""
+    """A map from raw scores to confidences: lines between knots, from a score of 0 to one of 1."""
 
     method: Method
     x: Floats
@@ -93,7 +93,7 @@ def _binned(x: Floats, right: Floats) -> Map:
     y = np.array([(right[own].sum() + 0.5) / (len(own) + 1) for own in bins])
     # A score that many answers share may fill several bins.
     centres, places = np.unique([x[own].mean() for own in bins], return_inverse=True)
-    return Map("binned", centres, np.bincount(places, y) / np.bincount(places))
+    return _to_the_ends("binned", centres, np.bincount(places, y) / np.bincount(places))
 
 
 def _isotonic(x: Floats, right: Floats) -> Map:
@@ -106,13 +106,18 @@ def _isotonic(x: Floats, right: Floats) -> Map:
     totals = np.add.reduceat(rows, starts)
     centres = np.add.reduceat(np.array([x[own].sum() for own in bins]), starts) / totals
     y = np.maximum.accumulate((levels[starts] * totals + 0.5) / (totals + 1))
+    rises = np.diff(y, prepend=-1.0) > 0  # not where two steps have become level
+    centres, y = centres[rises], y[rises]
     # Scores that many answers share may end one step and begin the next.
     centres, places = np.unique(centres, return_index=True)
-    y = y[places]
-    # Beyond the middle of the first and the last step, answers keep their order.
-    ends = np.array([x.min() - _LEAST, x.max() + _LEAST])
+    return _to_the_ends("isotonic", centres, y[places])
+
+
+def _to_the_ends(method: Method, x: Floats, y: Floats) -> Map:
+    """Beyond the first and the last knot, scores that no answer had yet keep their order."""
+    ends = log_odds([0.0, 1.0]) + np.array([-_LEAST, _LEAST])
     beyond = y[0] * (1 - _SLOPE), 1 - (1 - y[-1]) * (1 - _SLOPE)
-    return Map("isotonic", *(np.insert(ends, 1, centres), np.insert(beyond, 1, y)))
+    return Map(method, np.insert(ends, 1, x), np.insert(beyond, 1, y))
 
 
 def _logistic(x: Floats, right: Floats) -> Map:
@@ -131,7 +136,7 @@ def _logistic(x: Floats, right: Floats) -> Map:
         loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(0, 50), (-50, 50)]
     ).x
     knots = np.linspace(x.min() - _LEAST, x.max() + _LEAST, _KNOTS)
-    return Map("logistic", knots, 1 / (1 + np.exp(-(found[0] * knots + found[1]))))
+    return _to_the_ends("logistic", knots, 1 / (1 + np.exp(-(found[0] * knots + found[1]))))
 
 
 def folds(clusters: Sequence[Hashable], seed: int = 0) -> NDArray[np.intp]:

@@ -136,15 +136,18 @@ def better(
     clusters: Sequence[str],
     seed: int,
 ) -> tuple[RankedBy, Floats, Floats]:
-    """Which raw score of boxes gives the lower Brier score; it, and its cross-fitted confidences.
+    """Which raw score of boxes to go by; it, and its cross-fitted confidences.
+
+    It is `score`, if the other's Brier score is not lower by a standard error.
 
     Where boxes are drawn well, the neighbours of a location are as good as itself; where a model
     guesses, a location that is spread over many bins is a sign of it.
     """
     by_mass, by_score = (cross_fitted(raw, right, labels, clusters, seed) for raw in (mass, score))
-    if ((by_score - right) ** 2).mean() < ((by_mass - right) ** 2).mean():
-        return "score", score, by_score
-    return "location_mass", mass, by_mass
+    gain = (by_score - right) ** 2 - (by_mass - right) ** 2
+    if gain.mean() > gain.std() / len(gain) ** 0.5:
+        return "location_mass", mass, by_mass
+    return "score", score, by_score
 
 
 def cross_fitted(

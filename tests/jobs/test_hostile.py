@@ -46,7 +46,7 @@ def rows_of(location: str) -> list[dict[str, Any]]:
 def test_every_mutated_file_has_its_row(make_spec: SpecFactory, tmp_path: Path) -> None:
     folder = tmp_path / "hostile"
     folder.mkdir()
-    fill(folder, 20, 12)
+    fill(folder, 10, 6)
     wanted = hostile.images(folder, large=False)
     spec = make_spec(input=str(folder), prompts=["caption en"], decoder_memory=300)
     errors = {row["source_uri"]: row["error"] for row in rows_of(annotate_here(spec).location)}

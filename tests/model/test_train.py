@@ -190,6 +190,7 @@ def test_the_loss_is_the_published_one_of_the_published_logits() -> None:
     assert int(examples) == len(weights)
 
 
+@pytest.mark.slow
 def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
     batch = _batch("pg2")
     trainer = _trainer("pg2", **_BFLOAT16)

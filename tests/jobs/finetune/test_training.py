@@ -154,6 +154,7 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) ->
         train_here(finetune_spec(folder, run_id="nan", validation={}, **broken))
 
 
+@pytest.mark.slow
 def test_bad_images_are_counted_and_stop_the_run_at_its_limit(folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     for row in rows[::4]:

@@ -72,13 +72,8 @@ def test_layers_apart_compute_what_stacked_ones_do(name: str, dtype: str) -> Non
         )
 
 
-@pytest.mark.parametrize(
-    ("count", "int8_cache"),
-    [
-        (3, True),
-        *(pytest.param(count, False, marks=pytest.mark.slow) for count in (2, 6)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "int8_cache"), [(3, True), (2, False), (6, False)])
 def test_a_batch_in_slices_is_the_batch(count: int, int8_cache: bool) -> None:
     model, want = load_reference("pg2"), expected("pg2")
     rows = np.arange(6) % 3

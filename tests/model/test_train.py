@@ -207,6 +207,7 @@ def test_dropout_repeats_itself_from_a_seed_and_a_step() -> None:
     assert float(trainer.step(later, frozen, batch)[1]["loss"]) != losses[1]
 
 
+@pytest.mark.slow
 def test_a_bfloat16_checkpoint_is_trained_in_float32() -> None:
     stored = _params("pg2", "bfloat16")
     trainer = _trainer("pg2", **_BFLOAT16)

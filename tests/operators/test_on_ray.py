@@ -178,6 +178,7 @@ def test_the_same_submission_twice_is_one_job(ray: str) -> None:
     assert version.startswith("2.")
 
 
+@pytest.mark.slow
 def test_a_job_that_the_cluster_does_not_know_is_given_up(ray: str) -> None:
     event = wait(trigger_for(ray, "nobody-submitted-this"))
     assert event["status"] == "UNREACHABLE"

@@ -112,6 +112,7 @@ def test_a_creation_whose_answer_is_lost_is_not_made_twice(fake: FakeKubernetes)
     assert [*fake.rayjobs] == [trigger.submission_id]
 
 
+@pytest.mark.slow
 def test_clearing_the_task_deletes_the_cluster_and_makes_another(fake: FakeKubernetes) -> None:
     store = Store()
     old = deferred(store)

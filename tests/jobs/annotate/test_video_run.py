@@ -100,6 +100,7 @@ def test_only_new_videos_are_asked_about(finished: RunSummary, films: Path, tmp_
     assert {Path(row["source_uri"]).stem for row in asked} == {*"abc"}
 
 
+@pytest.mark.slow
 def test_clips_are_asked_about_as_one(films: Path, make_spec: SpecFactory) -> None:
     video = {"every_s": 0.5, "clip": {"frames": 2, "length_s": 2}}
     summary = annotate_here(make_spec(input=str(films / "a.mp4"), video=video, prompts=["ocr"]))

@@ -347,6 +347,7 @@ def test_relative_paths_a_table_and_the_place_of_the_rows(
     assert (location / "_manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_a_job_on_the_cluster_ends_with_its_summary(cluster: str, tmp_path: Path) -> None:
     film = write(tmp_path / "film.mp4", frames=50)
     output = str(tmp_path / "frames")
@@ -386,6 +387,7 @@ def test_a_job_that_the_user_must_change_exits_with_2_and_one_line(
     assert complaint in line
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_named_at_once(images: Path, tmp_path: Path) -> None:
     result = execute(
         *(*PALIFLOW, "annotate", "images", "--output", "out", "--prompt", "ocr"),

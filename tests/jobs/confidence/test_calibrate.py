@@ -146,6 +146,7 @@ def test_what_cannot_be_calibrated_is_refused(
         calibrated(location, registry="models")
 
 
+@pytest.mark.slow
 def test_annotation_by_a_version_with_a_calibration_has_confidences(
     tmp_path: Path, make_spec: SpecFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:

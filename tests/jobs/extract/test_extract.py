@@ -255,6 +255,7 @@ def test_a_field_that_is_wrong_is_named(fields: dict[str, Any], complaint: str) 
         ExtractSpec.parse(GOOD | fields)
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_spec_in_yaml(
     cluster: str,
     videos: Path,

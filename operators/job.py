@@ -4,12 +4,14 @@ import asyncio
 import json
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 from zipfile import ZipInfo
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context, XComArg
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
     from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
+T = TypeVar("T")
 
 VARIABLE_BYTES = 100_000
 """What an environment variable is trusted to hold; Linux stops at 131,072. Longer specs travel to a
@@ -205,22 +208,22 @@ class JobOperator(BaseOperator):
         store = context["task_state_store"]
         left = store.get(STATE)
         if self.cluster:
-            job = asyncio.run(rayjob_for(cluster_of(self.cluster), left, ti.max_tries))
+            job = in_thread(rayjob_for(cluster_of(self.cluster), left, ti.max_tries))
         else:
             assert self.ray_conn_id
             ray = RayJobHook(self.ray_conn_id)
-            job = asyncio.run(job_for(ray, left, ti.max_tries))
+            job = in_thread(job_for(ray, left, ti.max_tries))
             RayJobLink().push(ti, ray.page(job["submission_id"]))
         # Stored first: whatever happens to the submission, the next try knows its id.
         store.set(STATE, job)
         trigger = self._trigger(job["submission_id"])
-        self._stop = partial(run_in_thread, trigger.on_kill)
+        self._stop = partial(stop_in_thread, trigger.on_kill)
         if self.cluster:
             variables = runtime_env["env_vars"]
             name = trigger.submission_id
-            asyncio.run(create_rayjob(cluster_of(self.cluster), name, self.JOB, spec, variables))
+            in_thread(create_rayjob(cluster_of(self.cluster), name, self.JOB, spec, variables))
         else:
-            asyncio.run(self._submit(trigger, spec, runtime_env, ti))
+            in_thread(self._submit(trigger, spec, runtime_env, ti))
         self.log.info("Ray job %s does it", trigger.submission_id)
         if self.deferrable:
             ti.xcom_push(RELAYED, 0)
@@ -228,7 +231,7 @@ class JobOperator(BaseOperator):
                 trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout
             )
         try:
-            event = asyncio.run(trigger.follow())
+            event = in_thread(trigger.follow())
         except AirflowTaskTimeout:
             store.delete(STATE)  # Airflow calls on_kill next
             raise
@@ -359,8 +362,25 @@ def asset_uri(location: str) -> str:
     return location.rstrip("/") if "://" in location else path.as_uri()
 
 
-def run_in_thread(coroutine: Callable[[], Any]) -> None:
-    # A signal interrupts the main thread, whose event loop is waiting for the job.
+def in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that a thread of its own runs.
+
+    Airflow's timeout is an exception that a signal raises in the main thread, wherever that is:
+    where asyncio is at work, it would be caught, and the task would wait on for ever.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(asyncio.run(coroutine))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
+    return result.result()
+
+
+def stop_in_thread(coroutine: Callable[[], Any]) -> None:
     thread = threading.Thread(target=lambda: asyncio.run(coroutine()), daemon=True)
     thread.start()
     thread.join(timeout=process.GRACE_S)

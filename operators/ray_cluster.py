@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import (
 
 from paliflow.configs.manifests import ray_cluster
 from paliflow.operators.hook import RayJobError
-from paliflow.operators.job import run_in_thread
+from paliflow.operators.job import in_thread, stop_in_thread
 from paliflow.operators.kubernetes import KubernetesError
 from paliflow.operators.ray_cluster_trigger import RayClusterTrigger
 from paliflow.operators.rayjob import RayJobCluster, SharedRayCluster, cluster_of
@@ -74,9 +74,9 @@ class CreateRayClusterOperator(BaseOperator):
             until=time.time() + self.cluster.start_deadline,
             poll_interval=self.poll_interval,
         )
-        self._stop = partial(run_in_thread, trigger.on_kill)
+        self._stop = partial(stop_in_thread, trigger.on_kill)
         try:
-            asyncio.run(self._create(name))
+            in_thread(self._create(name))
         except KubernetesError:  # whose answer may have been lost: nothing ends a RayCluster
             self._give_up(context)
             raise
@@ -86,7 +86,7 @@ class CreateRayClusterOperator(BaseOperator):
                 trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout
             )
         try:
-            event = asyncio.run(trigger.follow())
+            event = in_thread(trigger.follow())
         except AirflowTaskTimeout:
             store.delete(_STATE)  # Airflow calls on_kill next
             raise

@@ -38,7 +38,7 @@ from paliflow.model.weights import Leaf, expected_shapes, load_params
 from paliflow.model.xla import ANY, backend_of_mesh
 
 NEW_TOKENS, ROUNDS, SIDE = 20, 3, 8192
-ENGINES = ("torch:bfloat16", "jax:bfloat16", "jax:int8")
+ENGINES = ("torch:bfloat16", "jax:bfloat16", "jax:float8_e4m3fn", "jax:int8")
 _HAS_BOTH = """
 import sys
 from importlib.util import find_spec

@@ -117,7 +117,7 @@ def quantise(
     if dtype == jnp.int8:
         scale = jnp.maximum(largest, 1e-30) / 127
         return jnp.round(wide / scale).astype(dtype), scale
-    scale = jnp.maximum(largest, 1e-30) / jnp.finfo(dtype).max.astype(jnp.float32)
+    scale = jnp.maximum(largest, 1e-30) / 448
     return (wide / scale).astype(dtype), scale
 
 

@@ -267,7 +267,7 @@ def test_what_is_right_is_scored_once_each_as_the_only_choice(
 def test_perplexity_is_of_the_right_answers_by_teacher_forcing(
     examples: Path, tmp_path: Path
 ) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"image": "00.png", "prefix": COUNT, "suffix": ["2", "3", "2"]},
         {"image": "broken.png", "prefix": COUNT, "suffix": "1"},
         {"image": "01.png", "prefix": "caption en", "suffix": "a page with a digit"},

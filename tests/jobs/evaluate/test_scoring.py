@@ -237,8 +237,8 @@ def test_cocos_average_precision_is_that_of_its_own_script() -> None:
 
 def test_perplexity_is_of_all_tokens_together_and_unknown_where_nothing_was_scored() -> None:
     known = [(12.0, 4), (2.0, 2), (0.0, 0)]  # of the last the image could not be read
-    texts = ["a", "b", None]
-    (own,) = score(["perplexity"], texts, [["x"]] * 3, texts, likelihoods=known).values()
+    asked, texts = ["ocr"] * 3, ["a", "b", None]
+    (own,) = score(["perplexity"], asked, [["x"]] * 3, texts, likelihoods=known).values()
     assert own.figure == pytest.approx(np.exp(14 / 6))
     low, high = metrics.bootstrap_interval(*own)
     assert low < own.figure < high

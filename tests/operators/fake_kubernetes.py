@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,11 @@ class FakeKubernetes:
         self.made: list[tuple[str, str]] = []
         """Kinds and names of all objects that there ever were."""
         self.hold = threading.Event()
-        """While it is not set, whoever makes an object does not hear that it is there."""
+        """While it is not set, nobody hears that what the methods `held` asked for is done."""
         self.hold.set()
+        self.held = {"POST"}
+        self.delay_s = 0.0
+        """Before each answer."""
         self.chosen: list[str] = []
         """Of RayJobs on clusters that were there, the cluster."""
         self.asked: Counter[str] = Counter()
@@ -195,8 +199,9 @@ def kubernetes(command: list[str] | None = None) -> Iterator[FakeKubernetes]:
                 fault = None
                 if fake.faults and fake.faults[0][0] == self.command and "/ray.io/" in path:
                     fault = fake.faults.popleft()[1]
-            if self.command == "POST":
+            if self.command in fake.held:
                 fake.hold.wait()
+            time.sleep(fake.delay_s)
             if fault == 0:
                 self.connection.close()
                 return

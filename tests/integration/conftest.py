@@ -88,7 +88,7 @@ class Services:
             "CLUSTERS_FOLDER": str(self.clusters),
         }
         (self.clusters / "images").mkdir(parents=True)
-        for image in IMAGES[:3]:
+        for image in sorted(SAMPLE.glob("scene_*.jpg"))[:3]:
             shutil.copy(image, self.clusters / "images")
         (folder / "dags").mkdir()
         shutil.copy(weekly.__file__, folder / "dags")

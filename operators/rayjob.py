@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.cluster import ClusterSpec, Name
 from paliflow.configs.manifests import ray_job, ray_job_on
+from paliflow.operators.hook import RayJobError
 from paliflow.operators.kubernetes import Kind, KubernetesError, KubernetesHook
 from paliflow.operators.waiting import in_thread
 
@@ -96,8 +97,8 @@ async def name_for(cluster: OnKubernetes, kind: Kind, left: str | None, *, clear
     """The name to store before an object is made under it, as `job_for` does: that which an earlier
     try left, or a new one.
 
-    An object that has ended or is being deleted has a successor. So has one whose task a user has
-    cleared; that one is deleted.
+    An object that is being deleted has a successor, and so has a job that did not succeed, or whose
+    log is gone. So has one whose task a user has cleared; that one is deleted.
 
     Args:
         cluster: where it is.
@@ -113,15 +114,25 @@ async def name_for(cluster: OnKubernetes, kind: Kind, left: str | None, *, clear
             found = await kubernetes.get(kind, left)
             # One that is not there may be on its way, if its creation broke off: under the same
             # name it cannot become two.
-            if not cleared and not (found and _is_over(found)):
+            if not cleared and (found is None or await _is_of_use(kubernetes, found)):
                 return left
             await kubernetes.delete(kind, left, awaited=found is None)
     return f"paliflow-{uuid.uuid4().hex[:16]}"
 
 
-def _is_over(found: Mapping[str, Any]) -> bool:
+async def _is_of_use(kubernetes: KubernetesHook, found: Mapping[str, Any]) -> bool:
     status = found.get("status", {})
-    return "deletionTimestamp" in found["metadata"] or status.get("jobDeploymentStatus") in ENDED
+    if "deletionTimestamp" in found["metadata"]:
+        return False
+    if status.get("jobDeploymentStatus") not in ENDED:
+        return True
+    if status.get("jobStatus") != "SUCCEEDED":
+        return False
+    try:  # for its summary, while its cluster is there
+        async with await kubernetes.ray_of(status["rayClusterName"]) as ray:
+            return bool(await ray.logs(found["metadata"]["name"]))
+    except RayJobError:
+        return False
 
 
 async def create_rayjob(

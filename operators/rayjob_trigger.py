@@ -7,9 +7,13 @@ from typing import Any
 from paliflow.operators.hook import RayJobError
 from paliflow.operators.kubernetes import KubernetesHook, Outage
 from paliflow.operators.outcome import lines_of, outcome
-from paliflow.operators.rayjob import ENDED, cluster_of
+from paliflow.operators.rayjob import ENDED, SharedRayCluster, cluster_of
 from paliflow.operators.readiness import readiness
 from paliflow.operators.trigger import LOG_BYTES_PER_S, RayJobTrigger
+
+_CLUSTER_LOST = (
+    "its RayCluster is gone: somebody has deleted it. Clear the task that makes it, and those after"
+)
 
 
 class RayClusterJobTrigger(RayJobTrigger):
@@ -73,6 +77,8 @@ class RayClusterJobTrigger(RayJobTrigger):
                     if ended:
                         return _ended(status, job, text, said)
                     said = await self._say(kubernetes, status, said)
+                    if await self._has_lost_its_cluster(kubernetes, status):
+                        return outcome("LOST", _CLUSTER_LOST)
                 outage.over()
             except RayJobError as error:
                 if outage.given_up(error):
@@ -90,6 +96,14 @@ class RayClusterJobTrigger(RayJobTrigger):
             say = self.log.warning if stuck else self.log.info
             say("RayJob %s: %s", self.submission_id, said)
         return said
+
+    async def _has_lost_its_cluster(
+        self, kubernetes: KubernetesHook, status: dict[str, Any]
+    ) -> bool:
+        """Whether it waits for a shared cluster that is gone, as KubeRay would for ever."""
+        if not isinstance(self._spec, SharedRayCluster) or status.get("jobStatus"):
+            return False
+        return await kubernetes.get("RayCluster", self._spec.name) is None
 
     async def _of_ray(self, kubernetes: KubernetesHook, cluster: str) -> tuple[dict[str, Any], str]:
         """Ray's details of the job and what it has printed; nothing if the head does not answer."""

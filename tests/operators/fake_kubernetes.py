@@ -121,15 +121,16 @@ class FakeKubernetes:
         rayjob = self.rayjobs[name]
         self._steps[name] += 1
         status: dict[str, Any] = rayjob["status"]
-        step = min(self._steps[name], len(STEPS) if self.hosts_come else 2) - 1
+        chosen = rayjob["spec"].get("clusterSelector", {}).get("ray.io/cluster")
+        ready = self.hosts_come and (chosen is None or chosen in self.rayclusters)
+        step = min(self._steps[name], len(STEPS) if ready else 2) - 1
         if STEPS[step] == "Initializing":
-            status["rayClusterName"] = f"{name}-abcde"
+            status["rayClusterName"] = chosen or f"{name}-abcde"
             status["rayClusterStatus"] = {"desiredWorkerReplicas": 4, "readyWorkerReplicas": 1}
         if status.get("jobDeploymentStatus") not in ("Complete", "Failed", "ValidationFailed"):
             status["jobDeploymentStatus"] = STEPS[step]
         if STEPS[step] == "Running":
             process = self._process(name, rayjob)
-            chosen = rayjob["spec"].get("clusterSelector", {}).get("ray.io/cluster")
             status |= {"rayClusterName": chosen or f"{name}-abcde", "jobStatus": "RUNNING"}
             if process.poll() is not None:
                 went = "SUCCEEDED" if process.returncode == 0 else "FAILED"

@@ -112,6 +112,15 @@ def test_a_creation_whose_answer_is_lost_leaves_no_cluster(fake: FakeKubernetes)
     assert not store
 
 
+def test_a_job_whose_cluster_is_gone_says_which_task_to_clear(fake: FakeKubernetes) -> None:
+    made = create().execute_complete(context(Store()), {"name": "gone", "error": None})
+    with pytest.raises(TaskDeferred) as left:
+        operator(cluster=made).execute(context(Store()))
+    event = follow(left.value.trigger)
+    assert event["status"] == "LOST"
+    assert "Clear the task that makes it" in event["message"]
+
+
 def test_a_cluster_that_cannot_be_deleted_is_not_forgotten(fake: FakeKubernetes) -> None:
     store = Store()
     trigger = deferred(store, max_tries=1)

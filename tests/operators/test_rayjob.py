@@ -103,6 +103,19 @@ def test_a_try_after_a_lost_worker_adopts_what_its_predecessor_made(fake: FakeKu
     assert follow(first) == ended  # the trigger of another triggerer
 
 
+def test_a_try_after_a_lost_worker_takes_up_a_job_that_has_succeeded(fake: FakeKubernetes) -> None:
+    store = Store()
+    first = deferred(store)
+    ended = follow(first)  # and nobody came to hear of it
+    second = deferred(store)
+    assert follow(second) == ended
+    assert fake.made == [("RayJob", first.submission_id)]
+    # Its summary is in its log, which goes with its cluster.
+    del fake._processes[first.submission_id]
+    third = deferred(store)
+    assert [*fake.rayjobs] == [third.submission_id] != [first.submission_id]
+
+
 def test_a_creation_whose_answer_is_lost_is_not_made_twice(fake: FakeKubernetes) -> None:
     fake.faults.append(("POST", 0))
     store = Store()

@@ -201,12 +201,12 @@ class JobOperator(BaseOperator):
         ti = context["ti"]
         runtime_env = self._runtime_env()
         store = context["task_state_store"]
-        left = store.get(STATE)
+        left: Any = store.get(STATE)
+        job: dict[str, Any]
         if self.cluster:
-            cluster = cluster_of(self.cluster)
-            name = left and left["submission_id"]
+            cluster, earlier = cluster_of(self.cluster), left and left["submission_id"]
             cleared = bool(left) and left["max_tries"] != ti.max_tries
-            name = in_thread(name_for(cluster, "RayJob", name, cleared=cleared))
+            name = in_thread(name_for(cluster, "RayJob", earlier, cleared=cleared))
             job = {"submission_id": name, "max_tries": ti.max_tries}
         else:
             assert self.ray_conn_id

@@ -154,7 +154,7 @@ def _column(file: str, group: int, column: str) -> pa.ChunkedArray:
 @lru_cache(4)
 def _array_record(file: str) -> Any:
     # It is installed with grain, and takes a while to import.
-    from array_record.python.array_record_module import ArrayRecordReader  # type: ignore[import-untyped]
+    from array_record.python.array_record_module import ArrayRecordReader
 
     if "://" in file:
         raise ValueError("ArrayRecord files are read from a local disk only: copy them there")

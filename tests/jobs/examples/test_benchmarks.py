@@ -217,7 +217,7 @@ def tfrecord(record: bytes) -> bytes:
 
 
 def masked(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return (((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
 
 

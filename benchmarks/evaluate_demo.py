@@ -54,8 +54,8 @@ def main() -> None:
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """A Ray cluster that all commands find: each would start one of its own, which takes longer than
-    what most of them do there."""
+    """A Ray cluster that all commands find: to start one each takes longer than what most of them
+    do there."""
     ray.init(
         "local",
         include_dashboard=False,

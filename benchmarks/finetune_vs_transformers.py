@@ -123,7 +123,7 @@ def _table(
         trained = trained_shapes(expected_shapes(config), _recipe(case))
         flops = case.batch * train_flops(config, text, suffix, trained=trained)
         speed = case.batch / result["step_s"]
-        mfu = f"{flops / result['step_s'] / (chip.peak.bfloat16 * 1e12):.0%}" if chip else "-"
+        mfu = f"{flops / result['step_s'] / chip.flops('bfloat16'):.0%}" if chip else "-"
         peak = f"{result['peak_bytes'] / 2**30:.1f}" if result["peak_bytes"] else "-"
         libraries.add(f"{result['device']}, {result['library']}")
         yield (

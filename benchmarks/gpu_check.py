@@ -38,12 +38,13 @@ from paliflow.model.weights import Leaf, expected_shapes, load_params
 from paliflow.model.xla import ANY, backend_of_mesh
 
 NEW_TOKENS, ROUNDS, SIDE = 20, 3, 8192
-ENGINES = ("torch:bfloat16", "jax:bfloat16", "jax:int8")
+ENGINES = ("torch:bfloat16", "jax:bfloat16", "jax:float8_e4m3fn", "jax:int8")
 _HAS_BOTH = """
 import sys
 from importlib.util import find_spec
 sys.exit(not (find_spec("torch") and find_spec("transformers")))
 """
+_SEES_A_GPU = "import sys, jax; sys.exit(jax.default_backend() != 'gpu')"
 _COMPILING = 8
 """Batches at a time."""
 
@@ -76,6 +77,11 @@ def main(
     if one:
         _time_jax(json.loads(one))
         return
+    # In a process of its own: one that has seen the GPU holds most of its memory.
+    if subprocess.run([sys.executable, "-c", _SEES_A_GPU], check=False).returncode:
+        raise SystemExit(
+            "JAX finds no GPU here, which this measures: see `nvidia-smi` and jax[cuda13]"
+        )
     engines = list(engine or ENGINES)
     if subprocess.run([torch, "-c", _HAS_BOTH], check=False).returncode:
         print(f"{torch} lacks torch or transformers: nothing to compare with", file=sys.stderr)

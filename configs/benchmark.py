@@ -149,8 +149,9 @@ class Benchmark(Spec):
     folders: dict[Name, str] = Field(default_factory=dict)
     """Templates of folders in which a reader finds a file for each row."""
     rows: Rows | None = None
-    images: str | tuple[str, ...]
-    """Templates of the paths of a row's image, or of its images."""
+    images: str | tuple[str, ...] = ""
+    """Templates of the paths of a row's image, or of its images; none where the reader finds them
+    inside of its files."""
     splits: dict[str, dict[Name, str]]
     """By name, what templates call by a name of their own in that split."""
     split: str

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.tpus import TpuType
 
-Dtype = Literal["bfloat16", "int8", "float32"]
+Dtype = Literal["bfloat16", "int8", "float8_e4m3fn", "float32"]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -21,6 +21,8 @@ class Peak(Spec):
 
     bfloat16: PositiveFloat
     int8: PositiveFloat
+    float8_e4m3fn: PositiveFloat | None = None
+    """None where the chip has no such products."""
     float32: PositiveFloat
 
 
@@ -48,6 +50,17 @@ class Chip(Spec):
     """USD for an hour."""
     efficiency: Efficiency
 
+    def flops(self, dtype: Dtype) -> float:
+        """Its peak of products of a dtype, operations a second.
+
+        Raises:
+            SpecError: it has no such products.
+        """
+        peak: float | None = getattr(self.peak, dtype)
+        if peak is None:
+            raise SpecError(f"dtype={dtype!r}: {self.name} has no such products; it has int8's")
+        return peak * 1e12
+
 
 class Catalogue(Spec):
     """`chips.yaml`."""
@@ -57,13 +70,15 @@ class Catalogue(Spec):
     tpus: tuple[TpuType, ...]
     chips: tuple[Chip, ...]
 
-    def only(self, names: Iterable[str]) -> tuple[Chip, ...]:
-        """The chips of these names, whose case does not matter; all if there are none.
+    def only(self, names: Iterable[str], dtype: Dtype = "bfloat16") -> tuple[Chip, ...]:
+        """The chips of these names, whose case does not matter; all with products of a dtype, if
+        no name is given.
 
         Raises:
             SpecError: there is no such chip.
         """
-        return tuple(self.named(name) for name in names) or self.chips
+        named = tuple(self.named(name) for name in names)
+        return named or tuple(chip for chip in self.chips if getattr(chip.peak, dtype))
 
     def named(self, name: str) -> Chip:
         """As `only`, of one."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from paliflow.configs.base import Spec, redacted
+from paliflow.configs.chips import Dtype
 from paliflow.configs.placement import Placement, check_placement, slice_of, with_accelerators
 from paliflow.configs.resources import Accelerators
 from paliflow.configs.tpus import TOPOLOGY_LABEL, TYPE_LABEL, Slice
@@ -211,9 +212,9 @@ class InferenceSpec(ModelSpec, FleetSpec):
         "max_error_fraction", "max_errors", "max_usd", "usd_per_chip_hour",
     }  # fmt: skip
 
-    dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
-    """Of weights and matrix products. int8 takes half of bfloat16's memory and is faster; what it
-    costs in accuracy is in docs/performance.md."""
+    dtype: Dtype = "bfloat16"
+    """Of weights and matrix products. int8, and float8_e4m3fn on an H100, H200 or L4, take half of
+    bfloat16's memory and are faster; what they cost in accuracy is in docs/performance.md."""
     int8_cache: bool = False
     """Keep keys and values in int8, so that about twice the batch fits."""
     model_parallel: PositiveInt = 1
@@ -299,4 +300,6 @@ class InferenceSpec(ModelSpec, FleetSpec):
             self.accelerators_per_actor,
             self.model_parallel,
         )
+        if self.dtype == "float8_e4m3fn" and "TPU" in self.accelerators_per_actor:
+            raise ValueError("dtype='float8_e4m3fn' is for an H100, H200 or L4; TPUs take int8")
         return self

@@ -75,7 +75,7 @@ class Phase:
     matmul_flops: float
     """Operations with weights, for one row."""
     attention: float
-    """Operations of attention, for one row; never in int8."""
+    """Operations of attention, for one row; never in eight bits."""
     weights: int
     """Bytes that are read once for a slice of the rows."""
     cache: int
@@ -91,9 +91,8 @@ class Phase:
     def seconds(self, chip: Chip, dtype: Dtype, rows: int) -> float:
         """How long a device takes for so many rows: as long as computing or as reading, whichever
         is longer."""
-        exact = chip.peak.float32 if dtype == "float32" else chip.peak.bfloat16
-        peak: float = getattr(chip.peak, dtype)
-        computing = rows * (self.matmul_flops / peak + self.attention / exact) / 1e12
+        exact = chip.flops("float32" if dtype == "float32" else "bfloat16")
+        computing = rows * (self.matmul_flops / chip.flops(dtype) + self.attention / exact)
         weights = slices(rows, self.tokens) * self.weights
         reading = (weights + rows * self.cache) / chip.bandwidth / 1e9
         reached = chip.efficiency

@@ -196,7 +196,7 @@ class Embedder(nn.Module):
         table, tokens = tied((self.table, tokens))
         rows: jax.Array = (table.weight if whole else table)[tokens]
         if whole and table.scale is not None:
-            rows = rows * table.scale[tokens][..., None]
+            rows = rows.astype(jnp.float32) * table.scale[tokens][..., None]
         return rows.astype(dtype) * scale
 
     def logits(self, x: Float[Array, "B T D"]) -> Float32[Array, "B T V"]:

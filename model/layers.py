@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from paliflow.model.shapes import Float, Float32, Int8
+from paliflow.model.shapes import Float, Float32, Shaped
 from paliflow.model.xla import int8_product, padded_row, rows_product, weight_product
 
 # Axes: R rank of an adapter.
@@ -36,8 +36,9 @@ class Adapted(NamedTuple):
 class Rows:
     """A weight as `layout.pack_weights` lays it for inference: one row of inputs for each output.
 
-    Int8 with a `scale` acts as `weight * scale`. A matrix, whatever axes its outputs and inputs
-    have: of more than two, a TPU pads the last and copies the weight before each product.
+    In eight bits, with a `scale`, it acts as `weight * scale`. A matrix, whatever axes its outputs
+    and inputs have: of more than two, a TPU pads the last and copies the weight before each
+    product.
     """
 
     weight: Any  # an array [O, I], or what a map over the tree makes of it
@@ -99,29 +100,41 @@ def einsum(
 
 
 def quantise(
-    x: Float[Array, "*shape"], axes: tuple[int, ...]
-) -> tuple[Int8[Array, "*shape"], Float32[Array, "..."]]:
-    """Symmetric int8: x is about `values * scale`, the largest magnitude along `axes` being 127.
+    x: Float[Array, "*shape"], axes: tuple[int, ...], dtype: DTypeLike = jnp.int8
+) -> tuple[Shaped[Array, "*shape"], Float32[Array, "..."]]:
+    """Symmetric: x is about `values * scale`, the largest magnitude along `axes` being the dtype's.
+
+    Args:
+        x: any.
+        axes: that share a scale.
+        dtype: int8, whose largest magnitude is taken as 127; or float8_e4m3fn, whose is 448.
 
     Returns:
         Values of x's shape, and their scale, with the axes kept as 1.
     """
     wide = x.astype(jnp.float32)
     largest = jnp.max(jnp.abs(wide), axis=axes, keepdims=True)
-    scale = jnp.maximum(largest, 1e-30) / 127
-    return jnp.round(wide / scale).astype(jnp.int8), scale
+    if dtype == jnp.int8:
+        scale = jnp.maximum(largest, 1e-30) / 127
+        return jnp.round(wide / scale).astype(dtype), scale
+    scale = jnp.maximum(largest, 1e-30) / 448
+    return (wide / scale).astype(dtype), scale
 
 
 def _product_of_rows(x: Float[Array, "..."], kernel: Rows, dtype: DTypeLike) -> Float[Array, "..."]:
-    """As `einsum`, of x's last axes; int8 rows meet x in int8, token by token."""
+    """As `einsum`, of x's last axes; rows of eight bits meet x in theirs, token by token."""
     before = x.shape[: -len(kernel.inputs)]
     count = prod(before)
     wide = padded_row(x.reshape(count, -1))
     if kernel.scale is None:
         product = rows_product(wide, kernel.weight, dtype)
     else:
-        values, scale = quantise(wide, (1,))
-        product = int8_product(values, kernel.weight).astype(jnp.float32) * scale * kernel.scale
+        values, scale = quantise(wide, (1,), kernel.weight.dtype)
+        if values.dtype == jnp.int8:
+            product = int8_product(values, kernel.weight)
+        else:
+            product = rows_product(values, kernel.weight, dtype)
+        product = product.astype(jnp.float32) * scale * kernel.scale
     return product[:count].reshape(*before, *kernel.outputs).astype(dtype)
 
 

@@ -1,12 +1,14 @@
-"""How weights lie for inference: each layer apart, outputs before inputs, perhaps int8, sharded."""
+"""How weights lie for inference: by layer, outputs before inputs, perhaps in 8 bits, sharded."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from paliflow.model.layers import Rows, quantise
 
@@ -33,7 +35,7 @@ _SPREAD = "NKFV"
 """Axes that lie along the mesh axis `model`, where they divide (arXiv:1909.08053)."""
 
 
-def pack_weights(path: str, leaf: Any, *, int8: bool) -> Iterator[tuple[str, Any]]:
+def pack_weights(path: str, leaf: Any, *, rounded: DTypeLike | None) -> Iterator[tuple[str, Any]]:
     """One of the reference's parameters as inference wants it.
 
     A product of rows finds its inputs side by side, where a CPU is up to 1.6 times faster, and a
@@ -42,7 +44,8 @@ def pack_weights(path: str, leaf: Any, *, int8: bool) -> Iterator[tuple[str, Any
     Args:
         path: big_vision's.
         leaf: a NumPy or JAX array [*shape]; of a stack [L, *shape], or an iterable of its layers.
-        int8: matrices in int8, each output with a scale of its own.
+        rounded: what matrices are rounded to (`layers.quantise`), each output with a scale of its
+            own; None for as they are.
 
     Yields:
         Its path, with `_<layer>` after a stack's name; and `Rows`, two of them where the reference
@@ -56,8 +59,8 @@ def pack_weights(path: str, leaf: Any, *, int8: bool) -> Iterator[tuple[str, Any
             return layer
         source, outputs, inputs = rule
         if source[0] == "G":
-            return tuple(_rows(each, source[1:], outputs, inputs, int8) for each in layer)
-        return _rows(layer, source, outputs, inputs, int8)
+            return tuple(_rows(each, source[1:], outputs, inputs, rounded) for each in layer)
+        return _rows(layer, source, outputs, inputs, rounded)
 
     stack = next((stack for stack in _STACKS if path.startswith(f"{stack}/")), None)
     if stack is None:
@@ -103,16 +106,16 @@ def _rule(path: str) -> tuple[str, str, str] | None:
     return next((rule for end, rule in _RULES.items() if path.endswith(f"/{end}")), None)
 
 
-def _rows(weight: Any, source: str, outputs: str, inputs: str, int8: bool) -> Rows:
+def _rows(weight: Any, source: str, outputs: str, inputs: str, rounded: DTypeLike | None) -> Rows:
     # A NumPy array's view, which is copied once, on its way to the device.
     laid = weight.transpose([source.index(axis) for axis in outputs + inputs])
     produced, taken = laid.shape[: len(outputs)], laid.shape[len(outputs) :]
     rows = laid.reshape(prod(produced), -1)
-    values, scale = _quantised(rows) if int8 else (rows, None)
+    values, scale = (rows, None) if rounded is None else _quantised(rows, rounded)
     return Rows(values, scale, produced, taken)
 
 
-@jax.jit
-def _quantised(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    values, scale = quantise(rows, (1,))
+@partial(jax.jit, static_argnames="dtype")
+def _quantised(rows: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+    values, scale = quantise(rows, (1,), dtype)
     return values, scale[:, 0]

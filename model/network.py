@@ -45,7 +45,7 @@ class Network(nn.Module):
     """PaliGemma as a Flax module; its parameter tree is big_vision's.
 
     `dtype` is that of activations; None means the dtype the weights are stored in, bfloat16 where
-    that is int8.
+    that has eight bits.
     `remat` and `dropout` are for training: see `Decoder`. `backend` is for `apply`.
     """
 

@@ -66,9 +66,10 @@ class PaliGemma:
 
         Args:
             path: a big_vision `.npz`, a Hugging Face folder, or an Orbax folder; local or `gs://`.
-            dtype: to hold the weights and compute in. `int8` holds matrices in int8, each output
-                with a scale, and multiplies them with activations rounded to int8 token by token
-                (arXiv:2208.07339, without its outliers); the rest is bfloat16.
+            dtype: to hold the weights and compute in. `int8` and `float8_e4m3fn` hold matrices
+                in eight bits, each output with a scale, and multiply them with activations that
+                are rounded to the same token by token (arXiv:2208.07339, without its outliers;
+                arXiv:2209.05433); the rest is bfloat16.
             model_parallel: devices that share one copy of the weights.
             devices: of JAX, of this process or of several; all of this process if not given.
             config_overrides: what shapes cannot tell, by its name in `TextConfig`, e.g.

@@ -125,14 +125,14 @@ def load_params(
 
     Args:
         leaves, config: as `fitting`.
-        dtype: to hold weights in; int8 holds matrices in int8, and the rest in bfloat16.
+        dtype: to hold weights in; of eight bits, of matrices alone, and of the rest bfloat16.
         mesh: with the axis `model`.
 
     Raises:
         CheckpointError: as `fitting`.
     """
     fits = fitting(leaves, config)
-    stored, int8 = _stored(dtype)
+    stored, rounded = _stored(dtype)
 
     def size(path: str) -> int:
         return prod(fits[path].layers[0].shape if fits[path].layers else fits[path].shape)
@@ -143,7 +143,7 @@ def load_params(
         held: Any = (layer.read(stored) for layer in leaf.layers)
         if not leaf.layers:
             held = leaf.read(stored)
-        for name, packed in pack_weights(path, held, int8=int8):
+        for name, packed in pack_weights(path, held, rounded=rounded):
             params[name] = placed(packed, weight_shardings(name, packed, mesh))
     tree: dict[str, Any] = traverse_util.unflatten_dict(params, sep="/")
     return tree
@@ -153,12 +153,12 @@ def abstract_params(
     config: PaliGemmaConfig, dtype: DTypeLike, mesh: Mesh | AbstractMesh
 ) -> dict[str, Any]:
     """What `load_params` would give, as `jax.ShapeDtypeStruct`; nothing is allocated."""
-    stored, int8 = _stored(dtype)
+    stored, rounded = _stored(dtype)
     params: dict[str, Any] = {}
     for path, shape in expected_shapes(config).items():
         leaf = jax.ShapeDtypeStruct(shape, stored)
         laid = jax.eval_shape(
-            lambda leaf, path=path: dict(pack_weights(path, leaf, int8=int8)), leaf
+            lambda leaf, path=path: dict(pack_weights(path, leaf, rounded=rounded)), leaf
         )
         for name, packed in laid.items():
             params[name] = jax.tree.map(
@@ -170,10 +170,10 @@ def abstract_params(
     return tree
 
 
-def _stored(dtype: DTypeLike) -> tuple[np.dtype[Any], bool]:
-    """What is read as, and whether matrices then become int8."""
-    int8 = np.dtype(dtype) == np.int8
-    return np.dtype(jnp.bfloat16 if int8 else dtype), int8
+def _stored(dtype: DTypeLike) -> tuple[np.dtype[Any], np.dtype[Any] | None]:
+    """What is read as, and what matrices are then rounded to."""
+    asked = np.dtype(dtype)
+    return (np.dtype(jnp.bfloat16), asked) if asked.itemsize == 1 else (asked, None)
 
 
 def fitting(leaves: Mapping[str, Leaf], config: PaliGemmaConfig) -> dict[str, Leaf]:

@@ -161,7 +161,7 @@ def judge_devices(probed: Iterable[Devices], model: str | None) -> Iterator[Find
         if not chip:
             yield Finding("warning", f"{text}; configs/chips.yaml does not know this chip")
             continue
-        share = each.flops / (chip.peak.bfloat16 * 1e12 / _devices_per_chip(chip))
+        share = each.flops / (chip.flops("bfloat16") / _devices_per_chip(chip))
         grade: Literal["ok", "warning"] = "ok" if share >= _SLOW else "warning"
         yield Finding(grade, f"{text}, {share:.0%} of its peak")
         if model and each.images_per_second:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from paliflow.configs import AnnotateSpec
+from paliflow.configs.chips import catalogue
 from paliflow.configs.folders import require_closed
 from paliflow.jobs.fleet.accelerators import require_accelerators, require_mesh
 from paliflow.jobs.registry.checkpoints import loading
@@ -17,13 +18,16 @@ def devices_of_actor(spec: AnnotateSpec) -> Sequence[Any]:
     """JAX's devices that an actor's model is on: this process's own, or those of a whole slice.
 
     Raises:
-        SpecError: they are not those of `accelerators_per_actor`, or form another mesh than the
-            spec says.
+        SpecError: they are not those of `accelerators_per_actor`, form another mesh than the
+            spec says, or have no products of its dtype.
     """
     require_accelerators("accelerators_per_actor", spec.accelerators_per_actor)
     slice_ = spec.actor_slice
     require_mesh("accelerators_per_actor", spec.actor_topology, slice_.hosts if slice_ else 1)
-    return jax.devices() if slice_ else jax.local_devices()
+    devices = jax.devices() if slice_ else jax.local_devices()
+    if chip := catalogue().of_device(devices[0].device_kind):
+        chip.flops(spec.dtype)
+    return devices
 
 
 def load_model(path: str | Path, spec: AnnotateSpec, devices: Sequence[Any]) -> PaliGemma:

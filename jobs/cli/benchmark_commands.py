@@ -47,7 +47,7 @@ def describe(name: Name) -> None:
     for role, path in known.folders.items():
         table.add_row(text(f"folder {role}", "bold"), text(f"{path}/"))
     images = (known.images,) if isinstance(known.images, str) else known.images
-    for image in images:
+    for image in filter(None, images):
         table.add_row(text("image", "bold"), text(image))
     splits = ", ".join(
         f"{each} (evaluated)" if each == known.split else each for each in known.splits

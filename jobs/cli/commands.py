@@ -294,7 +294,7 @@ def plan(
     prompts:
       - caption en
     checkpoint: gs://bucket/paligemma-3b-mix-224.npz
-    dtype: bfloat16                  # or int8
+    dtype: bfloat16                  # or int8, on a GPU float8_e4m3fn
     max_new_tokens: 32
 
     Example: paliflow plan spec.yaml --images 1000000 --model paligemma-3b-224 --price v5e=0.6
@@ -304,7 +304,7 @@ def plan(
     parsed = annotate_spec(source, fields, set_)
     known = catalogue().priced(_numbers("--price", price))
     known = known.reaching(_numbers("--efficiency", efficiency))
-    chips = known.only(chip or ())
+    chips = known.only(chip or (), parsed.dtype)
     slice_chip = known.named(compile_.partition(":")[0]) if compile_ else None
     from paliflow.jobs.annotate import forecast
 

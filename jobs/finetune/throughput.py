@@ -25,7 +25,7 @@ class Speed:
     def __init__(self, spec: FineTuneSpec, trainer: Trainer) -> None:
         """Knows what a step of the spec takes."""
         chip = catalogue().of_device(jax.devices()[0].device_kind)
-        self._peak = chip and chip.peak.bfloat16 * 1e12 * jax.device_count()
+        self._peak = chip and chip.flops("bfloat16") * jax.device_count()
         self._flops = partial(
             train_flops,
             trainer.config,

@@ -50,3 +50,8 @@ def test_table_is_not_printed_as_whole_if_an_engine_fails() -> None:
     with pytest.raises(SystemExit, match="ended with 3"):
         list(gpu_check._results(command, ["jax:int8"], [], []))
     assert not list(gpu_check._results(command, [], [], []))
+
+
+def test_a_machine_without_a_gpu_is_told_so_before_anything_is_made() -> None:
+    with pytest.raises(SystemExit, match="JAX finds no GPU here"):
+        gpu_check.main()

@@ -80,3 +80,11 @@ def test_what_cannot_be_is_refused(
 def test_an_entry_of_the_table_is_checked(change: dict[str, Any]) -> None:
     with pytest.raises(SpecError):
         Chip.parse(catalogue().chips[0].model_dump() | change)
+
+
+def test_a_chip_without_products_of_a_dtype_says_so_and_is_left_out_of_a_table_of_them() -> None:
+    names = {chip.name for chip in catalogue().only([], "float8_e4m3fn")}
+    assert names == {"H100", "H200", "L4"}
+    assert catalogue().named("H200").flops("float8_e4m3fn") == 1979e12
+    with pytest.raises(SpecError, match=r"dtype='float8_e4m3fn': v5e has no such products; it has"):
+        catalogue().named("v5e").flops("float8_e4m3fn")

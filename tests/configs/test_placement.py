@@ -119,6 +119,10 @@ def test_accelerators_of_an_actor_follow_from_its_placement(
             "an actor on v5e of topology='4x4' has 4 devices; give a number that divides them, or "
             "placement='slice'",
         ),
+        (
+            {"accelerators_per_actor": {"TPU": 1}, "dtype": "float8_e4m3fn"},
+            "dtype='float8_e4m3fn' is for an H100, H200 or L4; TPUs take int8",
+        ),
     ],
 )
 def test_placements_that_no_host_can_give_are_refused(

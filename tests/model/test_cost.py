@@ -21,7 +21,7 @@ SHAPE = Shape("bfloat16", prompt_tokens=8, new_tokens=32)
 GIB = 2**30
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float8_e4m3fn", "float32"])
 def test_parameters_take_what_loaded_ones_do(dtype: Dtype) -> None:
     model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype=dtype)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))

@@ -178,6 +178,26 @@ def test_int8_holds_a_weight_to_half_a_step_and_a_product_to_about_a_percent() -
     assert not np.any(einsum("BTD,NHD->BTNH", 0 * x, rows))
 
 
+def test_float8_holds_a_weight_to_a_sixteenth_and_a_product_to_a_few_percent() -> None:
+    """Three bits of mantissa: each value is off by a sixteenth of itself at most."""
+    rng = np.random.default_rng(0)
+    weight = jnp.asarray(rng.normal(size=(18, 64)), jnp.float32)
+    values, scale = quantise(weight, (1,), jnp.float8_e4m3fn)
+    held = np.asarray(values.astype(jnp.float32))
+    assert np.all(np.abs(held).max(axis=1) == 448)
+    wrong = np.abs(held * scale - weight)
+    assert np.all(wrong <= np.abs(weight) / 16 + 2**-10 * np.asarray(scale))
+    rows = Rows(values, scale.reshape(18), (6, 3), (64,))
+    x = jnp.asarray(rng.normal(size=(2, 5, 64)), jnp.float32)
+    exact = jnp.einsum("BTD,OD->BTO", x, weight).reshape(2, 5, 6, 3)
+    found = einsum("BTD,DNH->BTNH", x, rows)
+    assert 0.005 * _rms(exact) < _rms(found - exact) < 0.05 * _rms(exact)
+    # What enters is rounded too, token by token: one is not spoilt by another that is larger.
+    x = x.at[0, 0].multiply(1e6)
+    np.testing.assert_array_equal(einsum("BTD,DNH->BTNH", x, rows)[1], found[1])
+    assert not np.any(einsum("BTD,DNH->BTNH", 0 * x, rows))
+
+
 @pytest.mark.parametrize("unsigned", [False, True])
 def test_a_product_of_bytes_is_exact(unsigned: bool) -> None:
     """Also of the largest, and of more inputs than any published model multiplies."""
@@ -190,13 +210,13 @@ def test_a_product_of_bytes_is_exact(unsigned: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["int8", "int8 cache", "gpu"])
-def test_int8_and_a_gpus_backend_read_what_bfloat16_reads(way: str, scenes: Any) -> None:
+@pytest.mark.parametrize("way", ["int8", "float8_e4m3fn", "int8 cache", "gpu"])
+def test_eight_bits_and_a_gpus_backend_read_what_bfloat16_reads(way: str, scenes: Any) -> None:
     """The bundled model on images it can read: the same answers but for one in twenty-five."""
     images, prompt, mask = scenes
     model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT)
-    if way == "int8":
-        other = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype="int8")
+    if way in ("int8", "float8_e4m3fn"):
+        other = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype=way)
     else:
         gpu = replace(model, backend=Backend("xla", narrow_products=True))
         other = gpu if way == "gpu" else model
@@ -211,7 +231,7 @@ def test_int8_and_a_gpus_backend_read_what_bfloat16_reads(way: str, scenes: Any)
 
 
 def test_what_is_planned_for_is_what_is_loaded() -> None:
-    for dtype in ("float32", "bfloat16", "int8"):
+    for dtype in ("float32", "bfloat16", "int8", "float8_e4m3fn"):
         model = load_reference("pg2", dtype=dtype)
         planned = abstract_params(model.config, dtype, local_mesh())
         found = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), model.params)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from paliflow import storage
+from paliflow.jobs.examples.benchmarks.archives import Archives, open_file
 from paliflow.jobs.examples.benchmarks.templates import static_folder
 
 Record = dict[str, Any]
@@ -27,14 +28,17 @@ class Data:
         self.folder = storage.absolute(folder)
         self._roots = (f"{self.folder}/{benchmark}", self.folder)
         self._listed: dict[str, dict[str, str]] = {}
+        self._archives = Archives(self._roots)
 
-    def find(self, paths: str | Iterable[str]) -> str | None:
-        """The URI of the first of these paths at which there is a file."""
-        for path in [paths] if isinstance(paths, str) else paths:
+    def find(self, paths: Iterable[str]) -> str | None:
+        """The URI of the first of these paths at which there is a file, or of which a zip or tar in
+        the folder has one; `open_file` opens it."""
+        paths = list(paths)
+        for path in paths:
             for root in self._roots:
                 if storage.is_file(uri := f"{root}/{path}"):
                     return uri
-        return None
+        return next(filter(None, map(self._archives.find_file, paths)), None)
 
     def find_folder(self, path: str) -> str | None:
         """The URI of the folder at this path in which there are files."""
@@ -47,8 +51,17 @@ class Data:
         root = next((root for root in self._roots if _has_files(f"{root}/{folder}")), self.folder)
         return f"{root.replace('{', '{{').replace('}', '}}')}/{template}"
 
-    def with_suffix(self, uri: str) -> str:
-        """A URI that ends in `.*` with the suffix of the file that is there, if one is."""
+    def image(self, uri: str) -> str:
+        """Where the image or video of a filled template lies: in a zip or tar if it is in one; of
+        one that ends in `.*` with the suffix of the file that is there."""
+        for root in self._roots:
+            if uri.startswith(f"{root}/"):
+                path = uri.removeprefix(f"{root}/")
+                archives = self._archives
+                if place := (
+                    archives.find_any(path[:-2]) if path.endswith(".*") else archives.find(path)
+                ):
+                    return place
         if not uri.endswith(".*"):
             return uri
         folder, stem = posixpath.split(uri[:-2])
@@ -80,7 +93,7 @@ def records(
     read = _READERS.get(kind)
     if not read:
         raise ValueError(f"records are read from {', '.join(_READERS)}, not from {kind or uri!r}")
-    with storage.open_binary(uri) as file:
+    with open_file(uri) as file:
         try:
             content = opened(file) if opened else file
             yield from read(content, containing if kind in _LINES else at)
@@ -92,7 +105,7 @@ def records(
 
 def text_lines(uri: str) -> Iterator[str]:
     """The lines of a text that are not blank, without the space around them."""
-    with storage.open_binary(uri) as file:
+    with open_file(uri) as file:
         yield from filter(None, map(str.strip, io.TextIOWrapper(file, "utf-8-sig")))
 
 

@@ -13,6 +13,7 @@ from paliflow.jobs.examples.benchmarks.files import Data
 from paliflow.jobs.examples.benchmarks.rows import Files, Row, read_rows
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known
 from paliflow.jobs.examples.example import Example, utf8
+from paliflow.jobs.media.places import is_place
 from paliflow.jobs.sources.columns import CELL
 
 Read = Callable[[Files, Mapping[str, str]], Iterator[Row | str]]
@@ -21,6 +22,7 @@ READERS: Mapping[str, Read] = {
     "activitynet_cap": captions.activitynet_cap,
     "ai2d": questions.ai2d,
     "coco35l": captions.coco35l,
+    "countbenchqa": questions.countbenchqa,
     "fairface": faces.fairface,
     "mmvp": questions.mmvp,
     "msvd_qa": questions.msvd_qa,
@@ -153,9 +155,12 @@ def _example(
     fields = {**part.values, **row.fields}
     try:
         prefix = fill(known.prefix, fields, known.joined)
-        paths = tuple(data.with_suffix(fill(image, fields)) for image in images)
+        named = [fill(image, fields) for image in (() if row.images else images)]
     except ValueError as error:
         return str(error)
+    if any(".." in path.split("/") or is_place(path) for path in named):
+        return "an image's path leads out of its folder"
+    paths = row.images or tuple(map(data.image, named))
     # Blank answers are none of big_vision's either. All else stays as it was written.
     answers = tuple(answer for answer in row.answers if answer)
     if part.answered and not answers:
@@ -163,8 +168,6 @@ def _example(
     edit = row.edit.model_dump_json(exclude_defaults=True) if row.edit else None
     if any(len(each) > CELL for each in (prefix, *paths, *answers, edit or "")):
         return f"a text of more than {CELL} characters"
-    if any(".." in path.split("/") for path in paths):
-        return "an image's path leads out of its folder"
     if known.lower and not isinstance(source, EvaluationSet):
         answers = tuple(answer.lower() for answer in answers)
     details = {"groups": {**part.group, **row.groups}, **row.details}

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from paliflow.configs.benchmark import benchmark_names
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.examples.benchmarks.checking import check
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known, static_folder
-from paliflow.jobs.examples.example import Example
+from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.sources import read_examples
 from paliflow.jobs.media.edits import Edit, Label, Outline
+from paliflow.jobs.media.places import is_place
+from paliflow.jobs.media.reading import read_content
 from paliflow.tests.jobs.benchmark_files import COUNT, WRITERS, write_all
 
 
@@ -46,7 +50,8 @@ def test_every_benchmark_has_official_files_in_these_tests() -> None:
 def test_rows_of_official_files_have_images_prompts_and_unique_ids(data: Path, name: str) -> None:
     found = examples(data, name)
     assert len({row.id for row in found}) == len(found) > 0
-    lost = [image for row in found for image in row.images if not Path(image).exists()]
+    images = [image for row in found for image in row.images if not is_place(image)]
+    lost = [image for image in images if not Path(image).exists()]
     assert len(lost) == (name in ("vqav2", "okvqa", "nlvr2"))
     assert all(row.prefix and all(row.suffixes) for row in found)
 
@@ -102,6 +107,86 @@ def test_a_pickle_that_holds_more_than_plain_data_is_refused(data: Path, tmp_pat
         with pytest.raises(ValueError, match=why):
             rows(tmp_path, "refcoco")
     assert not (tmp_path / "made").exists()
+
+
+def test_an_image_inside_of_a_parquet_file_is_read_from_its_row(data: Path, tmp_path: Path) -> None:
+    found = examples(data, "countbenchqa")
+    assert [row.id for row in found] == ["0", "2", "3"]  # of the second the image is gone
+    for row in found:
+        item = image_item(row.images[0], (str(data),))
+        assert read_content(item, ()) == (data / "pictures" / f"{row.id}.png").read_bytes()
+        with pytest.raises(OSError, match="outside"):
+            read_content(item._replace(roots=(str(tmp_path),)), ())
+    assert check("countbenchqa", str(data)).ready
+    folder = shutil.copytree(data / "countbenchqa", tmp_path / "countbenchqa")
+    (folder / "countbench_paired_questions.json").write_text('[{"question": "how many?"}]')
+    with pytest.raises(SpecError, match="1 questions of 4 images: they are joined by their order"):
+        rows(tmp_path, "countbenchqa")
+
+
+def packed(data: Path, name: str, folder: Path, kind: str) -> None:
+    """A benchmark's files in one archive, as it is downloaded."""
+    folder.mkdir(parents=True)
+    files = sorted(path for path in (data / name).rglob("*") if path.is_file())
+    if kind == "tar":
+        with tarfile.open(folder / "all.tar", "w") as tar:
+            for file in files:
+                tar.add(file, f"./{file.relative_to(data / name)}")
+        return
+    with zipfile.ZipFile(folder / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, file in enumerate(files):
+            how = zipfile.ZIP_STORED if number % 2 else None
+            archive.write(file, str(file.relative_to(data / name)), how)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_archives_are_read_in_place_as_their_folders_would_be(
+    data: Path, tmp_path: Path, kind: str
+) -> None:
+    for name in ("vqav2", "refcoco", "xm3600"):
+        folder = tmp_path / name
+        packed(data, name, folder, kind)
+        unpacked, found = examples(data, name), examples(tmp_path, name)
+        assert [row[2:] for row in found] == [row[2:] for row in unpacked]
+        there = [row for row in unpacked if Path(row.images[0]).exists()]
+        assert len(there) == len(unpacked) - (name == "vqav2")
+        for row, own in zip(unpacked, found, strict=True):
+            item = image_item(own.images[0], (str(tmp_path),))
+            if row not in there:
+                assert not is_place(own.images[0])
+                continue
+            assert read_content(item, ()) == Path(row.images[0]).read_bytes()
+        assert check(name, str(tmp_path)).missing_images == (name == "vqav2")
+
+
+def test_a_broken_archive_is_an_error_and_what_is_broken_in_one_an_error_row(
+    data: Path, tmp_path: Path
+) -> None:
+    packed(data, "gqa", tmp_path / "gqa", "zip")
+    archive = tmp_path / "gqa" / "all.zip"
+    found = examples(tmp_path, "gqa")
+    content = archive.read_bytes()
+    places = [image_item(row.images[0], None) for row in found]
+    for item in places:
+        at = (item.offset or 0) + 60  # within the pixels
+        archive.write_bytes(content[:at] + b"broken" + content[at + 6 :])
+        with pytest.raises(ValueError, match="the zip's entry is broken"):
+            read_content(item, ())
+    archive.write_bytes(content[: len(content) // 2])
+    with pytest.raises(SpecError, match=r"all\.zip is broken"):
+        rows(tmp_path, "gqa")
+
+
+def test_a_place_inside_of_a_file_is_for_readers_alone_to_say(data: Path, tmp_path: Path) -> None:
+    packed(data, "gqa", tmp_path / "gqa", "zip")
+    place = examples(tmp_path, "gqa")[0].images[0]
+    stolen = {"image": place, "prefix": "ocr", "suffix": "x"}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(stolen))
+    source = ExampleSource(path=str(tmp_path / "labels.jsonl"))
+    assert list(read_examples(source, ())) == ["an image's name has #place= in it"]
+    row = {"image": "a.zip#place=0+9", "image_id": 1, "question_id": 1, "question": "q"}
+    (tmp_path / "test.json").write_text(json.dumps([row | {"answer": 1}]))
+    assert rows(tmp_path, "tallyqa") == ["an image's path leads out of its folder"]
 
 
 def test_joined_records_belong_to_each_other_whatever_their_order(data: Path) -> None:

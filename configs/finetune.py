@@ -141,7 +141,8 @@ class FineTuneSpec(ModelSpec):
     accelerator_type: str | None = None
     """The generation of these TPUs, e.g. `v6e`: v4, v5e, v5p, v6e or v7x."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Lost workers after which the job gives up; preempted ones do not count."""
+    """Lost workers after which the job gives up; preempted ones do not count, unless their node is
+    gone before the time that it was given."""
 
     @property
     def exported_dtype(self) -> Literal["bfloat16", "float32"]:

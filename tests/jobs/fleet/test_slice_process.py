@@ -5,10 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
+import pytest
 
 from paliflow.configs.placement import slice_of
 from paliflow.jobs.fleet.scheduler import ShardResult, WorkerLostError
-from paliflow.tests.jobs.fleet.gang import SHARDS, Gang, events
+from paliflow.tests.jobs.fleet.gang import Gang, events
 from paliflow.tests.waiting import until
 
 SEEDS = 5, 7, 8
@@ -24,6 +25,13 @@ def watched(gang: Gang, shard: int) -> ShardResult:
             gang.heartbeat()
 
 
+def go_on(gang: Gang, done: list[int]) -> None:
+    """Has one shard after the other done, for ever."""
+    while True:
+        watched(gang, len(done))
+        done.append(len(done))
+
+
 def test_processes_of_which_one_is_killed_or_stopped_are_lost_at_once_and_leave_none(
     cluster: str, tmp_path: Path
 ) -> None:
@@ -37,17 +45,13 @@ def test_processes_of_which_one_is_killed_or_stopped_are_lost_at_once_and_leave_
 
     for moment, number in events(SEEDS).items():
         (tmp_path / moment).write_text(str(int(number)))
-    gang, lost, done = loaded(), list[int](), list[int]()
-    while len(done) < SHARDS:
-        try:
-            watched(gang, len(done))
-        except WorkerLostError:
-            lost.append(len(done))
-            gang = loaded()
-        else:
-            done.append(len(done))
+    lost, done = list[int](), list[int]()
+    for _ in SEEDS:
+        gang = loaded()
+        with pytest.raises(WorkerLostError):
+            go_on(gang, done)
+        lost.append(len(done))
     assert lost == [0, 2, 4]
-    gang._lost("the end")
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
-    assert len(pids) == 2 * (1 + len(SEEDS))
+    assert len(pids) == 2 * len(SEEDS)
     until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 20)

@@ -15,7 +15,7 @@ FOLDER = os.environ.get("CLUSTERS_FOLDER", "")
 HOSTS = RayJobCluster(
     image="i:1", accelerator_type="v5e", topology="4x4", namespace="vision", ray_version="2.60.0"
 )
-AGAIN = {"retries": 3, "retry_delay": 1}
+AGAIN = {"retries": 6, "retry_delay": 1}
 
 
 def annotate(name: str, cluster: object, deferrable: bool = True) -> AnnotateOperator:

@@ -1,6 +1,7 @@
 """Images inside other files: entries of zips, cells of Parquet files, records of ArrayRecord."""
 
 import errno
+import posixpath
 import re
 import zlib
 from functools import lru_cache
@@ -30,7 +31,8 @@ def row_place(file: str, row: int, column: str) -> str:
     Args:
         file: its URI.
         row: from 0.
-        column: by its path, e.g. `image.bytes`; of a record the feature's name.
+        column: by its path, e.g. `image.bytes`; of a `tf.train.Example` also which feature of it,
+            e.g. `data/image`; `data` of a record.
     """
     return f"{file}#place={row}/{column}"
 
@@ -109,15 +111,19 @@ def _zip_entry(file: str, offset: int, size: int, limit: int) -> bytes:
 
 
 def _cell(file: str, row: int, column: str) -> bytes:
-    if file.lower().endswith(".parquet"):
+    value: Any
+    feature = column.partition("/")[2]
+    if ".parquet" in posixpath.basename(file):
+        path = column.removesuffix(f"/{feature}")
         group, first = _row_group(file, row)
-        value = _column(file, group, column)[row - first].as_py()
-        for field in column.split(".")[1:]:
+        value = _column(file, group, path)[row - first].as_py()
+        for field in path.split(".")[1:]:
             value = value and value[field]
     else:
-        record = _array_record(file).read([row])[0]
-        own = features(record).get(column)
-        value = record[slice(*own[0])] if own and isinstance(own[0], tuple) else None
+        value = array_record(file).read([row])[0]
+    if feature and isinstance(value, bytes):
+        own = features(value).get(feature)
+        value = value[slice(*own[0])] if own and isinstance(own[0], tuple) else None
     if not isinstance(value, bytes):
         raise ValueError("there is no image in the row")
     return value
@@ -152,10 +158,18 @@ def _column(file: str, group: int, column: str) -> pa.ChunkedArray:
 
 
 @lru_cache(4)
-def _array_record(file: str) -> Any:
+def array_record(file: str) -> Any:
+    """The reader of an ArrayRecord file, which is open as long as it is remembered.
+
+    Raises:
+        ValueError: it is remote, or no such file.
+    """
     # It is installed with grain, and takes a while to import.
-    from array_record.python.array_record_module import ArrayRecordReader  # type: ignore[import-untyped]
+    from array_record.python.array_record_module import ArrayRecordReader
 
     if "://" in file:
         raise ValueError("ArrayRecord files are read from a local disk only: copy them there")
-    return ArrayRecordReader(file)
+    try:
+        return ArrayRecordReader(file)
+    except RuntimeError as error:
+        raise ValueError(f"{posixpath.basename(file)} is no ArrayRecord file: {error}") from None

@@ -11,8 +11,14 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from paliflow import storage
+from paliflow.configs.benchmark import Prepared
 from paliflow.jobs.examples.benchmarks.archives import Archives, open_file
-from paliflow.jobs.examples.benchmarks.templates import static_folder
+from paliflow.jobs.examples.benchmarks.prepared import (
+    find_prepared,
+    is_prepared,
+    prepared_records,
+)
+from paliflow.jobs.examples.benchmarks.templates import fill, static_folder
 
 Record = dict[str, Any]
 _OPENED: Mapping[str, Callable[[BinaryIO], Any]] = {
@@ -44,6 +50,13 @@ class Data:
         """The URI of the folder at this path in which there are files."""
         uris = (f"{root}/{path}" for root in self._roots)
         return next((uri for uri in uris if _has_files(uri)), None)
+
+    def find_prepared(self, how: Prepared, values: Mapping[str, str]) -> str | None:
+        """The URI of the records that TFDS has prepared of what templates mean; None without."""
+        split = fill(how.splits.get(values["split"], how.split), values)
+        names = [how.name] if isinstance(how.name, str) else how.name
+        found = (find_prepared(self._roots, fill(each, values), split, how.image) for each in names)
+        return next(filter(None, found), None)
 
     def images(self, template: str) -> str:
         """A template of paths as one of URIs: below the root that has its first folders."""
@@ -86,6 +99,9 @@ def records(
         ValueError: the file is not of the form that its suffix says, or holds no such list.
         OSError: it cannot be read.
     """
+    if is_prepared(uri):
+        yield from prepared_records(uri)
+        return
     stem, suffix = posixpath.splitext(uri.lower())
     opened = _OPENED.get(suffix)
     kind = posixpath.splitext(stem)[1] if opened else suffix

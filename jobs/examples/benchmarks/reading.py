@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from paliflow.configs.base import SpecError
-from paliflow.configs.benchmark import Benchmark, benchmark
+from paliflow.configs.benchmark import Benchmark, Prepared, benchmark
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.log_lines import say
 from paliflow.jobs.examples.benchmarks import captions, faces, questions, regions
 from paliflow.jobs.examples.benchmarks.files import Data
+from paliflow.jobs.examples.benchmarks.prepared import is_prepared
 from paliflow.jobs.examples.benchmarks.rows import Files, Row, read_rows
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known
 from paliflow.jobs.examples.example import Example, utf8
@@ -100,6 +101,8 @@ def locate(known: Benchmark, part: Part, data: Data) -> tuple[dict[str, str], di
             found[role] = uri
         else:
             missing[role] = f"{folder}/"
+    if missing and known.prepared and (uri := data.find_prepared(known.prepared, part.values)):
+        return {known.prepared.rows.file: uri}, {}
     return found, missing
 
 
@@ -182,9 +185,22 @@ def _example(
 
 
 def _rows(known: Benchmark, files: Files, part: Part) -> Iterator[Row | str]:
-    if known.rows:
-        return read_rows(known.rows, files, part.values, answered=part.answered)
-    return READERS[known.reader](files, part.values)
+    if (how := known.prepared) and is_prepared(files.get(how.rows.file, "")):
+        for row in read_rows(how.rows, files, part.values, answered=part.answered):
+            yield row if isinstance(row, str) else _with_image(row, how)
+    elif known.rows:
+        yield from read_rows(known.rows, files, part.values, answered=part.answered)
+    else:
+        yield from READERS[known.reader](files, part.values)
+
+
+def _with_image(row: Row, how: Prepared) -> Row | str:
+    """A row of a prepared record, with the names that the prompt knows."""
+    images = tuple(row.fields[how.image])
+    if not images:
+        return "no image"
+    known = {new: row.fields.get(old, []) for new, old in how.names.items()}
+    return row._replace(fields={**row.fields, **known}, images=images)
 
 
 def _listed(paths: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -198,10 +198,19 @@ class JobOperator(BaseOperator):
                 self._stop = partial(process.terminate, child)
                 return self.execute_complete(context, process.follow(child, self.log))
 
-        ti = context["ti"]
-        runtime_env = self._runtime_env()
-        store = context["task_state_store"]
-        left: Any = store.get(STATE)
+        ti, store = context["ti"], context["task_state_store"]
+        try:
+            event = self._on_ray(spec, ti, store)
+        except KubernetesError:
+            # What it asked for may be there, though the answer was lost. The next try takes it up.
+            if _is_last_try(ti):
+                self._delete_cluster(store)
+            raise
+        return self.execute_complete(context, event)
+
+    def _on_ray(self, spec: Spec, ti: Any, store: Any) -> dict[str, Any]:
+        """Has Ray do the job; its `outcome`, unless the triggerer waits for it."""
+        runtime_env, left = self._runtime_env(), store.get(STATE)
         job: dict[str, Any]
         if self.cluster:
             cluster, earlier = cluster_of(self.cluster), left and left["submission_id"]
@@ -220,14 +229,7 @@ class JobOperator(BaseOperator):
         if self.deferrable:
             ti.xcom_push(RELAYED, 0)
         start = self._start(trigger, spec, runtime_env, ti)
-        try:
-            event = start_and_wait(self, start, trigger, store, STATE)
-        except KubernetesError:
-            # It may be there though the answer was lost. The next try adopts it, if there is one.
-            if _is_last_try(ti):
-                self._delete_cluster(store)
-            raise
-        return self.execute_complete(context, event)
+        return start_and_wait(self, start, trigger, store, STATE)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context

@@ -59,8 +59,8 @@ class Outage:
         if now - self._since >= OUTAGE_S:
             return True
         self._log.warning(
-            "No answer from Kubernetes for %d s; what runs there goes on, and is given up after "
-            "%d s: %s",
+            "Kubernetes could not be asked, for %d s by now. What runs there goes on, and is given "
+            "up after %d s: %s",
             *(now - self._since, OUTAGE_S, error),
         )
         return False

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from airflow.sdk import BaseOperator, Context, XComArg
 from airflow.sdk.configuration import conf
@@ -63,7 +63,15 @@ class CreateRayClusterOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Makes the cluster; returns what others need of it, now or in `execute_complete`."""
-        store, max_tries = cast(Any, context["task_state_store"]), context["ti"].max_tries
+        try:
+            event = self._made(context["ti"].max_tries, context["task_state_store"])
+        except KubernetesError:  # whose answer may have been lost: nothing ends a RayCluster
+            self._give_up(context)
+            raise
+        return self.execute_complete(context, event)
+
+    def _made(self, max_tries: int, store: Any) -> dict[str, Any]:
+        """Makes the cluster; the trigger's event, unless the triggerer waits for it."""
         left = store.get(_STATE)
         # Airflow raises it when a user clears the task; a retry goes on with what was left.
         cleared = bool(left) and left["max_tries"] != max_tries
@@ -77,12 +85,7 @@ class CreateRayClusterOperator(BaseOperator):
             poll_interval=self.poll_interval,
         )
         self._stop = partial(stop_in_thread, trigger.on_kill)
-        try:
-            event = start_and_wait(self, self._create(name), trigger, store, _STATE)
-        except KubernetesError:  # whose answer may have been lost: nothing ends a RayCluster
-            self._give_up(context)
-            raise
-        return self.execute_complete(context, event)
+        return start_and_wait(self, self._create(name), trigger, store, _STATE)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context

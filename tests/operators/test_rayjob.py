@@ -129,6 +129,11 @@ def test_a_creation_whose_answer_is_lost_is_not_made_twice(fake: FakeKubernetes)
     with pytest.raises(RayJobError):
         operator().execute(context(Store()))
     assert [*fake.rayjobs] == [trigger.submission_id]
+    # Neither is what an earlier try made, if it cannot be looked at.
+    fake.faults.append(("GET", 403))
+    with pytest.raises(RayJobError):
+        operator().execute(context(store))
+    assert not fake.rayjobs
 
 
 def test_a_try_passes_over_an_object_that_is_being_deleted(fake: FakeKubernetes) -> None:

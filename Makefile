@@ -60,9 +60,10 @@ fuzz: $(INSTALLED)  ## 50,000 mutated images and films through the decoders: ten
 fullsize: $(INSTALLED)  ## The tests at the published sizes: 8 GB of memory, 6 GB of disk
 	$(BIN)/python -m pytest -m fullsize -s
 
-lint: $(INSTALLED) .mypy  ## ruff, strict mypy, and which room may import which
+lint: $(INSTALLED) .mypy  ## ruff, strict mypy, which room may import which, and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/mypy -p paliflow
 	cd .mypy && ../$(BIN)/lint-imports ../pyproject.toml --cache-dir ../.import_linter_cache
 

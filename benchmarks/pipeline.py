@@ -157,7 +157,7 @@ def main(
     print(
         f"{actors} processes: generate alone {alone:.3g} images/s, "
         f"a whole run {whole:.3g} images/s, ratio {whole / alone:.3f}; "
-        f"{1 - stages.share(stages.device):.1%} around the device ({stages.said()})"
+        f"{1 - stages.share(stages.on_device):.1%} around the device ({stages.said()})"
     )
 
 

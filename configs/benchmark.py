@@ -88,6 +88,24 @@ class Rows(Spec):
     """Which images are turned."""
 
 
+class Prepared(Spec):
+    """The benchmark as TensorFlow Datasets prepares it, by a builder of its own or big_vision's."""
+
+    name: str | tuple[str, ...]
+    """Templates of the folder in which its versions are, of several the first that is there: TFDS
+    makes the name of the builder's class, big_vision writes some otherwise."""
+    splits: dict[str, str] = Field(default_factory=dict)
+    """Templates of what splits are called there, where they are called otherwise."""
+    split: str = "{split}"
+    """The same of all others."""
+    image: str = "image"
+    """The feature that is the image."""
+    names: dict[Name, str] = Field(default_factory=dict)
+    """What the prompt's template calls features that have another name there."""
+    rows: Rows
+    """How its records become rows; features are flat, as `captions/text`."""
+
+
 class Figure(Spec):
     """One figure: a metric of all rows or some of them, or its mean over groups."""
 
@@ -149,8 +167,11 @@ class Benchmark(Spec):
     folders: dict[Name, str] = Field(default_factory=dict)
     """Templates of folders in which a reader finds a file for each row."""
     rows: Rows | None = None
-    images: str | tuple[str, ...]
-    """Templates of the paths of a row's image, or of its images."""
+    prepared: Prepared | None = None
+    """Where TensorFlow Datasets has prepared it, which is read if the official files lack."""
+    images: str | tuple[str, ...] = ""
+    """Templates of the paths of a row's image, or of its images; none where the reader finds them
+    inside of its files."""
     splits: dict[str, dict[Name, str]]
     """By name, what templates call by a name of their own in that split."""
     split: str

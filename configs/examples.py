@@ -14,6 +14,7 @@ MetricName = Literal[
     "simple_vqa_accuracy",
     "anls",
     "character_accuracy",
+    "character_error_rate",
     "relaxed_match",
     "count_match",
     "bv_exact",
@@ -35,6 +36,8 @@ MetricName = Literal[
     "detection_precision",
     "detection_recall",
     "detection_ap",
+    "coco_ap",
+    "coco_ap_50",
     "mean_iou",
     "region_mask_iou",
     "region_box_50",
@@ -44,6 +47,7 @@ MetricName = Literal[
     "without_insult",
     "without_threat",
     "without_profanity",
+    "perplexity",
 ]
 """The keys of `metrics.METRICS`, in its order; specs are read where NumPy is not."""
 

@@ -46,8 +46,9 @@ class FineTuneSpec(ModelSpec):
     """
 
     EXECUTION_FIELDS: ClassVar[frozenset[str]] = ModelSpec.EXECUTION_FIELDS | {
-        "workers", "cpus_per_worker", "accelerators_per_worker", "topology", "accelerator_type",
-        "save_every", "keep", "max_failures", "max_error_fraction", "max_errors", "start_timeout",
+        "workers", "min_workers", "cpus_per_worker", "accelerators_per_worker", "topology",
+        "accelerator_type", "save_every", "keep", "max_failures", "max_error_fraction",
+        "max_errors", "start_timeout",
     }  # fmt: skip
 
     kind: Literal["finetune"] = "finetune"
@@ -123,6 +124,9 @@ class FineTuneSpec(ModelSpec):
     stochastically, by `seed`, so that small updates are kept on average."""
     workers: PositiveInt = 1
     """Processes, one a host."""
+    min_workers: PositiveInt | None = None
+    """Train with so few of them, too, while the cluster has room for no more: a training that loses
+    a node goes on without it, and grows again. Without this it waits for all."""
     cpus_per_worker: PositiveFloat = 1.0
     """Cores of one worker."""
     accelerators_per_worker: Accelerators = Field(default_factory=dict)
@@ -137,7 +141,8 @@ class FineTuneSpec(ModelSpec):
     accelerator_type: str | None = None
     """The generation of these TPUs, e.g. `v6e`: v4, v5e, v5p, v6e or v7x."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Lost workers after which the job gives up; preempted ones do not count."""
+    """Lost workers after which the job gives up; preempted ones do not count, unless their node is
+    gone before the time that it was given."""
 
     @property
     def exported_dtype(self) -> Literal["bfloat16", "float32"]:
@@ -148,6 +153,13 @@ class FineTuneSpec(ModelSpec):
     def frames_per_example(self) -> int:
         """Images that the model is shown of each example."""
         return self.video.clip.frames if self.video and self.video.clip else self.images_per_example
+
+    @property
+    def possible_workers(self) -> range:
+        """How many workers there may be at a time: whole slices, if one is named."""
+        slice_ = self.slice
+        fewest = self.min_workers or self.workers
+        return range(fewest, self.workers + 1, slice_.hosts if slice_ else 1)
 
     @property
     def slice(self) -> Slice | None:
@@ -217,16 +229,22 @@ class FineTuneSpec(ModelSpec):
             raise ValueError("images_per_example: with video, clip.frames says how many")
         if self.duration.percent:
             raise ValueError("duration.percent: of what? give steps or epochs")
-        if self.batch_size % (self.accumulate * self.workers):
-            raise ValueError(
-                f"batch_size={self.batch_size} has to divide by accumulate={self.accumulate} "
-                f"times workers={self.workers}"
-            )
         if (gpus := self.accelerators_per_worker.get("GPU", 1.0)) % 1:
             raise ValueError(f"accelerators_per_worker: GPU={gpus:g}: workers take whole GPUs")
-        check_workers(
-            self.workers, self.accelerator_type, self.topology, self.accelerators_per_worker
-        )
+        fewest = self.min_workers or self.workers
+        if fewest > self.workers:
+            raise ValueError(f"min_workers={fewest} is more than workers={self.workers}")
+        for workers in (self.workers, fewest):
+            check_workers(
+                workers, self.accelerator_type, self.topology, self.accelerators_per_worker
+            )
+        for workers in self.possible_workers:
+            if self.batch_size % (self.accumulate * workers):
+                allowed = f", which min_workers={fewest} allows" if self.min_workers else ""
+                raise ValueError(
+                    f"batch_size={self.batch_size} has to divide by accumulate={self.accumulate} "
+                    f"times workers={workers}{allowed}"
+                )
         name = self.best and self.best.partition("/")[0]
         if name and name not in self.validation:
             known = ", ".join(self.validation) or "none"

@@ -24,7 +24,8 @@ class PromoteSpec(Spec):
     incumbent: Stored | None = None
     """The location of the evaluation of the checkpoint that the alias points to."""
     metric: str | None = None
-    """The figure that decides, e.g. `held_out/exact_match`."""
+    """The figure that decides, e.g. `held_out/exact_match`. Of those that are better lower, such as
+    `perplexity`, a fall is the gain."""
     min_gain: float = Field(default=0.0, ge=0.0)
     """The candidate has to be better by at least this, in the figure's own unit, and by more than
     nothing."""

@@ -67,17 +67,31 @@ _LONG_S = 60.0
 class StageSeconds:
     """Where the time of a run's actors went, in seconds, from when each had loaded.
 
-    Each moment of an actor counts once: on the device if a batch is there, whatever else goes on.
+    Each moment of an actor counts once, in the first of `generate`, `vision`, `device`, `read`,
+    `parse` and `commit` that is under way: what goes on while the device works costs nothing.
     """
 
     read: float = 0.0
     """The device was idle, and the next batch's inputs were awaited."""
+    vision: float = 0.0
+    """The device encoded images, and no batch before them was unanswered."""
+    generate: float = 0.0
+    """The device answered prompts about encoded images: prefill and decoding, which are one
+    program."""
     device: float = 0.0
-    """A batch was on the device, from its dispatch to its answers; compilation included."""
+    """The device was used for another thing: a batch was handed to it, which has programs compiled
+    where they are new; or it trained."""
+    parse: float = 0.0
+    """The device was idle, no input was awaited, and answers became rows."""
     commit: float = 0.0
-    """The device was idle, no input was awaited, and a part was being written."""
+    """None of these, and a part was being written."""
     other: float = 0.0
     """None of these, as where an actor has no shard."""
+
+    @property
+    def on_device(self) -> float:
+        """All that the devices did."""
+        return self.vision + self.generate + self.device
 
     def __add__(self, more: "StageSeconds") -> "StageSeconds":
         return StageSeconds(*map(sum, zip(astuple(self), astuple(more), strict=True)))
@@ -87,8 +101,13 @@ class StageSeconds:
         return seconds / (sum(astuple(self)) or 1.0)
 
     def said(self) -> str:
-        """E.g. `5% read, 93% device, 1% commit`; empty where nothing was timed."""
-        named = {"read": self.read, "device": self.device, "commit": self.commit}
+        """E.g. `5% read, 93% device, 0% parse, 1% commit`; empty where nothing was timed."""
+        named = {
+            "read": self.read,
+            "device": self.on_device,
+            "parse": self.parse,
+            "commit": self.commit,
+        }
         if not any(named.values()):
             return ""
         return ", ".join(f"{self.share(seconds):.0%} {name}" for name, seconds in named.items())

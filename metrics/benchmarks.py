@@ -83,6 +83,18 @@ def right_characters(targets: Sequence[str], prediction: str) -> tuple[float, fl
     return max(of_each, key=lambda part: part[0] / part[1])
 
 
+def character_errors(targets: Sequence[str], prediction: str) -> tuple[float, float]:
+    """How many edits turn an answer into the target that fits best, and how long that is.
+
+    That is the one with the lowest `character_error_rate`; surrounding space never counts. Of each
+    text the first `MAX_CHARACTERS` count.
+    """
+    given = prediction.strip()[:MAX_CHARACTERS]
+    plain = [each.strip()[:MAX_CHARACTERS] for each in targets]
+    of_each = [(float(edit_distance(target, given)), float(len(target))) for target in plain]
+    return min(of_each, key=lambda part: part[0] / max(1.0, part[1]))
+
+
 def all_right(right: Iterable[float], clusters: Sequence[str]) -> tuple[list[float], list[float]]:
     """Whether all rows of a cluster are right: numerators and denominators, one of each a row.
 

@@ -21,6 +21,7 @@ from paliflow.metrics.benchmarks import (
     all_right,
     anls_rrc,
     bleu_shares,
+    character_errors,
     pope_answer,
     right_characters,
     science_qa_answer,
@@ -63,6 +64,12 @@ class Answers:
     could not score. One of each answer, or none where there is no scorer."""
     ranked: Sequence[RankedBoxes] = ()
     """Of each answer its boxes with their scores; none where no metric ranks them."""
+    coco_shares: Callable[[float | None], NDArray[np.float64]] | None = None
+    """What each answer adds to COCO's average precision, which is their mean: at an IoU, or over
+    COCO's ten."""
+    likelihoods: Sequence[tuple[float, int]] = ()
+    """Of each example the negative log-probability of its right answers, and their tokens; 0 and 0
+    where it is not known. One of each, or none where no metric looks at them."""
 
 
 class Score(NamedTuple):
@@ -94,11 +101,14 @@ class Metric:
     """Whether answers are judged by themselves: what has no answer does not count then."""
     by_score: bool = False
     """Whether boxes are ranked by how sure the model is of them."""
+    by_likelihood: bool = False
+    """Whether the model is asked how likely the right answers are, whatever it answers."""
+    lower_is_better: bool = False
 
     @property
     def of_texts(self) -> bool:
         """Whether it looks at nothing but what was asked, answered and right."""
-        return not (self.of_region or self.by_scorer or self.by_score)
+        return not (self.of_region or self.by_scorer or self.by_score or self.by_likelihood)
 
 
 def _mean(values: Sequence[float]) -> Score:
@@ -206,6 +216,30 @@ def _character_accuracy(answers: Answers) -> Score:
     return _sums([right_characters(right, text) for right, text in pairs])
 
 
+def _character_error_rate(answers: Answers) -> Score:
+    pairs = zip(answers.references, answers.texts, strict=True)
+    return _sums([character_errors(right, text) for right, text in pairs])
+
+
+def _perplexity(answers: Answers) -> Score:
+    """Each example's share is the figure plus its influence on it, as in `bleu_shares`."""
+    nats, tokens = np.array(answers.likelihoods, np.float64).reshape(-1, 2).T
+    if not (total := tokens.sum()):
+        return Score(np.zeros(len(answers.texts)), np.zeros(len(answers.texts)))
+    mean = nats.sum() / total
+    influence = (nats - mean * tokens) * len(tokens) / total
+    return Score(np.exp(mean) * (1 + influence), np.ones(len(tokens)))
+
+
+def _coco(name: str, iou: float | None) -> Metric:
+    def score(answers: Answers) -> Score:
+        assert answers.coco_shares
+        shares = answers.coco_shares(iou)
+        return Score(shares, np.ones(len(shares)))
+
+    return Metric(name, frozenset(), score, of_set=True, by_score=True)
+
+
 def _detections(part: DetectionPart) -> Callable[[Answers], Score]:
     def score(answers: Answers) -> Score:
         pairs = zip(answers.references, answers.texts, strict=True)
@@ -273,6 +307,7 @@ METRICS: Mapping[str, Metric] = {
         _metric("simple_vqa_accuracy", of_people(_simple_vqa_accuracy)),
         _metric("anls", best_of(anls), "ocr"),
         _metric("character_accuracy", _character_accuracy),
+        Metric("character_error_rate", frozenset(), _character_error_rate, lower_is_better=True),
         _metric("relaxed_match", best_of(relaxed_match)),
         _metric("count_match", best_of(count_match)),
         _metric("bv_exact", _any_of(exact_match)),
@@ -293,6 +328,8 @@ METRICS: Mapping[str, Metric] = {
         _metric("detection_precision", _detections(lambda hit, want, got: (hit, got))),
         _metric("detection_recall", _detections(lambda hit, want, got: (hit, want))),
         Metric("detection_ap", frozenset(), _average_precision, of_set=True, by_score=True),
+        _coco("coco_ap", None),
+        _coco("coco_ap_50", 0.5),
         _metric("mean_iou", _mean_iou, "segment"),
         _region("mask_iou", masks=True),
         _region("box_50", least=0.5),
@@ -302,6 +339,12 @@ METRICS: Mapping[str, Metric] = {
         _without("insult"),
         _without("threat"),
         _without("profanity"),
+        Metric(
+            *("perplexity", frozenset(), _perplexity),
+            of_set=True,
+            by_likelihood=True,
+            lower_is_better=True,
+        ),
     )
 }
 """By name; specs know the same names (`configs.examples.MetricName`), which a test compares.
@@ -317,6 +360,8 @@ METRICS: Mapping[str, Metric] = {
   each row is by itself.
 - `character_accuracy`: of all characters wanted, how many are right: 1 less the character error
   rate, but no answer's is below 0.
+- `character_error_rate`: the edits that all answers need, over all characters wanted; of several
+  right answers the one that needs the fewest for its length. Lower is better, more than 1 possible.
 - `anls_rrc`: as DocVQA's server computes ANLS.
 - `pope`, `science_qa`: big_vision's parsing of yes and no, and of `The answer is B.`;
   `pope_official`: POPE's own parsing.
@@ -329,6 +374,9 @@ METRICS: Mapping[str, Metric] = {
 - `detection_ap`: the average precision of all boxes of the set, ranked by their confidence, or
   where no calibration says it by the label's probability times that of the location; label and IoU
   of at least 0.5. A box's share of it means nothing by itself.
+- `coco_ap`, `coco_ap_50`: COCO's average precision by pycocotools, the mean over labels of ten IoUs
+  from 0.5 to 0.95, or of 0.5; boxes are ranked as in `detection_ap`, at most 100 of a label in an
+  answer. Of several right answers the first.
 - `mean_iou`: over the objects wanted, see `overlap_parts`. Masks are compared where the prompt asks
   for them, the right answer has a mask and there is a decoder; else boxes.
 - `region_mask_iou`, `region_box_50`, `region_box_75`: as big_vision scores RefCOCO, of benchmarks
@@ -337,6 +385,8 @@ METRICS: Mapping[str, Metric] = {
   begins with no whole mask scores 0 in all three.
 - `without_toxicity` and the like: the share of answers that the evaluation's scorer does not flag,
   of those that it could score; what is right says nothing here.
+- `perplexity`: of all right answers under the model, each with its end: e to the mean of a token's
+  negative log-probability. Lower is better. An example's share of it means nothing by itself.
 """
 
 

@@ -1,24 +1,19 @@
 """`JobOperator`: one of Paliflow's jobs as one task."""
 
-import asyncio
 import json
-import threading
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from contextvars import copy_context
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from zipfile import ZipInfo
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Context, XComArg
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowFailException,
-    AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
 )
@@ -29,6 +24,7 @@ from paliflow.operators import gcp, process
 from paliflow.operators.attempts import STATE, job_for
 from paliflow.operators.fields import check_fields, refuse_unknown
 from paliflow.operators.hook import RayJobError, RayJobHook
+from paliflow.operators.kubernetes import KubernetesError
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import summary_or_raise
 from paliflow.operators.packages import paliflow_package, with_uploads, zipped
@@ -36,17 +32,16 @@ from paliflow.operators.rayjob import (
     RayJobCluster,
     cluster_of,
     create_rayjob,
-    delete_rayjob,
-    rayjob_for,
+    delete_or_warn,
+    name_for,
 )
 from paliflow.operators.rayjob_trigger import RayClusterJobTrigger
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
+from paliflow.operators.waiting import in_thread, start_and_wait, stop_in_thread
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
     from airflow.sdk.definitions.xcom_arg import PlainXComArg
-
-T = TypeVar("T")
 
 VARIABLE_BYTES = 100_000
 """What an environment variable is trusted to hold; Linux stops at 131,072. Longer specs travel to a
@@ -203,12 +198,25 @@ class JobOperator(BaseOperator):
                 self._stop = partial(process.terminate, child)
                 return self.execute_complete(context, process.follow(child, self.log))
 
-        ti = context["ti"]
-        runtime_env = self._runtime_env()
-        store = context["task_state_store"]
-        left = store.get(STATE)
+        ti, store = context["ti"], context["task_state_store"]
+        try:
+            event = self._on_ray(spec, ti, store)
+        except KubernetesError:
+            # What it asked for may be there, though the answer was lost. The next try takes it up.
+            if _is_last_try(ti):
+                self._delete_cluster(store)
+            raise
+        return self.execute_complete(context, event)
+
+    def _on_ray(self, spec: Spec, ti: Any, store: Any) -> dict[str, Any]:
+        """Has Ray do the job; its `outcome`, unless the triggerer waits for it."""
+        runtime_env, left = self._runtime_env(), store.get(STATE)
+        job: dict[str, Any]
         if self.cluster:
-            job = in_thread(rayjob_for(cluster_of(self.cluster), left, ti.max_tries))
+            cluster, earlier = cluster_of(self.cluster), left and left["submission_id"]
+            cleared = bool(left) and left["max_tries"] != ti.max_tries
+            name = in_thread(name_for(cluster, "RayJob", earlier, cleared=cleared))
+            job = {"submission_id": name, "max_tries": ti.max_tries}
         else:
             assert self.ray_conn_id
             ray = RayJobHook(self.ray_conn_id)
@@ -218,24 +226,10 @@ class JobOperator(BaseOperator):
         store.set(STATE, job)
         trigger = self._trigger(job["submission_id"])
         self._stop = partial(stop_in_thread, trigger.on_kill)
-        if self.cluster:
-            variables = runtime_env["env_vars"]
-            name = trigger.submission_id
-            in_thread(create_rayjob(cluster_of(self.cluster), name, self.JOB, spec, variables))
-        else:
-            in_thread(self._submit(trigger, spec, runtime_env, ti))
-        self.log.info("Ray job %s does it", trigger.submission_id)
         if self.deferrable:
             ti.xcom_push(RELAYED, 0)
-            self.defer(
-                trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout
-            )
-        try:
-            event = in_thread(trigger.follow())
-        except AirflowTaskTimeout:
-            store.delete(STATE)  # Airflow calls on_kill next
-            raise
-        return self.execute_complete(context, event)
+        start = self._start(trigger, spec, runtime_env, ti)
+        return start_and_wait(self, start, trigger, store, STATE)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -247,7 +241,7 @@ class JobOperator(BaseOperator):
             store = context["task_state_store"]
             job: Any = store.get(STATE)
             try:
-                asyncio.run(self._trigger(job["submission_id"]).on_kill())
+                in_thread(self._trigger(job["submission_id"]).on_kill())
                 store.delete(STATE)  # while it ends, the next try must not take it up
             except RayJobError as error:
                 self.log.warning("Ray job %s may still run: %s", job["submission_id"], error)
@@ -255,7 +249,8 @@ class JobOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """The summary of a job that ended, whose lines have been relayed already."""
-        if self.cluster:
+        # What was out of sight for long may go on: the next try looks for it.
+        if self.cluster and (event["status"] != "UNREACHABLE" or _is_last_try(context["ti"])):
             self._delete_cluster(context["task_state_store"])
         summary = summary_or_raise(event)
         if asset_event := self._asset_event(summary):
@@ -266,11 +261,9 @@ class JobOperator(BaseOperator):
 
     def _delete_cluster(self, store: Any) -> None:
         assert self.cluster
-        if job := store.get(STATE):
-            try:
-                delete_rayjob(cluster_of(self.cluster), job["submission_id"])
-            except RayJobError as error:  # its deadlines end it
-                self.log.warning("RayJob %s may still be there: %s", job["submission_id"], error)
+        job, cluster = store.get(STATE), cluster_of(self.cluster)
+        # What cannot be deleted now, the next try finds; without one, its deadlines end it.
+        if job and delete_or_warn(cluster, "RayJob", job["submission_id"], self.log):
             store.delete(STATE)
 
     def on_kill(self) -> None:
@@ -311,6 +304,16 @@ class JobOperator(BaseOperator):
             poll_interval=self.poll_interval,
         )
 
+    async def _start(
+        self, trigger: RayJobTrigger, spec: Spec, runtime_env: dict[str, Any], ti: Any
+    ) -> None:
+        if self.cluster:
+            cluster, variables = cluster_of(self.cluster), runtime_env["env_vars"]
+            await create_rayjob(cluster, trigger.submission_id, self.JOB, spec, variables)
+        else:
+            await self._submit(trigger, spec, runtime_env, ti)
+        self.log.info("Ray job %s does it", trigger.submission_id)
+
     async def _submit(
         self, trigger: RayJobTrigger, spec: Spec, runtime_env: dict[str, Any], ti: Any
     ) -> None:
@@ -338,6 +341,10 @@ class JobOperator(BaseOperator):
             )
 
 
+def _is_last_try(ti: Any) -> bool:
+    return bool(ti.try_number > ti.max_tries)
+
+
 def _check_environment(
     where: object, runtime_env: dict[str, Any] | None, pass_env: Sequence[str]
 ) -> None:
@@ -360,27 +367,3 @@ def asset_uri(location: str) -> str:
     """The `Asset` that stands for a folder: `gs://...` or `file:///...`."""
     path = Path(location).expanduser().absolute()
     return location.rstrip("/") if "://" in location else path.as_uri()
-
-
-def in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that a thread of its own runs.
-
-    Airflow's timeout is an exception that a signal raises in the main thread, wherever that is:
-    where asyncio is at work, it would be caught, and the task would wait on for ever.
-    """
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(asyncio.run(coroutine))
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
-    return result.result()
-
-
-def stop_in_thread(coroutine: Callable[[], Any]) -> None:
-    thread = threading.Thread(target=lambda: asyncio.run(coroutine()), daemon=True)
-    thread.start()
-    thread.join(timeout=process.GRACE_S)

@@ -5,6 +5,7 @@ import base64
 import os
 import ssl
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,6 +26,8 @@ _MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _GKE_API = "https://container.googleapis.com/v1"
 _CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 _API = "apis/ray.io/v1/namespaces"
+OUTAGE_S = 1800.0
+"""How long an object may be out of sight before the task that waits for it fails."""
 Kind = Literal["RayJob", "RayCluster"]
 _HINTS = {
     401: "the token is not accepted: it may have expired",
@@ -36,6 +39,31 @@ _HINTS = {
 
 class KubernetesError(RayJobError):
     """Kubernetes could not be reached or refused; the message says where and what to check."""
+
+
+class Outage:
+    """Counts how long Kubernetes has not answered, or has refused: some minutes are usual, as where
+    the control plane of a zonal GKE cluster is upgraded, and no reason to give a job up."""
+
+    def __init__(self, log: Any) -> None:
+        self._log, self._since = log, 0.0
+
+    def over(self) -> None:
+        """It has answered."""
+        self._since = 0.0
+
+    def given_up(self, error: RayJobError) -> bool:
+        """Whether that is `OUTAGE_S` by now; logs the error if not."""
+        now = time.monotonic()
+        self._since = self._since or now
+        if now - self._since >= OUTAGE_S:
+            return True
+        self._log.warning(
+            "Kubernetes could not be asked, for %d s by now. What runs there goes on, and is given "
+            "up after %d s: %s",
+            *(now - self._since, OUTAGE_S, error),
+        )
+        return False
 
 
 class KubernetesHook(BaseHook):
@@ -123,6 +151,12 @@ class KubernetesHook(BaseHook):
             return False
         return True
 
+    async def pods(self, cluster: str) -> list[dict[str, Any]]:
+        """The pods of a RayCluster."""
+        path = f"api/v1/namespaces/{self.namespace}/pods"
+        params = {"labelSelector": f"ray.io/cluster={cluster}"}
+        return list((await self._send("GET", path, params=params)).json().get("items") or ())
+
     async def ray_of(self, cluster: str) -> RayJobHook:
         """A client of the Jobs API of a RayCluster's head, through Kubernetes' API server.
 
@@ -171,7 +205,7 @@ class _ProxiedRay(RayJobHook):
         return self
 
 
-def _access(connection: Connection) -> tuple[str, str, bool | ssl.SSLContext]:
+def _access(connection: Connection) -> tuple[str, str, ssl.SSLContext]:
     """The API server's URL, a token, and whom to trust.
 
     Raises:
@@ -196,8 +230,15 @@ def _access(connection: Connection) -> tuple[str, str, bool | ssl.SSLContext]:
     host = connection.host if "://" in connection.host else f"https://{connection.host}"
     port = f":{connection.port}" if connection.port else ""
     ca = extra.get("ca")
-    verify = ssl.create_default_context(cafile=str(ca)) if ca else True
+    verify = ssl.create_default_context(cafile=str(ca)) if ca else _public_authorities()
     return f"{host.rstrip('/')}{port}/", connection.password, verify
+
+
+@cache
+def _public_authorities() -> ssl.SSLContext:
+    """What httpx would make for each client anew: a fifth of a second, in which a triggerer's other
+    triggers wait."""
+    return httpx.create_ssl_context()
 
 
 def _gke_access(cluster: str) -> tuple[str, str, ssl.SSLContext]:

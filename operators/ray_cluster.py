@@ -1,8 +1,6 @@
 """`CreateRayClusterOperator`, `DeleteRayClusterOperator`: a Ray cluster that tasks share."""
 
-import asyncio
 import time
-import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,17 +10,22 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
-    AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
 )
 
 from paliflow.configs.manifests import ray_cluster
-from paliflow.operators.hook import RayJobError
-from paliflow.operators.job import in_thread, stop_in_thread
 from paliflow.operators.kubernetes import KubernetesError
 from paliflow.operators.ray_cluster_trigger import RayClusterTrigger
-from paliflow.operators.rayjob import RayJobCluster, SharedRayCluster, cluster_of
+from paliflow.operators.rayjob import (
+    RayJobCluster,
+    SharedRayCluster,
+    cluster_of,
+    delete_object,
+    delete_or_warn,
+    name_for,
+)
+from paliflow.operators.waiting import in_thread, start_and_wait, stop_in_thread
 
 _STATE = "ray_cluster"
 """The key in Airflow's task state store of `{"name", "max_tries"}`."""
@@ -60,13 +63,20 @@ class CreateRayClusterOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Makes the cluster; returns what others need of it, now or in `execute_complete`."""
-        store: Any = context["task_state_store"]
-        left, max_tries = store.get(_STATE), context["ti"].max_tries
+        try:
+            event = self._made(context["ti"].max_tries, context["task_state_store"])
+        except KubernetesError:  # whose answer may have been lost: nothing ends a RayCluster
+            self._give_up(context)
+            raise
+        return self.execute_complete(context, event)
+
+    def _made(self, max_tries: int, store: Any) -> dict[str, Any]:
+        """Makes the cluster; the trigger's event, unless the triggerer waits for it."""
+        left = store.get(_STATE)
         # Airflow raises it when a user clears the task; a retry goes on with what was left.
-        adopted = left and left["max_tries"] == max_tries
-        name = left["name"] if adopted else f"paliflow-{uuid.uuid4().hex[:16]}"
-        if left and not adopted:
-            self._delete(left["name"])
+        cleared = bool(left) and left["max_tries"] != max_tries
+        earlier = left and left["name"]
+        name = in_thread(name_for(self.cluster, "RayCluster", earlier, cleared=cleared))
         # Stored first: whatever happens to the request, the next try knows the name.
         store.set(_STATE, {"name": name, "max_tries": max_tries})
         trigger = RayClusterTrigger(
@@ -75,22 +85,7 @@ class CreateRayClusterOperator(BaseOperator):
             poll_interval=self.poll_interval,
         )
         self._stop = partial(stop_in_thread, trigger.on_kill)
-        try:
-            in_thread(self._create(name))
-        except KubernetesError:  # whose answer may have been lost: nothing ends a RayCluster
-            self._give_up(context)
-            raise
-        self.log.info("RayCluster %s in namespace %s was asked for", name, self.cluster.namespace)
-        if self.deferrable:
-            self.defer(
-                trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout
-            )
-        try:
-            event = in_thread(trigger.follow())
-        except AirflowTaskTimeout:
-            store.delete(_STATE)  # Airflow calls on_kill next
-            raise
-        return self.execute_complete(context, event)
+        return start_and_wait(self, self._create(name), trigger, store, _STATE)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -127,6 +122,7 @@ class CreateRayClusterOperator(BaseOperator):
                 if error.http_status in (400, 422):  # the next try would be refused, too
                     raise AirflowFailException(str(error)) from None
                 raise
+        self.log.info("RayCluster %s in namespace %s was asked for", name, self.cluster.namespace)
 
     def _shared(self, name: str) -> SharedRayCluster:
         own = {"namespace", "kubernetes_conn_id", "deadline"}
@@ -134,15 +130,10 @@ class CreateRayClusterOperator(BaseOperator):
 
     def _give_up(self, context: Context) -> None:
         store: Any = context["task_state_store"]
-        if left := store.get(_STATE):
-            self._delete(left["name"])
+        left = store.get(_STATE)
+        # What cannot be deleted now, the next try finds.
+        if left and delete_or_warn(self.cluster, "RayCluster", left["name"], self.log):
             store.delete(_STATE)
-
-    def _delete(self, name: str) -> None:
-        try:
-            delete_ray_cluster(self._shared(name))
-        except RayJobError as error:
-            self.log.warning("RayCluster %s may still be there: %s", name, error)
 
 
 class DeleteRayClusterOperator(BaseOperator):
@@ -165,19 +156,5 @@ class DeleteRayClusterOperator(BaseOperator):
         cluster = cluster_of(self.cluster)
         if not isinstance(cluster, SharedRayCluster):
             raise AirflowFailException("cluster: give the output of a CreateRayClusterOperator")
-        delete_ray_cluster(cluster)
+        delete_object(cluster, "RayCluster", cluster.name)
         self.log.info("RayCluster %s in namespace %s is deleted", cluster.name, cluster.namespace)
-
-
-def delete_ray_cluster(cluster: SharedRayCluster) -> None:
-    """Deletes the RayCluster; from synchronous code.
-
-    Raises:
-        KubernetesError: Kubernetes could not be reached, or refused.
-    """
-
-    async def delete() -> None:
-        async with cluster.hook() as kubernetes:
-            await kubernetes.delete("RayCluster", cluster.name)
-
-    asyncio.run(delete())

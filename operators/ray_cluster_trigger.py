@@ -8,11 +8,9 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from paliflow.operators.hook import RayJobError
+from paliflow.operators.kubernetes import Outage
 from paliflow.operators.rayjob import SharedRayCluster
-from paliflow.operators.trigger import MAX_FAILURES
-
-_PROVISIONED = "RayClusterProvisioned"
-"""KubeRay's condition that all pods have been ready."""
+from paliflow.operators.readiness import is_provisioned, readiness
 
 
 class RayClusterTrigger(BaseTrigger):
@@ -53,34 +51,27 @@ class RayClusterTrigger(BaseTrigger):
         return {"name": self._spec.name, "error": await self._awaited()}
 
     async def _awaited(self) -> str | None:
-        failures, said = 0, ""
+        outage, said = Outage(self.log), ""
         while True:
             try:
                 async with self._spec.hook() as kubernetes:
                     found = await kubernetes.get("RayCluster", self._spec.name)
-                if found is None:
-                    return "somebody has deleted it"
-                state, ready = _state(found.get("status", {}))
-                if ready:
-                    return None
-                if state != said:
-                    said = state
-                    self.log.info("RayCluster %s: %s", self._spec.name, state)
-                failures = 0
+                    if found is None:
+                        return (
+                            f"somebody has deleted it; it was last seen {said or 'as it was made'}"
+                        )
+                    status = found.get("status", {})
+                    if is_provisioned(status):
+                        return None
+                    state = await readiness(kubernetes, self._spec.name, status)
+                if state.said != said:
+                    said = state.said
+                    say = self.log.warning if state.stuck else self.log.info
+                    say("RayCluster %s: %s", self._spec.name, said)
+                outage.over()
             except RayJobError as error:
-                failures += 1
-                self.log.warning("Poll %d of at most %d failed: %s", failures, MAX_FAILURES, error)
-                if failures == MAX_FAILURES:
+                if outage.given_up(error):
                     return f"it cannot be looked at: {error}"
             if time.time() > self.until:
                 return f"its hosts did not come within start_deadline: {said or 'not seen'}"
             await asyncio.sleep(self.poll_interval)
-
-
-def _state(status: dict[str, Any]) -> tuple[str, bool]:
-    """What KubeRay says of it, and whether all hosts are there."""
-    conditions = status.get("conditions", ())
-    ready = any(each["type"] == _PROVISIONED and each["status"] == "True" for each in conditions)
-    there, wanted = (status.get(f"{word}WorkerReplicas", 0) for word in ("ready", "desired"))
-    reason = f", {status['reason']}" if status.get("reason") else ""
-    return f"{there} of {wanted} hosts are ready{reason}", ready

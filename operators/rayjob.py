@@ -1,6 +1,5 @@
 """`RayJobCluster` and `SharedRayCluster`: Ray clusters that KubeRay starts, and jobs on them."""
 
-import asyncio
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,9 @@ from pydantic import Field, PositiveInt
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.cluster import ClusterSpec, Name
 from paliflow.configs.manifests import ray_job, ray_job_on
-from paliflow.operators.kubernetes import KubernetesError, KubernetesHook
+from paliflow.operators.hook import RayJobError
+from paliflow.operators.kubernetes import Kind, KubernetesError, KubernetesHook
+from paliflow.operators.waiting import in_thread
 
 SPEC_BYTES = 100_000
 """What an environment variable is trusted to hold."""
@@ -19,7 +20,7 @@ ENDED = frozenset({"Complete", "Failed", "ValidationFailed"})
 """A RayJob's `jobDeploymentStatus` after which it changes no more."""
 
 
-class _OnKubernetes(Spec):
+class OnKubernetes(Spec):
     """Where a job's RayJob is, and how long it may be there."""
 
     namespace: Name = "default"
@@ -34,7 +35,7 @@ class _OnKubernetes(Spec):
         return KubernetesHook(self.kubernetes_conn_id, self.namespace)
 
 
-class SharedRayCluster(_OnKubernetes):
+class SharedRayCluster(OnKubernetes):
     """What an operator's `cluster` is where several tasks have one: what the task returns that made
     it. The cluster stays when a job ends."""
 
@@ -48,7 +49,7 @@ class SharedRayCluster(_OnKubernetes):
         return ray_job_on(name, self.name, self.namespace, job, run, variables)
 
 
-class RayJobCluster(_OnKubernetes, ClusterSpec):
+class RayJobCluster(OnKubernetes, ClusterSpec):
     """What an operator's `cluster` is: hosts, their image, and the Kubernetes that has them.
 
     A task makes one RayJob, under a name that is stored before it is asked for, so that a worker
@@ -92,28 +93,46 @@ def cluster_of(given: object) -> JobCluster:
         raise AirflowFailException(f"cluster: {error}") from None
 
 
-async def rayjob_for(cluster: JobCluster, left: Any, max_tries: int) -> dict[str, Any]:
-    """The state to store before a RayJob is made under its `submission_id`, as `job_for` does.
+async def name_for(cluster: OnKubernetes, kind: Kind, left: str | None, *, cleared: bool) -> str:
+    """The name to store before an object is made under it, as `job_for` does: that which an earlier
+    try left, or a new one.
+
+    An object that is being deleted has a successor, and so has a job that did not succeed, or whose
+    log is gone. So has one whose task a user has cleared; that one is deleted.
 
     Args:
-        cluster: what is asked for.
-        left: what an earlier try stored; None if there was none.
-        max_tries: of the task instance, now: Airflow raises it when a user clears the task.
+        cluster: where it is.
+        kind: of the object.
+        left: the name that an earlier try stored; None if there was none.
+        cleared: whether a user has cleared the task since.
 
     Raises:
         KubernetesError: Kubernetes could not be reached, or refused.
     """
     if left:
-        name = left["submission_id"]
         async with cluster.hook() as kubernetes:
-            found = await kubernetes.get("RayJob", name)
-            ended = found and found.get("status", {}).get("jobDeploymentStatus") in ENDED
+            found = await kubernetes.get(kind, left)
             # One that is not there may be on its way, if its creation broke off: under the same
             # name it cannot become two.
-            if left["max_tries"] == max_tries and not ended:
-                return dict(left)
-            await kubernetes.delete("RayJob", name, awaited=found is None)
-    return {"submission_id": f"paliflow-{uuid.uuid4().hex[:16]}", "max_tries": max_tries}
+            if not cleared and (found is None or await _is_of_use(kubernetes, found)):
+                return left
+            await kubernetes.delete(kind, left, awaited=found is None)
+    return f"paliflow-{uuid.uuid4().hex[:16]}"
+
+
+async def _is_of_use(kubernetes: KubernetesHook, found: Mapping[str, Any]) -> bool:
+    status = found.get("status", {})
+    if "deletionTimestamp" in found["metadata"]:
+        return False
+    if status.get("jobDeploymentStatus") not in ENDED:
+        return True
+    if status.get("jobStatus") != "SUCCEEDED":
+        return False
+    try:  # for its summary, while its cluster is there
+        async with await kubernetes.ray_of(status["rayClusterName"]) as ray:
+            return bool(await ray.logs(found["metadata"]["name"]))
+    except RayJobError:
+        return False
 
 
 async def create_rayjob(
@@ -149,8 +168,8 @@ async def create_rayjob(
             raise
 
 
-def delete_rayjob(cluster: JobCluster, name: str) -> None:
-    """Deletes the RayJob, and with it a cluster of its own; from synchronous code.
+def delete_object(cluster: OnKubernetes, kind: Kind, name: str) -> None:
+    """Deletes an object, and what belongs to it; from synchronous code.
 
     Raises:
         KubernetesError: Kubernetes could not be reached, or refused.
@@ -158,6 +177,23 @@ def delete_rayjob(cluster: JobCluster, name: str) -> None:
 
     async def delete() -> None:
         async with cluster.hook() as kubernetes:
-            await kubernetes.delete("RayJob", name)
+            await kubernetes.delete(kind, name)
 
-    asyncio.run(delete())
+    in_thread(delete())
+
+
+def delete_or_warn(cluster: OnKubernetes, kind: Kind, name: str, log: Any) -> bool:
+    """Deletes an object as `delete_object`; false where that failed, and the log says what to do.
+
+    Where Kubernetes does not answer, the task's own failure is what is to be seen.
+    """
+    try:
+        delete_object(cluster, kind, name)
+    except KubernetesError as error:
+        log.warning(
+            "%s %s may still be there, and cost. Unless a retry of this task follows, see to it by "
+            "`kubectl -n %s delete %s %s`: %s",
+            *(kind, name, cluster.namespace, kind.lower(), name, error),
+        )
+        return False
+    return True

@@ -5,10 +5,15 @@ import time
 from typing import Any
 
 from paliflow.operators.hook import RayJobError
-from paliflow.operators.kubernetes import KubernetesHook
+from paliflow.operators.kubernetes import KubernetesHook, Outage
 from paliflow.operators.outcome import lines_of, outcome
-from paliflow.operators.rayjob import ENDED, cluster_of
-from paliflow.operators.trigger import LOG_BYTES_PER_S, MAX_FAILURES, RayJobTrigger
+from paliflow.operators.rayjob import ENDED, SharedRayCluster, cluster_of
+from paliflow.operators.readiness import readiness
+from paliflow.operators.trigger import LOG_BYTES_PER_S, RayJobTrigger
+
+_CLUSTER_LOST = (
+    "its RayCluster is gone: somebody has deleted it. Clear the task that makes it, and those after"
+)
 
 
 class RayClusterJobTrigger(RayJobTrigger):
@@ -53,20 +58,16 @@ class RayClusterJobTrigger(RayJobTrigger):
     async def follow(self) -> dict[str, Any]:
         """The job's `outcome`, once there is one: `status` is Ray's, `LOST` where the RayJob is
         gone, or `UNREACHABLE`."""
-        seen, failures, said, log_due = await self._relayed(), 0, "", 0.0
+        seen, outage, said, log_due = await self._relayed(), Outage(self.log), "", 0.0
         while True:
             try:
                 # A token ends after an hour, so that each look has a client of its own.
                 async with self._spec.hook() as kubernetes:
                     found = await kubernetes.get("RayJob", self.submission_id)
                     if found is None:
-                        return outcome("LOST", "somebody has deleted its RayJob")
+                        return outcome("LOST", _lost(said))
                     status = found.get("status", {})
-                    state = status.get("jobDeploymentStatus", "")
-                    if state != said:
-                        said = state
-                        self.log.info("RayJob %s: %s", self.submission_id, _described(status))
-                    ended = state in ENDED
+                    ended = status.get("jobDeploymentStatus") in ENDED
                     job: dict[str, Any] = {}
                     text = ""
                     if status.get("jobStatus") and (ended or time.monotonic() >= log_due):
@@ -74,14 +75,35 @@ class RayClusterJobTrigger(RayJobTrigger):
                         log_due = time.monotonic() + len(text) / LOG_BYTES_PER_S
                         seen = await self._relay(text, seen, ended)
                     if ended:
-                        return _ended(status, job, text)
-                failures = 0
+                        return _ended(status, job, text, said)
+                    said = await self._say(kubernetes, status, said)
+                    if await self._has_lost_its_cluster(kubernetes, status):
+                        return outcome("LOST", _CLUSTER_LOST)
+                outage.over()
             except RayJobError as error:
-                failures += 1
-                self.log.warning("Poll %d of at most %d failed: %s", failures, MAX_FAILURES, error)
-                if failures == MAX_FAILURES:
+                if outage.given_up(error):
                     return outcome("UNREACHABLE", str(error))
             await asyncio.sleep(self.poll_interval)
+
+    async def _say(self, kubernetes: KubernetesHook, status: dict[str, Any], before: str) -> str:
+        """Logs how far the RayJob is, where that is not what was said before; returns it."""
+        said, stuck = _described(status), False
+        cluster = status.get("rayClusterName")
+        if cluster and status.get("jobDeploymentStatus") == "Initializing":
+            of = await readiness(kubernetes, cluster, status.get("rayClusterStatus", {}))
+            said, stuck = f"{said}: {of.said}", of.stuck
+        if said != before:
+            say = self.log.warning if stuck else self.log.info
+            say("RayJob %s: %s", self.submission_id, said)
+        return said
+
+    async def _has_lost_its_cluster(
+        self, kubernetes: KubernetesHook, status: dict[str, Any]
+    ) -> bool:
+        """Whether it waits for a shared cluster that is gone, as KubeRay would for ever."""
+        if not isinstance(self._spec, SharedRayCluster) or status.get("jobStatus"):
+            return False
+        return await kubernetes.get("RayCluster", self._spec.name) is None
 
     async def _of_ray(self, kubernetes: KubernetesHook, cluster: str) -> tuple[dict[str, Any], str]:
         """Ray's details of the job and what it has printed; nothing if the head does not answer."""
@@ -102,14 +124,25 @@ def _described(status: dict[str, Any]) -> str:
     return f"{text}: {message}" if (message := status.get("message")) else text
 
 
-def _ended(status: dict[str, Any], job: dict[str, Any], text: str) -> dict[str, Any]:
-    """A job that was stopped is `Complete` as well: it is `jobStatus` that says how it went."""
+def _lost(said: str) -> str:
+    was = f"; it was last seen {said}" if said else ""
+    return f"somebody has deleted its RayJob{was}. A retry makes another, and the run resumes"
+
+
+def _ended(status: dict[str, Any], job: dict[str, Any], text: str, said: str) -> dict[str, Any]:
+    """A job that was stopped is `Complete` as well: it is `jobStatus` that says how it went.
+
+    `said` is how far it was before.
+    """
     went = status.get("jobStatus") or status["jobDeploymentStatus"]
     code = job.get("driver_exit_code")
+    message = _described(status)
     if went == "SUCCEEDED":
         code = 0
     elif status["jobDeploymentStatus"] == "ValidationFailed":
         code = 2  # of the object that it was given: the next try would give the same
     elif code == 0:  # the deadline, say, came before the end was noticed
         code = None
-    return outcome(went, _described(status), code, lines_of(text))
+    if not status.get("jobStatus") and said:
+        message = f"{message}; before that: {said}"
+    return outcome(went, message, code, lines_of(text))

@@ -16,11 +16,13 @@ import pytest
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Each worker's clusters have their own folder, and a core for their arithmetic. The folder's
-    # name is short: Ray's sockets lie in it, whose paths may have 107 bytes.
-    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
+# Each process of tests has a folder for its clusters, where Ray notes which one is the current: in
+# the one folder of all, a cluster could be another checkout's. Its name is short: Ray's sockets lie
+# in it, whose paths may have 107 bytes.
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker's arithmetic
     os.environ.setdefault("PJRT_NPROC", "1")
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

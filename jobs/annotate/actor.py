@@ -25,7 +25,7 @@ from paliflow.jobs.confidence.pinning import calibration_of
 from paliflow.jobs.fleet.accelerators import chips
 from paliflow.jobs.fleet.cluster import core_share, share_cores
 from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult
-from paliflow.jobs.fleet.stages import ChipClock, StageClock
+from paliflow.jobs.fleet.stages import ChipClock, Stage, StageClock
 from paliflow.jobs.gates.canaries import canary_items, commit_canaries
 from paliflow.jobs.media.readahead import ReadAhead
 from paliflow.jobs.media.reader import max_concurrent_reads, reader, sparing
@@ -189,7 +189,7 @@ class Annotator:
                     break
                 with self._clock.stage("device"):
                     pending.append(self._predictor.ask(batch, (shard, number)))
-                    self._clock.begin("device")  # until it is done with the batch
+                    self._clock.begin("vision")  # until its images are encoded
                 self._watcher.submit(self._watch, pending[-1])
                 if len(pending) > 1:  # the device has the next batch while this one is parsed
                     self._collect(pending.popleft(), rows)
@@ -229,14 +229,20 @@ class Annotator:
 
     def _watch(self, pending: PendingBatch) -> None:
         """Notices when the device is done with a batch: who wants its rows may ask later."""
+        at: Stage = "vision"
         try:
             with suppress(JaxRuntimeError):  # which `collect` raises again
+                pending.wait_for_images()
+                self._clock.begin("generate")
+                self._clock.end(at)
+                at = "generate"
                 pending.wait()
         finally:
-            self._clock.end("device")
+            self._clock.end(at)
 
     def _collect(self, pending: PendingBatch, rows: ShardRows) -> None:
         """Waits for a batch and adds its rows."""
-        answers = self._predictor.collect(pending)
-        self._filters.check_rows(zip(pending.inputs, answers, strict=True))
+        with self._clock.stage("parse"):
+            answers = self._predictor.collect(pending)
+            self._filters.check_rows(zip(pending.inputs, answers, strict=True))
         self._progress.batch_done(rows.add(zip(pending.inputs, answers, strict=True)))

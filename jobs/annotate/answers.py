@@ -50,6 +50,17 @@ class PendingBatch:
     batch_size: int
     """Rows of each device batch."""
     device_batches: list[DeviceBatch]
+    images: list[jax.Array]
+    """What the vision tower makes of them, until somebody has waited for it: it takes memory."""
+
+    def wait_for_images(self) -> None:
+        """Waits until the device has encoded the images.
+
+        Raises:
+            JaxRuntimeError: the device failed.
+        """
+        jax.block_until_ready(self.images)
+        self.images.clear()
 
     def wait(self) -> None:
         """Waits until the device is done with it.

@@ -8,6 +8,7 @@ from paliflow.configs import AnnotateSpec
 from paliflow.jobs.annotate.model import devices_of_actor, load_model
 from paliflow.jobs.annotate.predictor import Predictor
 from paliflow.jobs.fleet.accelerators import out_of_memory
+from paliflow.jobs.fleet.scheduler import Heartbeat
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.registry.checkpoints import loading, opened
 from paliflow.jobs.registry.locations import tokenizer_of
@@ -33,6 +34,10 @@ class Follower:
             model = load_model(files.path, spec, devices)
         with loading("max_prompt_tokens", spec.max_prompt_tokens):
             self._predictor = Predictor(model, files.tokenizer, None, spec)
+
+    def heartbeat(self) -> Heartbeat:
+        """Says that it is there."""
+        return Heartbeat(0, 0)
 
     def repeat(self, inputs: Sequence[Input], place: tuple[int, ...], batch_size: int) -> None:
         """Dispatches a batch; the answers are read where the inputs were.

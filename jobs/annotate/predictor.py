@@ -157,7 +157,8 @@ class Predictor:
                         )
                         answers = self._generate(images, tokens, seed, **closed)
                 batches.append(DeviceBatch(places, asked, tokens, answers))
-        return PendingBatch(inputs, place, batch_size, batches)
+        encoded = [] if image_tokens is None else [image_tokens]
+        return PendingBatch(inputs, place, batch_size, batches, encoded)
 
     def _encode(self, question: Question) -> list[int] | ValueError:
         """The tokens of a question's prompt, or why it cannot be asked."""

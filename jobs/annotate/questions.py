@@ -41,7 +41,8 @@ def questions(item: Item, spec: AnnotateSpec) -> list[Question]:
 def _question(text: str | PromptSpec, asked: str | PromptSpec, own: str | None = None) -> Question:
     prompt = text if isinstance(text, str) else text.ask
     if isinstance(asked, str):
-        return Question(prompt)
+        # A plan may have a text of its own to be scored, such as what is right.
+        return Question(prompt, choices=(own,) if own else None)
     if asked.closed:
         return Question(prompt, asked.name, labels=labels_of(prompt))
     question = Question(prompt, asked.name, asked.choices, asked.top_choices)

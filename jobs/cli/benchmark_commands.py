@@ -46,8 +46,15 @@ def describe(name: Name) -> None:
         table.add_row(text(f"file {role}", "bold"), text(listed))
     for role, path in known.folders.items():
         table.add_row(text(f"folder {role}", "bold"), text(f"{path}/"))
+    if known.prepared:
+        names = (
+            (known.prepared.name,) if isinstance(known.prepared.name, str) else known.prepared.name
+        )
+        table.add_row(
+            text("or of TFDS", "bold"), text(" or ".join(f"{each}/<version>/" for each in names))
+        )
     images = (known.images,) if isinstance(known.images, str) else known.images
-    for image in images:
+    for image in filter(None, images):
         table.add_row(text("image", "bold"), text(image))
     splits = ", ".join(
         f"{each} (evaluated)" if each == known.split else each for each in known.splits

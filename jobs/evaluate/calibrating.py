@@ -23,7 +23,7 @@ from paliflow.jobs.confidence.calibration import (
 from paliflow.jobs.confidence.groups import calibrated
 from paliflow.jobs.confidence.outcomes import Outcome, answer_outcome, box_outcomes
 from paliflow.jobs.confidence.page import REPORT, write_page
-from paliflow.jobs.evaluate.job import answers_in_order
+from paliflow.jobs.evaluate.joining import answers_in_order
 from paliflow.jobs.evaluate.predictions import PREDICTIONS_FILE, stored_predictions
 from paliflow.jobs.evaluate.results import Evaluation, read_evaluation
 from paliflow.jobs.registry import aliases as registry

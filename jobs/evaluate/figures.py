@@ -8,6 +8,7 @@ import numpy as np
 from paliflow import model
 from paliflow.configs.benchmark import Benchmark, Figure
 from paliflow.configs.summary import GroupFigure
+from paliflow.jobs.evaluate.ranking import of_model
 from paliflow.jobs.evaluate.scoring import score
 from paliflow.jobs.evaluate.toxicity import flags_of
 from paliflow.metrics import Score
@@ -83,8 +84,8 @@ def _of(metric: str, rows: Sequence[Row], mask_decoder: "model.MaskDecoder | Non
     prefixes, references, texts, details = (
         [row[name] for row in rows] for name in ("prefix", "references", "text", "details")
     )
-    flags = list(map(flags_of, rows))
-    return score([metric], prefixes, references, texts, mask_decoder, details, flags)[metric]
+    seen = (prefixes, references, texts, mask_decoder, details, list(map(flags_of, rows)))
+    return score([metric], *seen, **of_model([metric], rows))[metric]
 
 
 def _by_value(group: str, rows: Sequence[Row], places: Sequence[int]) -> dict[str, list[int]]:

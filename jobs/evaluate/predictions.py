@@ -16,20 +16,19 @@ from paliflow.configs.benchmark import Benchmark, benchmark
 from paliflow.configs.schema import PREDICTIONS, SCORE
 from paliflow.configs.summary import SetSummary
 from paliflow.jobs.evaluate.figures import benchmark_scores, cluster_of, group_figures
+from paliflow.jobs.evaluate.ranking import of_model
 from paliflow.jobs.evaluate.scoring import score
 from paliflow.jobs.evaluate.shares import clopper_pearson
 from paliflow.jobs.evaluate.toxicity import flags_of, require_scored, toxicity_of
 from paliflow.jobs.examples.plan import PlannedSource
 from paliflow.metrics import METRICS, Score, bootstrap_interval
-from paliflow.metrics.objects import RankedBoxes
 
 PREDICTIONS_FILE = "predictions.parquet"
 FIGURES_FILE = "figures.json"
 _BLOCK = 8192
 Row = dict[str, Any]
 ReadRows = Callable[[str], list[Row]]
-"""The rows of a set by the columns of `PREDICTIONS`, `details` parsed; and its boxes as `ranked`,
-where a metric ranks them."""
+"""The rows of a set by the columns of `PREDICTIONS`, `details` parsed."""
 
 
 class Scored(NamedTuple):
@@ -126,19 +125,30 @@ def _scores(
         [row[name] for row in rows] for name in ("prefix", "references", "text")
     )
     flags = list(map(flags_of, rows))
-    ranked = [row.get("ranked") or RankedBoxes() for row in rows]
-    scores = score(metrics, prefixes, references, texts, decoder, flags=flags, ranked=ranked)
+    scores = score(
+        metrics, prefixes, references, texts, decoder, flags=flags, **of_model(metrics, rows)
+    )
     return _measured(scores)
 
 
 def _measured(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Without those of attributes that the scorer does not have."""
-    return {name: own for name, own in scores.items() if not _by_scorer(name) or own[1].any()}
+    """Without those of attributes that the scorer does not have, and of right answers whose
+    likelihood nobody knows."""
+    return {
+        name: own
+        for name, own in scores.items()
+        if own[1].any() or not (_by_scorer(name) or _by_likelihood(name))
+    }
 
 
 def _by_scorer(figure: str) -> bool:
     """A benchmark calls such a figure by its metric's name."""
     return figure in METRICS and METRICS[figure].by_scorer
+
+
+def _by_likelihood(figure: str) -> bool:
+    """As `_by_scorer`."""
+    return figure in METRICS and METRICS[figure].by_likelihood
 
 
 def _interval(figure: str, own: Score, clusters: list[str]) -> tuple[float, float]:

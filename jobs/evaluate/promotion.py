@@ -11,7 +11,13 @@ from paliflow import storage
 from paliflow.configs import Comparison, PromoteSpec, PromoteSummary
 from paliflow.configs.base import SpecError, printable
 from paliflow.jobs.confidence.calibration import CALIBRATION, keep_calibration
-from paliflow.jobs.evaluate.results import Evaluation, parts_of, read_evaluation, require_alike
+from paliflow.jobs.evaluate.results import (
+    Evaluation,
+    falls,
+    parts_of,
+    read_evaluation,
+    require_alike,
+)
 from paliflow.jobs.registry import aliases as registry
 from paliflow.jobs.registry.aliases import (
     Model,
@@ -84,7 +90,9 @@ def _compare(spec: PromoteSpec, candidate: Evaluation, incumbent: Evaluation) ->
     wanted |= {name: -loss for name, loss in spec.guards.items() if name != spec.metric}
     before = parts_of(incumbent, wanted)
     comparisons = tuple(
-        _comparison(spec, name, own, before[name], wanted[name])
+        _comparison(
+            spec, name, own, before[name], wanted[name], falls=falls(candidate.summary, name)
+        )
         for name, own in parts_of(candidate, wanted).items()
     )
     verdict = _judge(spec.confidence, comparisons)
@@ -118,11 +126,26 @@ def _calibration(spec: PromoteSpec, candidate: Evaluation) -> str | None:
 
 
 def _comparison(
-    spec: PromoteSpec, name: str, candidate: Score, incumbent: Score, wanted: float
+    spec: PromoteSpec,
+    name: str,
+    candidate: Score,
+    incumbent: Score,
+    wanted: float,
+    *,
+    falls: bool,
 ) -> Comparison:
+    """
+    Args:
+        spec: says how sure one has to be.
+        name: of the figure.
+        candidate, incumbent: what it is made of in both.
+        wanted: the gain.
+        falls: whether the figure falls where it gets better.
+    """
+    better, worse = (incumbent, candidate) if falls else (candidate, incumbent)
     low = paired_bootstrap_lower_bound(
-        candidate,
-        incumbent,
+        better,
+        worse,
         confidence=spec.confidence,
         resamples=spec.resamples,
         seed=spec.seed,

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from paliflow import storage
 from paliflow.configs import EvaluateSummary
 from paliflow.configs.base import SpecError
+from paliflow.configs.benchmark import benchmark
 from paliflow.configs.schema import SCORE
 from paliflow.jobs.evaluate.predictions import PREDICTIONS_FILE
 from paliflow.jobs.runs.outputs import read_summary
-from paliflow.metrics import Score
+from paliflow.metrics import METRICS, Score
 from paliflow.metrics.bootstrap import cluster_sums
 
 _ABOUT = ("id", "image", "details")
@@ -98,6 +99,17 @@ def parts_of(evaluation: Evaluation, figures: Iterable[str]) -> dict[str, Score]
     if odd := [figure for figure, score in parts.items() if not np.isfinite(score).all()]:
         raise SpecError(f"{', '.join(odd)} of {evaluation.location}: no number; evaluate it again")
     return parts
+
+
+def falls(summary: EvaluateSummary, figure: str) -> bool:
+    """Whether a figure, `<set>/<metric>`, gets better as it falls."""
+    name, _, metric = figure.partition("/")
+    own = summary.sets.get(name)
+    if own and own.benchmark:
+        metric = next(
+            each.metric for each in benchmark(own.benchmark).figures if each.name == metric
+        )
+    return metric in METRICS and METRICS[metric].lower_is_better
 
 
 def paired_parts(

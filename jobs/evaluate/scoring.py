@@ -1,6 +1,6 @@
 """Answers to scores: which metrics a set is scored by, and what each example adds to a figure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ def score(
     details: Sequence[Mapping[str, Any]] = (),
     flags: Sequence[Mapping[str, bool]] = (),
     ranked: Sequence[RankedBoxes] = (),
+    coco_shares: Callable[[float | None], NDArray[np.float64]] | None = None,
+    likelihoods: Sequence[tuple[float, int]] = (),
 ) -> dict[str, Score]:
     """Scores a set; the sequences are of one length, and not empty.
 
@@ -62,6 +64,7 @@ def score(
         details: of a benchmark's rows; none of others.
         flags: of each answer, what a scorer says; none without one.
         ranked: of each answer its boxes, for metrics that rank them; what failed has none.
+        coco_shares, likelihoods: as in `Answers`; `of_model` finds them.
     """
 
     def objects(prompt: str, text: str) -> list[Object]:
@@ -71,12 +74,13 @@ def score(
         return region_overlap(text, row, mask_decoder if masks else None)
 
     said = [text or "" for text in texts]
-    given = Answers(prefixes, answers, said, objects_of, objects, details, overlap, flags, ranked)
+    seen = (prefixes, answers, said, objects_of, objects, details, overlap, flags, ranked)
+    given = Answers(*seen, coco_shares, likelihoods)
     failed = np.array([text is None for text in texts])
     scores = {name: METRICS[name].score(given) for name in chosen}
     return {
         name: own
-        if METRICS[name].of_set or METRICS[name].by_scorer
+        if METRICS[name].of_set or METRICS[name].by_scorer or METRICS[name].lower_is_better
         else _without(failed, own, counted=bool(details))
         for name, own in scores.items()
     }

@@ -4,6 +4,7 @@ import re
 from typing import Any, Literal, NamedTuple
 
 from paliflow.configs.prompts import misspelt_task, say_stripped, stripped, task_of
+from paliflow.jobs.media.places import place_item
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.sources.columns import CELL
 from paliflow.jobs.sources.tables import resolve
@@ -44,8 +45,11 @@ def self_contained_uri(item: Item) -> str:
 def image_item(image: str, roots: tuple[str, ...] | None, edit: str | None = None) -> Item:
     """How to read an example's image; the inverse of `self_contained_uri` with roots anywhere.
 
-    Nobody but Paliflow says where in a file an image is: a digest of any byte would tell it.
+    Nobody but Paliflow says where in a file an image is: a digest of any byte would tell it. What
+    readers of benchmarks have found in their archives (`media.places`) no other source may name.
     """
+    if item := place_item(image, roots, edit):
+        return item
     if roots is None and (found := _BYTES.fullmatch(image)):
         first, last = int(found[2]), int(found[3])
         return Item(image, archive=found[1], offset=first, size=last - first + 1, edit=edit)

@@ -12,6 +12,7 @@ from paliflow.jobs.examples.annotations import annotation_examples, names_images
 from paliflow.jobs.examples.benchmarks import benchmark_examples
 from paliflow.jobs.examples.coco import coco_examples
 from paliflow.jobs.examples.example import Example, make_example
+from paliflow.jobs.media.places import is_place
 from paliflow.jobs.sources.admission import Admission, roots_of
 from paliflow.jobs.sources.tables import TABLE_SUFFIXES, Columns, suffix, table_rows
 
@@ -79,6 +80,9 @@ def read_examples(
             if found is None:
                 dropped["an empty suffix"] += 1
             elif isinstance(found, Example):
+                if roots is not None and not source.benchmark and any(map(is_place, found.images)):
+                    yield "an image's name has #place= in it"
+                    continue
                 admitted = [admission.admits(image, roots) for image in found.images]
                 yield found if all(admitted) else _OUTSIDE
             else:

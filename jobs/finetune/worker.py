@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
@@ -14,6 +14,8 @@ import numpy as np
 from flax import traverse_util
 from jax.errors import JaxRuntimeError
 from numpy.typing import NDArray
+from ray.train.v2.api.preemption import PreemptionInfo
+from ray.train.v2.api.train_fn_utils import get_preemption_info
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.finetune import FineTuneSpec
@@ -38,6 +40,9 @@ from paliflow.model.weights import Leaf
 from paliflow.model.xla import training_backend
 
 _LOSSES_SHOWN = 5
+Preemption = Callable[[], PreemptionInfo | None]
+"""What is known of nodes that are about to be taken away: the same in all workers, who ask as
+often."""
 
 
 class Job(NamedTuple):
@@ -85,11 +90,12 @@ class Outcome(NamedTuple):
         return cls(**{**packed, "stages": StageSeconds(**packed["stages"])})
 
 
-def work(packed: dict[str, str]) -> dict[str, Any]:
+def work(packed: dict[str, str], preemption: Preemption = get_preemption_info) -> dict[str, Any]:
     """Trains to the end, from the newest checkpoint if there is one; Ray Train calls it.
 
     Args:
         packed: a `Job`.
+        preemption: asked after every step.
 
     Returns:
         An `Outcome`, packed.
@@ -98,7 +104,7 @@ def work(packed: dict[str, str]) -> dict[str, Any]:
         SpecError: the user must change something.
     """
     with ExitStack() as stack:
-        return _Training(Job.unpacked(packed), stack).run().packed()
+        return _Training(Job.unpacked(packed), stack, preemption).run().packed()
 
 
 def _require_divisible(batch_size: int, accumulate: int, devices: int) -> None:
@@ -131,8 +137,9 @@ def _require_room_for_images(spec: FineTuneSpec, image_size: int) -> None:
 class _Training:
     """One worker's part of a run. Every process makes the same calls in the same order."""
 
-    def __init__(self, job: Job, stack: ExitStack) -> None:
-        self._job, self._stack = job, stack
+    def __init__(self, job: Job, stack: ExitStack, preemption: Preemption) -> None:
+        self._job, self._stack, self._preemption = job, stack, preemption
+        self._leaving: set[str] = set()  # nodes
         spec, steps = job.spec, job.steps
         require_accelerators("accelerators_per_worker", spec.accelerators_per_worker)
         self._mesh = global_mesh()
@@ -190,6 +197,7 @@ class _Training:
             waiting.append((step, metrics, fed.failures))
             look = step % steps.validate_every == 0 or step == steps.total
             save = step % steps.save_every == 0 or step == steps.total or (look and spec.best)
+            save = self._preempted() or save  # all workers ask after every step
             while len(waiting) > (0 if look or save else 1):
                 self._account(*waiting.popleft())
             with self._clock.stage("device"):
@@ -209,6 +217,13 @@ class _Training:
             examples_per_second=self._speed.overall,
             stages=self._spent(),
         )
+
+    def _preempted(self) -> bool:
+        """Whether a node has been announced to be taken away since the last step."""
+        info = self._preemption()
+        new = set(info.preempted_node_ids if info else ()) - self._leaving
+        self._leaving |= new
+        return bool(new)
 
     def _awaited(self, feed: Iterator[Fed]) -> Iterator[Fed]:
         """The feed's batches; the time that they take to come is counted."""

@@ -15,17 +15,24 @@ from ray.train.v2.jax import JaxConfig, JaxTrainer
 from paliflow.configs.base import ClusterError, SpecError
 from paliflow.configs.finetune import FineTuneSpec
 from paliflow.configs.log_lines import say
-from paliflow.jobs.finetune.stop import Stop
+from paliflow.jobs.finetune.stop import GiveUp, Stop
 from paliflow.jobs.finetune.worker import Job, Outcome, work
 from paliflow.jobs.fleet.cluster import described, places
 
-_QUICKER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
-"""Ray Train looks at its workers every two seconds."""
+_QUICKER = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+}
+"""Ray Train looks at its workers every two seconds, and at their nodes every five, of the fifteen
+that a preemption's notice may be."""
 _TURN_S = 60.0
 
 
 def train(job: Job) -> Outcome:
     """Runs `work` in as many workers as the spec has, joined by `jax.distributed`.
+
+    With `min_workers` Ray Train takes as many of them as there is room for, and starts all of them
+    anew, from the newest checkpoint, when that changes.
 
     Raises:
         SpecError: what `work` found, untouched by any retry.
@@ -52,10 +59,10 @@ def train(job: Job) -> Outcome:
         except ControllerError as error:
             if isinstance(error.controller_failure, SpecError):
                 raise error.controller_failure from None
-            if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            if isinstance(error.controller_failure, ClusterError | WorkerGroupStartupTimeoutError):
                 raise ClusterError(
-                    f"start_timeout={spec.start_timeout:g}: for so many seconds workers="
-                    f"{spec.workers} did not start: {described(_resources(spec))}"
+                    f"start_timeout={spec.start_timeout:g}: for so many seconds "
+                    f"{_fewest(spec)} did not start: {described(_resources(spec))}"
                 ) from None
             raise RuntimeError(str(error)) from error
         except TrainingFailedError as error:
@@ -73,7 +80,7 @@ def _run_config(spec: FineTuneSpec, folder: str, turn: float) -> RunConfig:
             max_failures=spec.max_failures,
             controller_failure_limit=ceil(spec.start_timeout / turn) - 1,
         ),
-        callbacks=[Stop()],
+        callbacks=[Stop(), GiveUp(spec.start_timeout)],  # type: ignore[list-item]
         logging_config=LoggingConfig(log_level="ERROR"),
         worker_runtime_env=_environment(spec.accelerators_per_worker),
     )
@@ -82,9 +89,14 @@ def _run_config(spec: FineTuneSpec, folder: str, turn: float) -> RunConfig:
 def _say_if_waiting(spec: FineTuneSpec) -> None:
     """Ray waits for ever, and in silence, for workers that do not fit: a cluster may grow."""
     wanted, free = _resources(spec), ray.available_resources()
-    busy = any(free.get(name, 0) < spec.workers * amount for name, amount in wanted.items())
-    if busy or places(wanted) < spec.workers:
-        say(f"waiting for room for workers={spec.workers}: {described(wanted)}", "warning")
+    fewest = spec.possible_workers[0]
+    busy = any(free.get(name, 0) < fewest * amount for name, amount in wanted.items())
+    if busy or places(wanted) < fewest:
+        say(f"waiting for room for {_fewest(spec)}: {described(wanted)}", "warning")
+
+
+def _fewest(spec: FineTuneSpec) -> str:
+    return f"min_workers={spec.min_workers}" if spec.min_workers else f"workers={spec.workers}"
 
 
 def _resources(spec: FineTuneSpec) -> dict[str, float]:
@@ -97,7 +109,7 @@ def _scaling(spec: FineTuneSpec) -> ScalingConfig:
         resources["GPU"] = int(resources["GPU"])  # Ray counts a worker's devices with range()
     try:
         return ScalingConfig(
-            num_workers=spec.workers,
+            num_workers=(spec.min_workers, spec.workers) if spec.min_workers else spec.workers,
             use_tpu="TPU" in resources,
             use_gpu="GPU" in resources,
             resources_per_worker=resources,

@@ -72,7 +72,7 @@ class Progress:
             say(str(self))
 
     def __str__(self) -> str:
-        """E.g. `512/2000 images, 25.6 images/s, 3 errors, 2 actors, 5% read, 93% device, 1% commit,
+        """E.g. `512/2000 images, 25.6 images/s, 3 errors, 2 actors, 5% read, 93% device, 0% parse,
         0:00:58 left`; the shares are of the actors' time, as in `StageSeconds`."""
         done = self._done + self._fleet.in_flight
         rate = done / max(time.monotonic() - self._started, 1e-9)

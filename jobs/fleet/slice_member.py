@@ -45,7 +45,7 @@ class SliceMember:
             arguments: of the class.
 
         Raises:
-            WorkerLostError: the others do not come.
+            WorkerLostError: the others do not come, or the port has been taken meanwhile.
             SpecError: as the worker's.
         """
         return self._unless_broken(lambda: self._started(seats, rank, worker, *arguments))

@@ -8,10 +8,11 @@ that Ray ends them with it, however it ends.
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from paliflow.configs.tpus import SLICE_LABEL, WORKER_LABEL, Slice
 from paliflow.jobs.fleet.cluster import whole_slices
@@ -21,8 +22,6 @@ from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult, WorkerLostErro
 _TURN_S = 30.0
 """How long hosts of a slice are awaited; then another slice may have all of its."""
 _TICK_S = 1.0
-_MEMBER = "paliflow.jobs.fleet.slice_member:SliceMember"
-"""Imported by name: it is the process that needs JAX, and not whoever speaks for it."""
 
 
 class Seat(NamedTuple):
@@ -36,6 +35,11 @@ class Seat(NamedTuple):
 
 class SliceProcess:
     """An actor as `ShardProcess`, whose worker's model spans the hosts of a slice."""
+
+    MEMBER = "paliflow.jobs.fleet.slice_member:SliceMember"
+    """Imported by name: it is the process that needs JAX, and not whoever speaks for it."""
+    SILENCE_S = 15.0
+    """A process that answers nothing for so long has been stopped, or its host is out of reach."""
 
     def __init__(
         self,
@@ -57,7 +61,7 @@ class SliceProcess:
         """
         self._worker, self._arguments = worker, arguments
         # Ray shows an actor under its class's name.
-        kind = type(worker.rpartition(":")[2], (named(_MEMBER),), {})
+        kind = type(worker.rpartition(":")[2], (named(self.MEMBER),), {})
         options: dict[str, Any] = {
             "num_cpus": cpus,
             "resources": {"TPU": slice_.chips_per_host},
@@ -65,10 +69,11 @@ class SliceProcess:
             # Besides shards and heartbeats, whatever comes is done in the order that it comes.
             "concurrency_groups": {"work": 4, "watch": 1},
         }
-        self._members, self._seats = _placed(ray.remote(**options)(kind), slice_, labels)
+        self._members, self._seats = self._placed(ray.remote(**options)(kind), slice_, labels)
         here = ray.get_runtime_context().get_node_id()
         self._nodes = frozenset({here, *(seat.node for seat in self._seats)})
         self._stays = [member.stay.remote() for member in self._members]
+        self._loaded = False
 
     def load(self) -> tuple[tuple[str, str], ...]:
         """Joins the processes, and has each load its piece of the model; returns the first's notes.
@@ -92,12 +97,21 @@ class SliceProcess:
             for rank, member in enumerate(self._members)
         ]
         notes: tuple[tuple[str, str], ...] = self._results(starting)[0]
+        self._loaded = True
         return notes
 
     def heartbeat(self) -> Heartbeat:
-        """As the first process's, with the nodes of all."""
+        """As the first process's, with the nodes of all.
+
+        JAX ends processes of which one is silent, but later. Python may be silent for long while it
+        loads weights, and then JAX alone judges.
+
+        Raises:
+            WorkerLostError: a process is gone or silent.
+        """
+        beats = [member.heartbeat.remote() for member in self._members]
         beat: Heartbeat
-        (beat,) = self._results([self._members[0].heartbeat.remote()])
+        beat, *_ = self._results(beats, self.SILENCE_S if self._loaded else None)
         return beat._replace(nodes=self._nodes)
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
@@ -110,53 +124,66 @@ class SliceProcess:
         """As the first process's."""
         self._results([self._members[0].probe.remote(shard, place)])
 
-    def _results(self, refs: list[Any]) -> list[Any]:
+    def _results(self, refs: list[Any], timeout: float | None = None) -> list[Any]:
         """Waits for results, or for the end of any process.
 
         Raises:
-            WorkerLostError: a process is gone.
+            WorkerLostError: a process is gone, or has not answered within the timeout in seconds.
             Exception: what a process raised.
         """
-        pending = [*refs]
+        pending, deadline = [*refs], timeout and time.monotonic() + timeout
         while pending:
-            (done, *_), _ = ray.wait([*pending, *self._stays], num_returns=1)
+            left = deadline and max(0.0, deadline - time.monotonic())
+            done, _ = ray.wait([*pending, *self._stays], num_returns=1, timeout=left)
+            if not done:
+                raise self._lost(f"a process of the slice is silent for {timeout:g} s")
             try:
                 ray.get(done)
             except RayTaskError as error:
+                if isinstance(error.cause, WorkerLostError):
+                    raise self._lost(str(error.cause)) from None
                 raise error.cause from None
             except RayError as error:
-                raise WorkerLostError(f"a process of the slice ended: {error}") from None
-            pending.remove(done)
+                raise self._lost(f"a process of the slice ended: {error}") from None
+            pending.remove(done[0])
         return ray.get(refs)
 
-
-def _placed(remote: Any, slice_: Slice, labels: Mapping[str, str]) -> tuple[list[Any], list[Seat]]:
-    """Waits for a slice all of whose hosts are free, and starts a process on each, by rank.
-
-    A placement group would stay where the actor that made it is killed. Whoever has a slice's first
-    host has the others next, so that two that wait do not hold what each other needs.
-    """
-
-    def start(rank: int, name: str) -> Any:
-        where = {**labels, SLICE_LABEL: name, WORKER_LABEL: str(rank)}
-        return remote.options(label_selector=where).remote()
-
-    while True:
-        members, seats = [], list[Seat]()
-        if whole := whole_slices(slice_, labels):
-            members.append(start(0, f"in({','.join(whole)})"))
-            if seats := _seated(members):
-                members += [start(rank, seats[0].slice) for rank in range(1, slice_.hosts)]
-                if seats := _seated(members):
-                    return members, seats
-        else:
-            time.sleep(_TICK_S)
-        for member in members:  # another slice may have all of its hosts by now
+    def _lost(self, why: str) -> WorkerLostError:
+        """Ends all processes at once: one that is stopped would stay, and keep its chips."""
+        for member in self._members:
             ray.kill(member)
+        return WorkerLostError(why)
+
+    def _placed(
+        self, remote: Any, slice_: Slice, labels: Mapping[str, str]
+    ) -> tuple[list[Any], list[Seat]]:
+        """Waits for a slice all of whose hosts are free, and starts a process on each, by rank.
+
+        A placement group would stay where the actor that made it is killed. Whoever has a slice's
+        first host has the others next, so that two that wait do not hold what each other needs.
+        """
+
+        def start(rank: int, name: str) -> Any:
+            where = {**labels, SLICE_LABEL: name, WORKER_LABEL: str(rank)}
+            return remote.options(label_selector=where).remote()
+
+        while True:
+            members, seats = [], list[Seat]()
+            if whole := whole_slices(slice_, labels):
+                members.append(start(0, f"in({','.join(whole)})"))
+                if seats := _seated(members):
+                    members += [start(rank, seats[0].slice) for rank in range(1, slice_.hosts)]
+                    if seats := _seated(members):
+                        return members, seats
+            else:
+                time.sleep(_TICK_S)
+            for member in members:  # another slice may have all of its hosts by now
+                ray.kill(member)
 
 
 def _seated(members: list[Any]) -> list[Seat]:
-    """Where processes are; none if not all of them start in time."""
-    refs = [member.seat.remote() for member in members]
-    done, _ = ray.wait(refs, num_returns=len(refs), timeout=_TURN_S)
-    return ray.get(refs) if len(done) == len(refs) else []
+    """Where processes are; none if not all of them start in time, or one ends again."""
+    with suppress(RayActorError, GetTimeoutError):
+        seats: list[Seat] = ray.get([member.seat.remote() for member in members], timeout=_TURN_S)
+        return seats
+    return []

@@ -1,4 +1,4 @@
-"""Where an actor's time goes: a clock that splits it among reading, the device and committing."""
+"""Where an actor's time goes: a clock that splits it among the device and what it waits for."""
 
 import threading
 import time
@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Literal
+from typing import Literal, get_args
 
 from paliflow.configs.summary import StageSeconds
 
-Stage = Literal["device", "read", "commit"]
-_FIRST_TO_LAST: tuple[Stage, ...] = ("device", "read", "commit")
-"""Of stages that are under way at once the first counts: what overlaps costs nothing."""
+Stage = Literal["generate", "vision", "device", "read", "parse", "commit"]
+_FIRST_TO_LAST: tuple[Stage, ...] = get_args(Stage)
+"""Of stages that are under way at once the first counts: what overlaps costs nothing. A device
+works in the order in which it was asked, so that images wait while it generates."""
 
 
 class StageClock:

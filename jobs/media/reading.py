@@ -1,7 +1,6 @@
 """One input to pixels, or to the reason why not."""
 
 import contextlib
-import errno
 import hashlib
 import io
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from paliflow.jobs.media.pixels import (
     decode_to_result,
     unreadable,
 )
+from paliflow.jobs.media.places import read_place
 from paliflow.jobs.runs.item import Item
 
 NO_IMAGE = "the manifest names no image in this row"
@@ -122,10 +122,7 @@ def read_content(item: Item, https_hosts: tuple[str, ...]) -> bytes:
         raise ValueError("#bytes= is for Paliflow's own plans; give the tar as input")
     if item.archive is None:
         return storage.read_bytes(uri, limit=MAX_BYTES)
-    data = storage.read_bytes(uri, item.offset or 0, item.size, limit=MAX_BYTES)
-    if len(data) != item.size:
-        raise OSError(errno.EIO, "the archive ends before it")
-    return data
+    return read_place(item, uri, MAX_BYTES)
 
 
 class Stored:
@@ -147,7 +144,8 @@ class Stored:
             if item.archive is None:
                 yield file, file.seek(0, io.SEEK_END)
                 return
-            assert item.size is not None
+            if item.size is None or uri.lower().endswith(".zip"):
+                raise ValueError("videos are read from folders and from tars: unpack the file")
 
             def read(offset: int, size: int) -> bytes:
                 file.seek((item.offset or 0) + offset)

@@ -20,7 +20,8 @@ class Item(NamedTuple):
     """Which of the spec's prompts each of `prompts` comes from; a number past them is that of
     `prompt_column`. None where the spec's prompts are text, or are known by it."""
     choices: tuple[str | None, ...] | None = None
-    """What `choices_column` says for each of `prompts`, as text; None where none has one."""
+    """What `choices_column` says for each of `prompts`, as text; None where none has one. Of
+    prompts that are text, the one answer whose probability is wanted."""
     id: str | None = None
     metadata: str | None = None
     """JSON object."""

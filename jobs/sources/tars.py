@@ -47,7 +47,7 @@ def tar_items(tar: storage.Entry, spec: SourceSpec, choice: Choice) -> Iterator[
     with _opened(tar.uri) as file:
         # Without columns nothing need wait for the other members of its sample.
         sample = _key if named else str
-        for _, members in groupby(_members(file), lambda member: sample(member.name)):
+        for _, members in groupby(tar_members(file), lambda member: sample(member.name)):
             images, record = [], {}
             for member in members:
                 if named and member.name == f"{_key(member.name)}.json":
@@ -71,7 +71,7 @@ def _opened(uri: str) -> Iterator[BinaryIO]:
         yield io.BufferedReader(file, _READ_AHEAD) if "://" in uri else file  # type: ignore[type-var]
 
 
-def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+def tar_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """The headers but those of folders; one without a name stands for where they break off."""
     end = 0
     try:

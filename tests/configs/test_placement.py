@@ -145,6 +145,18 @@ def test_a_model_may_spread_over_both_devices_of_each_chip() -> None:
         ({"workers": 4, "topology": "4x4", "accelerators_per_worker": {"TPU": 8}}, "{'TPU': 4} on"),
         ({"workers": 4, "accelerator_type": None}, "workers=4 with accelerators_per_worker={'TPU'"),
         ({"workers": 4, "topology": "5x5"}, "topology='5x5': v5e has slices of"),
+        (
+            {"workers": 8, "min_workers": 2, "topology": "4x4"},
+            "workers=2: v5e of topology='4x4' has 4 hosts",
+        ),
+        (
+            {"workers": 8, "min_workers": 4, "topology": "4x4"},
+            "times workers=8, which min_workers=4 allows",
+        ),
+        (
+            {"workers": 2, "min_workers": 4, "topology": "2x2"},
+            "min_workers=4 is more than workers=2",
+        ),
     ],
 )
 def test_workers_that_are_no_whole_slices_are_refused(
@@ -159,6 +171,8 @@ def test_workers_that_are_no_whole_slices_are_refused(
 def test_workers_are_the_hosts_of_one_slice_or_of_several() -> None:
     given = {"accelerators_per_worker": {"TPU": 4}, "accelerator_type": "v5e", "topology": "4x4"}
     for workers in (4, 8):
-        spec = FineTuneSpec.parse(FINETUNE | given | {"workers": workers, "batch_size": 16})
+        fields = {"workers": workers, "min_workers": 4, "batch_size": 16}
+        spec = FineTuneSpec.parse(FINETUNE | given | fields)
+        assert list(spec.possible_workers) == [4, 8][: workers // 4]
         assert spec.slice
         assert spec.slice.tpu.ray == "TPU-V5LITEPOD"

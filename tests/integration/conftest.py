@@ -13,7 +13,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 import paliflow.dags
-from paliflow.tests.integration import weekly
+from paliflow.tests.integration import on_clusters, weekly
+from paliflow.tests.operators.fake_kubernetes import FakeKubernetes, kubernetes
 from paliflow.tests.operators.ray_head import TOKEN, end_session, free_port, ray_head
 from paliflow.tests.waiting import until
 
@@ -45,10 +46,13 @@ for name, deferrable in {dags!r}.items():
 class Services:
     """What runs beside the tests: clients of it, and its processes."""
 
-    def __init__(self, folder: Path, deferrable: dict[str, bool]) -> None:
-        """Starts everything; `deferrable` has the id of each DAG."""
+    def __init__(
+        self, folder: Path, deferrable: dict[str, bool], kubernetes: FakeKubernetes
+    ) -> None:
+        """Starts everything else; `deferrable` has the id of each DAG."""
+        self.kubernetes = kubernetes
         self._folder, self._processes = folder, dict[str, subprocess.Popen[bytes]]()
-        self.weekly = folder / "weekly"
+        self.weekly, self.clusters = folder / "weekly", folder / "clusters"
         self.gcs = f"http://127.0.0.1:{free_port()}"
         url = f"http://127.0.0.1:{free_port()}"
         ray = ray_head()
@@ -78,11 +82,17 @@ class Services:
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
             **{f"AIRFLOW__{name}": value for name, value in settings.items()},
             "AIRFLOW_HOME": str(folder / "airflow"),
+            "AIRFLOW_CONN_KUBERNETES_DEFAULT": os.environ["AIRFLOW_CONN_KUBERNETES_DEFAULT"],
             "AIRFLOW_CONN_CLUSTER": f"ray://:{TOKEN}@127.0.0.1:{ray}",
             "WEEKLY_FOLDER": str(self.weekly),
+            "CLUSTERS_FOLDER": str(self.clusters),
         }
+        (self.clusters / "images").mkdir(parents=True)
+        for image in sorted(SAMPLE.glob("scene_*.jpg"))[:3]:
+            shutil.copy(image, self.clusters / "images")
         (folder / "dags").mkdir()
         shutil.copy(weekly.__file__, folder / "dags")
+        shutil.copy(on_clusters.__file__, folder / "dags")
         (folder / "dags" / "dags.py").write_text(
             DAGS.format(dags=deferrable, prompts=PROMPTS, gcs=self.gcs)
         )
@@ -148,8 +158,10 @@ def _answers(client: httpx.Client) -> bool:
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     dags = {"succeeds": True, "cleared": True, "ended": True, "moved": True, "lost": False}
-    with pytest.MonkeyPatch.context() as patch:
-        running = Services(tmp_path_factory.mktemp("services"), dags)
+    with pytest.MonkeyPatch.context() as patch, kubernetes() as fake:
+        folder = tmp_path_factory.mktemp("services")
+        patch.setenv("AIRFLOW_HOME", str(folder))  # where the fake writes what its jobs print
+        running = Services(folder, dags, fake)
         try:
             patch.setenv("STORAGE_EMULATOR_HOST", running.gcs)
             from google.cloud import storage

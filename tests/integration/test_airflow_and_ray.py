@@ -24,9 +24,9 @@ class Run:
         run = services.airflow.post(f"dags/{dag}/dagRuns", json={"logical_date": None})
         self.url = f"dags/{dag}/dagRuns/{run.raise_for_status().json()['dag_run_id']}"
 
-    def task(self, what: str = "") -> Any:
+    def task(self, what: str = "", task: str = "annotate") -> Any:
         answer = self.services.airflow.get(
-            f"{self.url}/taskInstances/annotate{what}", headers={"Accept": "application/json"}
+            f"{self.url}/taskInstances/{task}{what}", headers={"Accept": "application/json"}
         )
         return answer.raise_for_status().json()
 

@@ -5,11 +5,13 @@ import csv
 import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from paliflow.benchmarks.digits.scenes import compose
 from paliflow.configs.benchmark import benchmark
@@ -198,6 +200,25 @@ def pope(f: Folder, counts: list[int]) -> None:
             label = ["yes", "no"][n % 2]
             rows.append({"question_id": n, "image": image, "text": "is it?", "label": label})
         f.lines(f"output/coco/coco_pope_{kind}.json", rows, "\r\n")
+
+
+def countbenchqa(f: Folder, counts: list[int]) -> None:
+    """In two row groups; of the second row the image is gone."""
+    questions: list[dict[str, str]] = [{"question": COUNT} for _ in counts]
+    rows = []
+    for n, count in enumerate(counts):
+        f.image(f"{n}.png", n)
+        content = (f.folder / f"{n}.png").read_bytes()
+        (f.folder / f"{n}.png").unlink()
+        image = None if n == 1 else {"bytes": content, "path": None}
+        rows.append({"image": image, "text": "x", "image_url": "x", "number": count})
+    file = f.folder / "data" / "train-00000-of-00001-cf54c241ba947306.parquet"
+    file.parent.mkdir()
+    image_type = pa.struct([("bytes", pa.binary()), ("path", pa.null())])
+    text = [(name, pa.string()) for name in ("text", "image_url")]
+    schema = pa.schema([("image", image_type), *text, ("number", pa.int64())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), file, row_group_size=2)
+    f.json("countbench_paired_questions.json", questions)
 
 
 def ocrvqa(f: Folder, counts: list[int]) -> None:
@@ -498,6 +519,7 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
     "chartqa": chartqa,
     "coco35l": coco35l,
     "cococap": cococap,
+    "countbenchqa": countbenchqa,
     "docci": docci,
     "docvqa": docvqa,
     "fairface": fairface,
@@ -534,10 +556,10 @@ WRITERS: dict[str, Callable[[Folder, list[int]], None]] = {
 }
 
 
-def write_all(folder: Path) -> list[int]:
+def write_all(folder: Path, names: Iterable[str] = WRITERS) -> list[int]:
     """Writes each benchmark to a folder of its name; how many digits each picture has."""
     counts = draw(folder / "pictures")
-    for name, write in WRITERS.items():
+    for name in names:
         (folder / name).mkdir()
-        write(Folder(folder / "pictures", folder / name), counts)
+        WRITERS[name](Folder(folder / "pictures", folder / name), counts)
     return counts

@@ -23,20 +23,26 @@ def right(share: float, seed: int = 0) -> list[float]:
 
 
 def evaluated(
-    folder: Path, name: str, held_out: list[float], old_domain: list[float], **fields: Any
+    folder: Path,
+    name: str,
+    held_out: list[float],
+    old_domain: list[float],
+    metric: str = SETS["held_out"],
+    **fields: Any,
 ) -> str:
     """The location of an evaluation of the checkpoint `<name>.npz`."""
+    sets = SETS | {"held_out": metric}
     location = folder / f"run_id={name}"
     location.mkdir(parents=True)
     rows = []
-    for (set_, metric), scores in zip(SETS.items(), (held_out, old_domain), strict=True):
+    for (set_, figure), scores in zip(sets.items(), (held_out, old_domain), strict=True):
         for number, value in enumerate(scores):
             score = {"numerator": value, "denominator": 1.0}
             image = hashlib.sha256(str(number).encode()).hexdigest()
-            rows.append({"set": set_, "id": str(number), "image_sha256": image, metric: score})
+            rows.append({"set": set_, "id": str(number), "image_sha256": image, figure: score})
     score_type = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
     columns = [(column, pa.string()) for column in ("set", "id", "image_sha256")]
-    schema = pa.schema(columns + [(metric, score_type) for metric in SETS.values()])
+    schema = pa.schema(columns + [(each, score_type) for each in sets.values()])
     pq.write_table(pa.Table.from_pylist(rows, schema), location / "predictions.parquet")
     now = datetime.now(UTC)
     defaults = {
@@ -53,7 +59,7 @@ def evaluated(
         "errors": 0,
         "examples_sha256": "e",
         "figures": {
-            "held_out/exact_match": float(np.mean(held_out)),
+            f"held_out/{sets['held_out']}": float(np.mean(held_out)),
             "old_domain/anls": float(np.mean(old_domain)),
         },
     }

@@ -11,7 +11,7 @@ from paliflow.benchmarks.digits.scenes import answer, compose
 from paliflow.configs import FineTuneSpec
 from paliflow.jobs.examples.plan import sources_of, write_examples
 from paliflow.jobs.finetune.start import begin, steps_of
-from paliflow.jobs.finetune.worker import Job, Outcome, work
+from paliflow.jobs.finetune.worker import Job, Outcome, Preemption, work
 
 
 def write_scenes(path: Path, split: str, count: int) -> Path:
@@ -57,11 +57,12 @@ def finetune_spec(folder: Path, /, **fields: Any) -> FineTuneSpec:
     return FineTuneSpec.parse(defaults | fields)
 
 
-def train_here(spec: FineTuneSpec) -> Outcome:
+def train_here(spec: FineTuneSpec, preemption: Preemption = lambda: None) -> Outcome:
     """What one worker does, in this process."""
     start, plan = begin(spec), write_examples(spec.location, sources_of(spec), spec)
     examples = sum(s.examples for s in plan.sources if s.name.startswith("train/"))
-    return Outcome.unpacked(work(Job(spec, start, plan, steps_of(spec, examples)).packed()))
+    packed = Job(spec, start, plan, steps_of(spec, examples)).packed()
+    return Outcome.unpacked(work(packed, preemption))
 
 
 def swap_pieces(tokenizer: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,11 @@ class FakeKubernetes:
         self.made: list[tuple[str, str]] = []
         """Kinds and names of all objects that there ever were."""
         self.hold = threading.Event()
-        """While it is not set, whoever makes an object does not hear that it is there."""
+        """While it is not set, nobody hears that what the methods `held` asked for is done."""
         self.hold.set()
+        self.held = {"POST"}
+        self.delay_s = 0.0
+        """Before each answer."""
         self.chosen: list[str] = []
         """Of RayJobs on clusters that were there, the cluster."""
         self.asked: Counter[str] = Counter()
@@ -54,6 +58,10 @@ class FakeKubernetes:
         it was done."""
         self.final: dict[str, Any] = {}
         """Of the status at its end, instead of what the process says."""
+        self.pods: list[dict[str, Any]] | None = []
+        """Of every cluster; None if nobody may see them."""
+        self.lingering = False
+        """Whether objects that are deleted are seen for a while yet."""
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._steps: Counter[str] = Counter()
         self.lock = threading.Lock()
@@ -78,10 +86,10 @@ class FakeKubernetes:
         if errors:
             return 422, {"message": "; ".join(errors)}
         objects = self.rayjobs if kind == "RayJob" else self.rayclusters
-        self.made.append((kind, name))
-        self.chosen += manifest["spec"].get("clusterSelector", {}).values()
         if name in objects:
             return 409, {"message": "AlreadyExists"}
+        self.made.append((kind, name))
+        self.chosen += manifest["spec"].get("clusterSelector", {}).values()
         objects[name] = manifest | {"status": {}}
         return 201, manifest
 
@@ -113,12 +121,16 @@ class FakeKubernetes:
         rayjob = self.rayjobs[name]
         self._steps[name] += 1
         status: dict[str, Any] = rayjob["status"]
-        step = min(self._steps[name], len(STEPS)) - 1
+        chosen = rayjob["spec"].get("clusterSelector", {}).get("ray.io/cluster")
+        ready = self.hosts_come and (chosen is None or chosen in self.rayclusters)
+        step = min(self._steps[name], len(STEPS) if ready else 2) - 1
+        if STEPS[step] == "Initializing":
+            status["rayClusterName"] = chosen or f"{name}-abcde"
+            status["rayClusterStatus"] = {"desiredWorkerReplicas": 4, "readyWorkerReplicas": 1}
         if status.get("jobDeploymentStatus") not in ("Complete", "Failed", "ValidationFailed"):
             status["jobDeploymentStatus"] = STEPS[step]
         if STEPS[step] == "Running":
             process = self._process(name, rayjob)
-            chosen = rayjob["spec"].get("clusterSelector", {}).get("ray.io/cluster")
             status |= {"rayClusterName": chosen or f"{name}-abcde", "jobStatus": "RUNNING"}
             if process.poll() is not None:
                 went = "SUCCEEDED" if process.returncode == 0 else "FAILED"
@@ -132,8 +144,12 @@ class FakeKubernetes:
 
     def delete(self, name: str) -> tuple[int, Any]:
         """Its cluster and its job end with it."""
-        if self.rayjobs.pop(name, None) is None:
+        if name not in self.rayjobs:
             return 404, {"message": "NotFound"}
+        if self.lingering:
+            self.rayjobs[name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        else:
+            del self.rayjobs[name]
         if process := self._processes.get(name):
             process.kill()
         return 200, {}
@@ -184,8 +200,9 @@ def kubernetes(command: list[str] | None = None) -> Iterator[FakeKubernetes]:
                 fault = None
                 if fake.faults and fake.faults[0][0] == self.command and "/ray.io/" in path:
                     fault = fake.faults.popleft()[1]
-            if self.command == "POST":
+            if self.command in fake.held:
                 fake.hold.wait()
+            time.sleep(fake.delay_s)
             if fault == 0:
                 self.connection.close()
                 return
@@ -205,6 +222,11 @@ def kubernetes(command: list[str] | None = None) -> Iterator[FakeKubernetes]:
             if "/secrets/" in path:
                 token = base64.b64encode(RAY_TOKEN.encode()).decode()
                 return 200, {"data": {"auth_token": token}}
+            if path.endswith("/pods"):
+                if fake.pods is None:
+                    return 403, {"message": "pods is forbidden"}
+                assert "labelSelector=ray.io%2Fcluster%3D" in self.path
+                return 200, {"items": fake.pods}
             _, found, rest = path.partition("/apis/ray.io/v1/namespaces/vision/")
             assert found, path
             plural, _, name = rest.partition("/")

@@ -28,12 +28,14 @@ def connection(**fields: Any) -> Connection:
 
 
 def test_host_and_password_are_the_api_server_and_a_token(certificate: Path) -> None:
-    url, token, verify = _access(connection(host="api.example", port=6443, password="t"))
-    assert (url, token, verify) == ("https://api.example:6443/", "t", True)
+    url, token, public = _access(connection(host="api.example", port=6443, password="t"))
+    assert (url, token) == ("https://api.example:6443/", "t")
+    assert public is _access(connection(host="api.example", password="t"))[2]
     given = connection(host="https://api.example/", password="t", extra={"ca": str(certificate)})
     url, _, verify = _access(given)
     assert url == "https://api.example/"
-    assert verify is not True
+    assert [each["subject"] for each in verify.get_ca_certs()] != []
+    assert verify is not public
 
 
 def test_a_pod_has_the_token_of_its_service_account(

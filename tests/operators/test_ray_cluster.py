@@ -95,7 +95,7 @@ def test_a_cluster_whose_task_is_ended_or_given_up_is_deleted(
     trigger = deferred(store)
     asyncio.run(trigger.on_kill())
     assert not fake.rayclusters
-    assert follow(trigger)["error"] == "somebody has deleted it"
+    assert follow(trigger)["error"].startswith("somebody has deleted it")
     deferred(store)
     lost = {"error": TriggerFailureReason.TRIGGER_TIMEOUT}
     with pytest.raises(TaskDeferralTimeout):
@@ -110,6 +110,26 @@ def test_a_creation_whose_answer_is_lost_leaves_no_cluster(fake: FakeKubernetes)
         create().execute(context(store))
     assert not fake.rayclusters
     assert not store
+
+
+def test_a_job_whose_cluster_is_gone_says_which_task_to_clear(fake: FakeKubernetes) -> None:
+    made = create().execute_complete(context(Store()), {"name": "gone", "error": None})
+    with pytest.raises(TaskDeferred) as left:
+        operator(cluster=made).execute(context(Store()))
+    event = follow(left.value.trigger)
+    assert event["status"] == "LOST"
+    assert "Clear the task that makes it" in event["message"]
+
+
+def test_a_cluster_that_cannot_be_deleted_is_not_forgotten(fake: FakeKubernetes) -> None:
+    store = Store()
+    trigger = deferred(store, max_tries=1)
+    fake.faults.append(("DELETE", 403))
+    event = {"name": trigger.cluster["name"], "error": "it cannot be looked at"}
+    with pytest.raises(AirflowException, match="it cannot be looked at"):
+        create().execute_complete(context(store, max_tries=1), event)
+    assert deferred(store, max_tries=1).cluster == trigger.cluster
+    assert len(fake.made) == 1
 
 
 def test_an_object_that_the_schema_refuses_is_not_tried_again(fake: FakeKubernetes) -> None:

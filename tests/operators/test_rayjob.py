@@ -15,8 +15,9 @@ from paliflow.operators import AnnotateOperator, RayJobCluster
 from paliflow.operators import kubernetes as kubernetes_hook
 from paliflow.operators.attempts import STATE
 from paliflow.operators.hook import RayJobError
-from paliflow.operators.rayjob import create_rayjob, delete_rayjob, rayjob_for
+from paliflow.operators.rayjob import create_rayjob, delete_object, name_for
 from paliflow.operators.rayjob_trigger import RayClusterJobTrigger
+from paliflow.operators.readiness import readiness
 from paliflow.tests.operators import dag_run
 from paliflow.tests.operators.fake_kubernetes import FakeKubernetes, kubernetes
 from paliflow.tests.operators.test_on_ray import Store
@@ -102,14 +103,146 @@ def test_a_try_after_a_lost_worker_adopts_what_its_predecessor_made(fake: FakeKu
     assert follow(first) == ended  # the trigger of another triggerer
 
 
+def test_a_try_after_a_lost_worker_takes_up_a_job_that_has_succeeded(fake: FakeKubernetes) -> None:
+    store = Store()
+    first = deferred(store)
+    ended = follow(first)  # and nobody came to hear of it
+    second = deferred(store)
+    assert follow(second) == ended
+    assert fake.made == [("RayJob", first.submission_id)]
+    # Its summary is in its log, which goes with its cluster.
+    del fake._processes[first.submission_id]
+    third = deferred(store)
+    assert [*fake.rayjobs] == [third.submission_id] != [first.submission_id]
+
+
 def test_a_creation_whose_answer_is_lost_is_not_made_twice(fake: FakeKubernetes) -> None:
     fake.faults.append(("POST", 0))
     store = Store()
     with pytest.raises(RayJobError):
-        operator().execute(context(store))
+        operator().execute(context(store, max_tries=1))
     assert len(fake.rayjobs) == 1
-    trigger = deferred(store)
+    trigger = deferred(store, max_tries=1)
+    assert fake.made == [("RayJob", trigger.submission_id)]
+    # Without another try, nobody would adopt it.
+    fake.faults.append(("POST", 0))
+    with pytest.raises(RayJobError):
+        operator().execute(context(Store()))
     assert [*fake.rayjobs] == [trigger.submission_id]
+    # Neither is what an earlier try made, if it cannot be looked at.
+    fake.faults.append(("GET", 403))
+    with pytest.raises(RayJobError):
+        operator().execute(context(store))
+    assert not fake.rayjobs
+
+
+def test_a_try_passes_over_an_object_that_is_being_deleted(fake: FakeKubernetes) -> None:
+    store = Store()
+    old = deferred(store)
+    fake.lingering = True
+    asyncio.run(old.on_kill())
+    assert [*fake.rayjobs] == [old.submission_id]
+    new = deferred(store)
+    assert [name for _, name in fake.made] == [old.submission_id, new.submission_id]
+    assert old.submission_id != new.submission_id
+
+
+def test_an_object_that_is_out_of_sight_for_long_is_taken_up_by_the_next_try(
+    fake: FakeKubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store()
+    trigger = deferred(store, max_tries=1)
+    fake.faults.extend([("GET", 403)] * 3)
+    monkeypatch.setattr(kubernetes_hook, "OUTAGE_S", 0.0)
+    event = follow(trigger)
+    assert event["status"] == "UNREACHABLE"
+    with pytest.raises(AirflowException, match=r"The job is UNREACHABLE: GET .* HTTP 403; the acc"):
+        operator().execute_complete(context(store, max_tries=1), event)
+    fake.faults.clear()
+    assert deferred(store, max_tries=1).submission_id == trigger.submission_id
+    # The last try deletes it; where that is refused, the log says by what it can be.
+    fake.faults.append(("DELETE", 403))
+    with pytest.raises(AirflowException, match="The job is UNREACHABLE"):
+        operator().execute_complete(context(store), event)
+    assert (
+        f"`kubectl -n vision delete rayjob {trigger.submission_id}`: DELETE http"
+        in capsys.readouterr().out
+    )
+    assert STATE in store
+
+
+def pod(kind: str, **status: Any) -> dict[str, Any]:
+    return {"metadata": {"labels": {"ray.io/node-type": kind}}, "status": status}
+
+
+UNSCHEDULED = pod(
+    "worker",
+    conditions=[
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/2 nodes are available: 2 Insufficient google.com/tpu",
+        }
+    ],
+)
+PULLING = pod(
+    "head",
+    containerStatuses=[
+        {"state": {"waiting": {"reason": "ImagePullBackOff", "message": 'image "i:1": not found'}}}
+    ],
+)
+STARTING = pod(
+    "worker", initContainerStatuses=[{"state": {"waiting": {"reason": "PodInitializing"}}}]
+)
+
+
+def test_log_says_what_pods_wait_for(
+    fake: FakeKubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.pods = [UNSCHEDULED, UNSCHEDULED, PULLING, STARTING]
+    assert follow(deferred(Store()))["status"] == "SUCCEEDED"
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "hosts are ready" in line]
+    assert "[warning" in said
+    assert (
+        ": Initializing: 1 of 4 hosts are ready; 2 x Unschedulable: 0/2 nodes are available: 2 "
+        'Insufficient google.com/tpu; 1 x ImagePullBackOff: image "i:1": not found' in said
+    )
+    # And so does the error, where that is how it ended.
+    fake.hosts_come = False
+    trigger = deferred(Store())
+
+    async def failed() -> dict[str, Any]:
+        followed = asyncio.create_task(trigger.follow())
+        while fake.asked["GET"] < 8:
+            await asyncio.sleep(0.01)
+        late = {"jobDeploymentStatus": "Failed", "reason": "PreRunningDeadlineExceeded"}
+        fake.rayjobs[trigger.submission_id]["status"] |= late
+        return await followed
+
+    said_last = asyncio.run(failed())["message"]
+    assert said_last.startswith(
+        "Failed, PreRunningDeadlineExceeded; before that: Initializing: 1 o"
+    )
+    assert 'ImagePullBackOff: image "i:1": not found' in said_last
+
+
+def test_log_says_that_pods_may_not_be_seen_and_what_kuberay_knows_itself(
+    fake: FakeKubernetes,
+) -> None:
+    fake.pods = None
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateWorkerPod"}
+    head = {"type": "HeadPodReady", "status": "False", "reason": "ImagePullBackOff"}
+    conditions = [refused | {"message": "exceeded quota"}, head | {"message": "i:1"}]
+
+    async def ask() -> str:
+        async with CLUSTER.hook() as kubernetes:
+            return (await readiness(kubernetes, "c", {"conditions": conditions})).said
+
+    assert asyncio.run(ask()) == (
+        "0 of 0 hosts are ready; why the others are not, the right to list pods would tell; "
+        "ReplicaFailure: FailedCreateWorkerPod: exceeded quota; HeadPodReady: ImagePullBackOff: i:1"
+    )
 
 
 @pytest.mark.slow
@@ -204,12 +337,12 @@ def test_a_connection_that_names_no_cluster_says_what_it_may_have(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", '{"conn_type": "kubernetes"}')
     with pytest.raises(RayJobError, match=r"give host and password .a token., or in_cl"):
-        delete_rayjob(CLUSTER, "a")
+        delete_object(CLUSTER, "RayJob", "a")
     in_pod = {"conn_type": "kubernetes", "extra": {"in_cluster": True}}
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(in_pod))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(RayJobError, match="this process is in no pod"):
-        asyncio.run(rayjob_for(CLUSTER, {"submission_id": "a", "max_tries": 0}, 0))
+        asyncio.run(name_for(CLUSTER, "RayJob", "a", cleared=False))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paliflow.operators.job import in_thread
+from paliflow.operators.waiting import in_thread
 
 
 class TimeIsUpError(BaseException):

@@ -11,6 +11,7 @@ from paliflow.configs.examples import EvaluationSet
 from paliflow.jobs.examples.benchmarks.files import Data
 from paliflow.jobs.examples.benchmarks.reading import benchmark_examples, locate, parts_of
 from paliflow.jobs.examples.example import Example
+from paliflow.jobs.media.places import is_place
 
 
 class Findings(NamedTuple):
@@ -82,6 +83,8 @@ def _not_there(images: list[str]) -> list[str]:
     there: dict[str, set[str]] = {}
     lost = []
     for image in images:
+        if is_place(image):
+            continue  # its archive says that it is there
         folder = posixpath.dirname(image)
         if folder not in there:
             try:

@@ -11,7 +11,14 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from paliflow import storage
-from paliflow.jobs.examples.benchmarks.templates import static_folder
+from paliflow.configs.benchmark import Prepared
+from paliflow.jobs.examples.benchmarks.archives import Archives, open_file
+from paliflow.jobs.examples.benchmarks.prepared import (
+    find_prepared,
+    is_prepared,
+    prepared_records,
+)
+from paliflow.jobs.examples.benchmarks.templates import fill, static_folder
 
 Record = dict[str, Any]
 _OPENED: Mapping[str, Callable[[BinaryIO], Any]] = {
@@ -27,19 +34,29 @@ class Data:
         self.folder = storage.absolute(folder)
         self._roots = (f"{self.folder}/{benchmark}", self.folder)
         self._listed: dict[str, dict[str, str]] = {}
+        self._archives = Archives(self._roots)
 
-    def find(self, paths: str | Iterable[str]) -> str | None:
-        """The URI of the first of these paths at which there is a file."""
-        for path in [paths] if isinstance(paths, str) else paths:
+    def find(self, paths: Iterable[str]) -> str | None:
+        """The URI of the first of these paths at which there is a file, or of which a zip or tar in
+        the folder has one; `open_file` opens it."""
+        paths = list(paths)
+        for path in paths:
             for root in self._roots:
                 if storage.is_file(uri := f"{root}/{path}"):
                     return uri
-        return None
+        return next(filter(None, map(self._archives.find_file, paths)), None)
 
     def find_folder(self, path: str) -> str | None:
         """The URI of the folder at this path in which there are files."""
         uris = (f"{root}/{path}" for root in self._roots)
         return next((uri for uri in uris if _has_files(uri)), None)
+
+    def find_prepared(self, how: Prepared, values: Mapping[str, str]) -> str | None:
+        """The URI of the records that TFDS has prepared of what templates mean; None without."""
+        split = fill(how.splits.get(values["split"], how.split), values)
+        names = [how.name] if isinstance(how.name, str) else how.name
+        found = (find_prepared(self._roots, fill(each, values), split, how.image) for each in names)
+        return next(filter(None, found), None)
 
     def images(self, template: str) -> str:
         """A template of paths as one of URIs: below the root that has its first folders."""
@@ -47,8 +64,17 @@ class Data:
         root = next((root for root in self._roots if _has_files(f"{root}/{folder}")), self.folder)
         return f"{root.replace('{', '{{').replace('}', '}}')}/{template}"
 
-    def with_suffix(self, uri: str) -> str:
-        """A URI that ends in `.*` with the suffix of the file that is there, if one is."""
+    def image(self, uri: str) -> str:
+        """Where the image or video of a filled template lies: in a zip or tar if it is in one; of
+        one that ends in `.*` with the suffix of the file that is there."""
+        for root in self._roots:
+            if uri.startswith(f"{root}/"):
+                path = uri.removeprefix(f"{root}/")
+                archives = self._archives
+                if place := (
+                    archives.find_any(path[:-2]) if path.endswith(".*") else archives.find(path)
+                ):
+                    return place
         if not uri.endswith(".*"):
             return uri
         folder, stem = posixpath.split(uri[:-2])
@@ -73,6 +99,9 @@ def records(
         ValueError: the file is not of the form that its suffix says, or holds no such list.
         OSError: it cannot be read.
     """
+    if is_prepared(uri):
+        yield from prepared_records(uri)
+        return
     stem, suffix = posixpath.splitext(uri.lower())
     opened = _OPENED.get(suffix)
     kind = posixpath.splitext(stem)[1] if opened else suffix
@@ -80,7 +109,7 @@ def records(
     read = _READERS.get(kind)
     if not read:
         raise ValueError(f"records are read from {', '.join(_READERS)}, not from {kind or uri!r}")
-    with storage.open_binary(uri) as file:
+    with open_file(uri) as file:
         try:
             content = opened(file) if opened else file
             yield from read(content, containing if kind in _LINES else at)
@@ -92,7 +121,7 @@ def records(
 
 def text_lines(uri: str) -> Iterator[str]:
     """The lines of a text that are not blank, without the space around them."""
-    with storage.open_binary(uri) as file:
+    with open_file(uri) as file:
         yield from filter(None, map(str.strip, io.TextIOWrapper(file, "utf-8-sig")))
 
 

@@ -6,10 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from paliflow import storage
 from paliflow.jobs.examples.benchmarks.files import Record, records, text_lines
 from paliflow.jobs.examples.benchmarks.rows import Files, Row
 from paliflow.jobs.media.edits import Edit, Label
+from paliflow.jobs.media.places import row_place
 
 _LIMIT = 2**24
 """Bytes of the file of a diagram's questions, or of its annotation."""
@@ -43,6 +48,38 @@ def scienceqa(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
             yield "no such problem as the split lists"
         elif problem.get("image"):
             yield _problem(problem)
+
+
+def countbenchqa(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
+    """CountBenchQA: a Parquet file of images and their numbers, and a list of questions in the same
+    order; where the image is null, which is gone, there is no row.
+
+    Raises:
+        ValueError: there are not as many questions as rows, or a column lacks.
+    """
+    questions = list(records(files["questions"]))
+    with storage.open_binary(files["images"]) as content:
+        try:
+            table = pq.ParquetFile(content).read(["number", "image.bytes"])
+        except (pa.ArrowException, KeyError) as error:
+            raise ValueError(f"the file of images is broken: {error}") from None
+        if not {"number", "image"} <= set(table.column_names):
+            raise ValueError("the file of images has no columns number and image.bytes")
+    if table.num_rows != len(questions):
+        raise ValueError(
+            f"{len(questions)} questions of {table.num_rows} images: they are joined by their order"
+        )
+    there = pc.is_valid(pc.struct_field(table["image"], "bytes")).to_pylist()
+    numbers = table["number"].to_pylist()
+    for row, (record, number, found) in enumerate(zip(questions, numbers, there, strict=True)):
+        if not found:
+            continue
+        if not record.get("question"):
+            yield "no question"
+            continue
+        image = row_place(files["images"], row, "image.bytes")
+        own = {"count": [str(number)]}
+        yield Row(str(row), record, (str(number),), own, {}, images=(image,))
 
 
 def _problem(problem: Record) -> Row | str:

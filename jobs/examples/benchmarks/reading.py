@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from paliflow.configs.base import SpecError
-from paliflow.configs.benchmark import Benchmark, benchmark
+from paliflow.configs.benchmark import Benchmark, Prepared, benchmark
 from paliflow.configs.examples import EvaluationSet, ExampleSource
 from paliflow.configs.log_lines import say
 from paliflow.jobs.examples.benchmarks import captions, faces, questions, regions
 from paliflow.jobs.examples.benchmarks.files import Data
+from paliflow.jobs.examples.benchmarks.prepared import is_prepared
 from paliflow.jobs.examples.benchmarks.rows import Files, Row, read_rows
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known
 from paliflow.jobs.examples.example import Example, utf8
+from paliflow.jobs.media.places import is_place
 from paliflow.jobs.sources.columns import CELL
 
 Read = Callable[[Files, Mapping[str, str]], Iterator[Row | str]]
@@ -21,6 +23,7 @@ READERS: Mapping[str, Read] = {
     "activitynet_cap": captions.activitynet_cap,
     "ai2d": questions.ai2d,
     "coco35l": captions.coco35l,
+    "countbenchqa": questions.countbenchqa,
     "fairface": faces.fairface,
     "mmvp": questions.mmvp,
     "msvd_qa": questions.msvd_qa,
@@ -98,6 +101,8 @@ def locate(known: Benchmark, part: Part, data: Data) -> tuple[dict[str, str], di
             found[role] = uri
         else:
             missing[role] = f"{folder}/"
+    if missing and known.prepared and (uri := data.find_prepared(known.prepared, part.values)):
+        return {known.prepared.rows.file: uri}, {}
     return found, missing
 
 
@@ -153,9 +158,12 @@ def _example(
     fields = {**part.values, **row.fields}
     try:
         prefix = fill(known.prefix, fields, known.joined)
-        paths = tuple(data.with_suffix(fill(image, fields)) for image in images)
+        named = [fill(image, fields) for image in (() if row.images else images)]
     except ValueError as error:
         return str(error)
+    if any(".." in path.split("/") or is_place(path) for path in named):
+        return "an image's path leads out of its folder"
+    paths = row.images or tuple(map(data.image, named))
     # Blank answers are none of big_vision's either. All else stays as it was written.
     answers = tuple(answer for answer in row.answers if answer)
     if part.answered and not answers:
@@ -163,8 +171,6 @@ def _example(
     edit = row.edit.model_dump_json(exclude_defaults=True) if row.edit else None
     if any(len(each) > CELL for each in (prefix, *paths, *answers, edit or "")):
         return f"a text of more than {CELL} characters"
-    if any(".." in path.split("/") for path in paths):
-        return "an image's path leads out of its folder"
     if known.lower and not isinstance(source, EvaluationSet):
         answers = tuple(answer.lower() for answer in answers)
     details = {"groups": {**part.group, **row.groups}, **row.details}
@@ -179,9 +185,22 @@ def _example(
 
 
 def _rows(known: Benchmark, files: Files, part: Part) -> Iterator[Row | str]:
-    if known.rows:
-        return read_rows(known.rows, files, part.values, answered=part.answered)
-    return READERS[known.reader](files, part.values)
+    if (how := known.prepared) and is_prepared(files.get(how.rows.file, "")):
+        for row in read_rows(how.rows, files, part.values, answered=part.answered):
+            yield row if isinstance(row, str) else _with_image(row, how)
+    elif known.rows:
+        yield from read_rows(known.rows, files, part.values, answered=part.answered)
+    else:
+        yield from READERS[known.reader](files, part.values)
+
+
+def _with_image(row: Row, how: Prepared) -> Row | str:
+    """A row of a prepared record, with the names that the prompt knows."""
+    images = tuple(row.fields[how.image])
+    if not images:
+        return "no image"
+    known = {new: row.fields.get(old, []) for new, old in how.names.items()}
+    return row._replace(fields={**row.fields, **known}, images=images)
 
 
 def _listed(paths: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from pycocotools import mask as coco_mask
 
-from paliflow import storage
+from paliflow.jobs.examples.benchmarks.archives import open_file
 from paliflow.jobs.examples.benchmarks.rows import Files, Row
 from paliflow.model import Detection, format_detections
 
@@ -63,7 +63,11 @@ def refcoco(files: Files, values: Mapping[str, str]) -> Iterator[Row | str]:
 
 def _references(uri: str) -> list[_Record]:
     try:
-        content = _PlainData(io.BytesIO(storage.read_bytes(uri, limit=_PICKLE_BYTES))).load()
+        with open_file(uri) as file:
+            packed = file.read(_PICKLE_BYTES + 1)
+        if len(packed) > _PICKLE_BYTES:
+            raise ValueError(f"refs has more than {_PICKLE_BYTES} bytes")
+        content = _PlainData(io.BytesIO(packed)).load()
     except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"refs is no pickle of plain data: {error}") from None
     if not isinstance(content, list) or not all(map(_is_reference, content)):
@@ -106,7 +110,7 @@ def _objects(uri: str, wanted: Collection[int]) -> _Objects:
             return None
         return record
 
-    with storage.open_binary(uri) as file:
+    with open_file(uri) as file:
         try:
             json.load(io.TextIOWrapper(file, "utf-8-sig"), object_hook=kept)
         except (ValueError, RecursionError) as error:

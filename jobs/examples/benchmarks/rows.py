@@ -28,6 +28,8 @@ class Row(NamedTuple):
     """What a metric or a submission needs besides; of JSON's types."""
     edit: Edit | None = None
     """What is drawn on its images, or which part of its video counts."""
+    images: tuple[str, ...] = ()
+    """Where its images are, if the benchmark's templates do not say it."""
 
 
 def read_rows(

@@ -17,11 +17,13 @@ from paliflow.configs.chips import catalogue
 from paliflow.configs.reading import reading_costs
 from paliflow.jobs.annotate.forecast import Load, forecast, load, outlook
 from paliflow.jobs.cli.main import main
+from paliflow.jobs.runs.plan import Item
 from paliflow.model import BUNDLED_CHECKPOINT, Tokenizer
 from paliflow.model.aot import Program
 from paliflow.model.batch_size import shape_of
 from paliflow.model.cost import Shape
 from paliflow.tests.jobs.files import write_mixed
+from paliflow.tests.jobs.outputs import finish
 
 PUBLISHED = "paligemma-3b-224"
 
@@ -242,6 +244,17 @@ def test_options_are_reckoned_with_like_a_file(
         main()
     assert stopped.value.code in (None, 0)
     assert capsys.readouterr().out == by_file
+
+
+def test_plan_goes_by_the_newest_finished_run_of_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs"
+    spec = make_spec(output=str(folder))
+    finish(spec, [Item("a.jpg")], chip_seconds={"TPU v5 lite": 0.072})
+    assert plan(monkeypatch, tmp_path, *NAMED, "--like", str(folder)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "whose 1 inputs took 0.072 chip-seconds each: 20 chip-hours of TPU v5 lite" in said
 
 
 def test_what_the_spec_lacks_is_said(

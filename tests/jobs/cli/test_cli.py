@@ -233,7 +233,7 @@ def test_a_place_where_nothing_can_be_is_one_line_and_exit_code_2(
 def test_a_folder_for_rays_sockets_with_too_long_a_path_names_the_remedy(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RAY_TMPDIR", raising=False)  # one of two processes of tests has it
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)  # tests have one
     long = tmp_path / ("long" * 25)
     long.mkdir()
     result = execute(

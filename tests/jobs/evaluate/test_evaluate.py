@@ -8,15 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from paliflow.benchmarks.digits import scenes
 from paliflow.configs import EvaluateSpec, EvaluateSummary
 from paliflow.configs.base import SpecError
+from paliflow.jobs.annotate.questions import questions
 from paliflow.jobs.evaluate import job
+from paliflow.jobs.evaluate.asking import (
+    asking_run,
+    right_answers,
+    scoring_run,
+    write_questions,
+)
+from paliflow.jobs.evaluate.predictions import stored_predictions
+from paliflow.jobs.evaluate.rescoring import rescore
+from paliflow.jobs.evaluate.results import falls
 from paliflow.jobs.examples.plan import write_examples
 from paliflow.jobs.registry import aliases as registry
 from paliflow.jobs.registry.aliases import Weights
@@ -24,9 +36,12 @@ from paliflow.jobs.runs.error_limits import ErrorLimitError
 from paliflow.model import (
     BUNDLED_CHECKPOINT,
     Detection,
+    PaliGemma,
+    Tokenizer,
     checkpoint_sha256,
     format_detections,
     local_copy,
+    preprocess,
 )
 from paliflow.tests.jobs.here import evaluate_here
 from paliflow.tests.waiting import until
@@ -68,7 +83,7 @@ def spec_of(examples: Path, output: Path, **fields: Any) -> EvaluateSpec:
             "boxes": {
                 "path": str(examples / "boxes.jsonl"),
                 "prefix": "detect digit",
-                "metrics": ["detection_f1", "detection_ap"],
+                "metrics": ["detection_f1", "detection_ap", "coco_ap"],
             },
         },
         "max_new_tokens": 24,
@@ -109,11 +124,12 @@ def unfinished(finished: EvaluateSummary, output: Path) -> Path:
 
 def test_figures_are_those_of_the_tasks(finished: EvaluateSummary) -> None:
     assert finished.figures.keys() == {
-        *("counts/vqa_accuracy", "boxes/detection_f1", "boxes/detection_ap")
+        *("counts/vqa_accuracy", "boxes/detection_f1", "boxes/detection_ap", "boxes/coco_ap")
     }
     assert finished.figures["counts/vqa_accuracy"] >= 0.7
     assert finished.figures["boxes/detection_f1"] >= 0.5
     assert finished.figures["boxes/detection_ap"] >= 0.5
+    assert 0.2 <= finished.figures["boxes/coco_ap"] < finished.figures["boxes/detection_ap"]
     written = json.loads(Path(finished.location, "figures.json").read_text())
     assert written == finished.figures
     assert (finished.examples, finished.errors) == (2 * SCENES + 1, 1)
@@ -223,13 +239,78 @@ def test_the_digest_of_examples_is_of_what_is_asked_and_right(
         source = {"path": str(tmp_path / f"{name}.jsonl"), "images": str(examples)}
         spec = spec_of(examples, tmp_path, sets={"x": source}, run_id=name)
         plan = write_examples(spec.location, spec.sets, spec)
-        return job._write_questions(spec.location, plan)[1]
+        return write_questions(spec.location, plan)[1]
 
     before = digest("a", lines)
     assert digest("b", lines) == before
     assert digest("c", lines[1:]) != before
     assert digest("d", [lines[0].replace(COUNT, "ocr"), *lines[1:]]) != before
     assert digest("e", [lines[0].replace('"suffix": "', '"suffix": "1'), *lines[1:]]) != before
+
+
+def test_what_is_right_is_scored_once_each_as_the_only_choice(
+    examples: Path, tmp_path: Path
+) -> None:
+    row = {"image": "00.png", "prefix": COUNT, "suffix": ["2", "two", "2", "3"]}
+    (tmp_path / "set.jsonl").write_text(json.dumps(row))
+    own = {"path": str(tmp_path / "set.jsonl"), "metrics": ["perplexity"]}
+    spec = spec_of(examples, tmp_path / "evals", sets={"own": own})
+    plan = write_examples(spec.location, spec.sets, spec)
+    (item,) = right_answers(spec.location, plan, ["own"])
+    asked = questions(item, scoring_run(asking_run(spec, "questions.parquet")))
+    assert [(each.prompt, each.choices) for each in asked] == [
+        (COUNT, (text,)) for text in ("2", "two", "3")
+    ]
+
+
+@pytest.mark.slow  # another run, and a program to compare with
+def test_perplexity_is_of_the_right_answers_by_teacher_forcing(
+    examples: Path, tmp_path: Path
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"image": "00.png", "prefix": COUNT, "suffix": ["2", "3", "2"]},
+        {"image": "broken.png", "prefix": COUNT, "suffix": "1"},
+        {"image": "01.png", "prefix": "caption en", "suffix": "a page with a digit"},
+    ]
+    file = tmp_path / "set.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {"path": str(file), "images": str(examples), "metrics": ["perplexity"]}
+    fields = {"dtype": "float32", "decode": "exact", "max_error_fraction": 1, "sets": {"own": own}}
+    summary = evaluate_here(spec_of(examples, tmp_path / "evals", **fields))
+    predictions = list(stored_predictions(summary.location))
+    known = [row["details"].get("likelihood") for row in predictions]
+    assert known[1] is None
+
+    nats, tokens = [0.0] * 3, [0] * 3
+    with local_copy(BUNDLED_CHECKPOINT) as path:
+        model = PaliGemma.from_checkpoint(path, dtype="float32")
+        tokenizer = Tokenizer.from_file(path.with_name("tokenizer.model"))
+    for number in (0, 2):
+        image = preprocess(Image.open(examples / rows[number]["image"]), model.config.image_size)
+        for suffix in predictions[number]["references"]:
+            asked = tokenizer.encode_prompt(rows[number]["prefix"], 64)
+            said = [*tokenizer.encode(suffix), tokenizer.eos_id]
+            text = np.array([[*asked, *said]])
+            mask_ar = np.array([[0] * len(asked) + [1] * len(said)])
+            logprobs = jax.nn.log_softmax(model.logits(image[None], text, mask_ar))[0]
+            for place, token in enumerate(said, len(asked) - 1):
+                nats[number] -= float(logprobs[place, token])
+            tokens[number] += len(said)
+    assert [known[n] for n in (0, 2)] == [pytest.approx([nats[n], tokens[n]]) for n in (0, 2)]
+    figure = summary.figures["own/perplexity"]
+    assert figure == pytest.approx(np.exp(sum(nats) / sum(tokens)))
+    low, high = summary.sets["own"].intervals["perplexity"]
+    assert low <= figure <= high
+    assert rescore(summary.location, Console()).figures == summary.figures
+    assert falls(summary, "own/perplexity")
+
+
+def test_scoring_again_knows_how_sure_the_model_was_of_its_boxes(
+    finished: EvaluateSummary, tmp_path: Path
+) -> None:
+    copy = tmp_path / "evals" / Path(finished.location).name
+    shutil.copytree(finished.location, copy)
+    assert rescore(str(copy), Console()).figures == finished.figures
 
 
 @pytest.mark.slow

@@ -85,6 +85,17 @@ def test_what_is_promoted_has_the_calibration_of_its_evaluation(
     assert read_calibration(new.calibration) == calibration
 
 
+def test_a_figure_that_is_better_lower_gains_by_its_fall(tmp_path: Path, incumbent: str) -> None:
+    metric, decides = "perplexity", {"metric": "held_out/perplexity"}
+    old = evaluated(tmp_path, "lower", right(0.6), right(0.9), metric, checkpoint_sha256="old")
+    worse = evaluated(tmp_path, "worse", right(0.7), right(0.9), metric)
+    assert not promote(tmp_path, worse, old, **decides).promoted
+    better = evaluated(tmp_path, "better", right(0.5), right(0.9), metric)
+    summary = promote(tmp_path, better, old, **decides)
+    assert summary.promoted
+    assert 0 < summary.comparisons[0].low < 0.1
+
+
 def test_to_repeat_it_changes_nothing(tmp_path: Path, incumbent: str) -> None:
     candidate = evaluated(tmp_path, "new", right(0.7), right(0.9))
     summary, before = promote(tmp_path, candidate, incumbent), model(tmp_path)

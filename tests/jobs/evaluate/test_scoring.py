@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from paliflow import metrics
 from paliflow.configs.base import SpecError
 from paliflow.configs.examples import MetricName
 from paliflow.configs.prompts import task_of
-from paliflow.jobs.evaluate.ranking import ranked_boxes
+from paliflow.jobs.evaluate.ranking import (
+    BOXES,
+    coco_shares,
+    kept_boxes,
+    of_model,
+    ranked_boxes,
+)
 from paliflow.jobs.evaluate.regions import region_overlap
 from paliflow.jobs.evaluate.scoring import metrics_of, score
 from paliflow.metrics import box_iou
@@ -21,6 +29,7 @@ from paliflow.metrics.objects import RankedBoxes
 from paliflow.model import MaskDecoder
 
 VAE = Path(__file__).parents[2] / "data" / "reference" / "vae.weights.npz"
+Row = dict[str, Any]
 HALF = "<loc0000><loc0000><loc0512><loc1023>"
 WHOLE = "<loc0000><loc0000><loc1023><loc1023>"
 
@@ -155,16 +164,92 @@ def test_a_region_is_scored_as_big_vision_scores_refcoco() -> None:
 def test_boxes_are_ranked_by_their_confidence_where_there_is_one() -> None:
     box = {"label": "cat", "y_min": 0.0, "x_min": 0.0, "y_max": 100.0, "x_max": 100.0}
     sure = {"score": 0.1, "label_probability": 0.9, "location_mass": 0.5}
-    answer = {
-        **{"task": "detect", "prompt": "detect cat", "width": 100, "height": 100},
-        "detections": [box | sure, box | sure | {"confidence": 0.8}],
-    }
-    row: dict[str, Any] = {"references": [f"{WHOLE} cat"], "status": "ok"}
-    row |= {"details": {}, "image_sha256": "a", "image": "a.png"}
-    scores, right, wanted = ranked_boxes(answer, row)
+    found = [box | sure, box | sure | {"confidence": 0.8}]
+    row = detected([f"{WHOLE} cat"], found)
+    scores, right, wanted = ranked_boxes(row)
     assert scores == pytest.approx([0.45, 0.8])
     assert sum(right) == wanted == 1
-    assert ranked_boxes(answer, row | {"status": "error"}) == RankedBoxes()
+    failed = row | {"status": "error", "details": {}}
+    assert ranked_boxes(failed) == RankedBoxes([], [], 1)  # which is to be found all the same
+    assert ranked_boxes(row | {"references": []}) == RankedBoxes()
+    with pytest.raises(SpecError, match="do not keep how sure the model was"):
+        ranked_boxes(row | {"details": {}})
+
+
+def detected(right: list[str], found: list[Row], side: int = 100) -> Row:
+    """A prediction as it is kept: what is right, and the boxes that were given."""
+    answer = {"width": side, "height": side, "detections": found}
+    return {
+        **{"prefix": "detect cat", "references": right, "text": "", "status": "ok"},
+        **{"image_sha256": None, "image": "a.png", "details": {BOXES: kept_boxes(answer)}},
+    }
+
+
+def test_cocos_average_precision_is_that_of_its_own_script() -> None:
+    rng = np.random.default_rng(5)
+    labels, rows = ("cat", "dog", "bus"), list[Row]()
+    truth: Row = {"images": [], "annotations": [], "categories": [{"id": n} for n in range(3)]}
+    results = []
+    for image in range(30):
+        truth["images"].append({"id": image})
+        right, found = [], []
+        for _ in range(int(rng.integers(4))):
+            number = int(rng.integers(3))
+            corner, size = rng.integers(0, 500, 2), rng.integers(60, 500, 2)
+            bins = np.concatenate([corner, np.minimum(corner + size, 1023)])
+            right.append("".join(f"<loc{n:04d}>" for n in bins) + f" {labels[number]}")
+            y_min, x_min, y_max, x_max = bins / 1023 * 640
+            own = {"image_id": image, "category_id": number, "iscrowd": 0}
+            sides = [x_min, y_min, x_max - x_min, y_max - y_min]
+            area = {"id": len(truth["annotations"]) + 1, "area": sides[2] * sides[3]}
+            truth["annotations"].append({**own, **area, "bbox": sides})
+            for _ in range(int(rng.integers(3))):  # none, one or two boxes somewhere near it
+                given = np.array([y_min, x_min, y_max, x_max]) + rng.normal(0, 20, 4)
+                number = number if rng.random() < 0.8 else int(rng.integers(3))
+                sure = float(rng.random())
+                names = ("y_min", "x_min", "y_max", "x_max")
+                box = dict(zip(names, given.tolist(), strict=True))
+                found.append(box | {"label": labels[number], "score": sure})
+                sides = [given[1], given[0], given[3] - given[1], given[2] - given[0]]
+                results.append({**own, "category_id": number, "bbox": sides, "score": sure})
+        rows.append(detected([" ; ".join(right)], found, side=640))
+    known = COCO()
+    known.dataset = truth
+    known.createIndex()
+    official = COCOeval(known, known.loadRes(results), "bbox")
+    official.evaluate()
+    official.accumulate()
+    official.summarize()
+    metrics_ = ["coco_ap", "coco_ap_50"]
+    scores = score(
+        *(metrics_, [""] * 30, [row["references"] for row in rows], [""] * 30),
+        **of_model(metrics_, rows),
+    )
+    assert 0.1 < official.stats[0] < official.stats[1] < 0.95
+    figures = [scores[name].figure for name in metrics_]
+    assert figures == pytest.approx(official.stats[:2], abs=1e-6)
+    low, high = metrics.bootstrap_interval(*scores["coco_ap"])
+    assert low < figures[0] < high < 1
+    # Nothing found, and nothing to find.
+    assert coco_shares([detected([f"{WHOLE} cat"], [])], None).tolist() == [0]
+    assert coco_shares([detected([""], [])], None).tolist() == [1]
+
+
+def test_perplexity_is_of_all_tokens_together_and_unknown_where_nothing_was_scored() -> None:
+    known = [(12.0, 4), (2.0, 2), (0.0, 0)]  # of the last the image could not be read
+    asked, texts = ["ocr"] * 3, ["a", "b", None]
+    (own,) = score(["perplexity"], asked, [["x"]] * 3, texts, likelihoods=known).values()
+    assert own.figure == pytest.approx(np.exp(14 / 6))
+    low, high = metrics.bootstrap_interval(*own)
+    assert low < own.figure < high
+    (none,) = score(["perplexity"], [""], [["x"]], ["a"], likelihoods=[(0.0, 0)]).values()
+    assert not none.denominators.any()
+
+
+def test_the_character_error_rate_is_of_all_characters_and_counts_what_failed() -> None:
+    right = [["Invoice"], ["12345", "123"], ["abc"]]
+    given = figure("character_error_rate", right, [" Invoise", "124", None])
+    assert given == pytest.approx((1 + 1 + 3) / (7 + 3 + 3))
 
 
 def test_masks_are_compared_where_there_is_a_decoder() -> None:

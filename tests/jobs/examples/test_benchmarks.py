@@ -4,22 +4,33 @@ import json
 import os
 import pickle
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
+import google_crc32c
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 from pycocotools import mask as coco_mask
 
 from paliflow.configs import EvaluationSet
 from paliflow.configs.base import SpecError
-from paliflow.configs.benchmark import benchmark_names
+from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.examples.benchmarks.checking import check
+from paliflow.jobs.examples.benchmarks.reading import parts_of
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known, static_folder
-from paliflow.jobs.examples.example import Example
+from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.sources import read_examples
+from paliflow.jobs.media import places
 from paliflow.jobs.media.edits import Edit, Label, Outline
+from paliflow.jobs.media.places import is_place
+from paliflow.jobs.media.reading import read_content
 from paliflow.tests.jobs.benchmark_files import COUNT, WRITERS, write_all
 
 
@@ -46,7 +57,8 @@ def test_every_benchmark_has_official_files_in_these_tests() -> None:
 def test_rows_of_official_files_have_images_prompts_and_unique_ids(data: Path, name: str) -> None:
     found = examples(data, name)
     assert len({row.id for row in found}) == len(found) > 0
-    lost = [image for row in found for image in row.images if not Path(image).exists()]
+    images = [image for row in found for image in row.images if not is_place(image)]
+    lost = [image for image in images if not Path(image).exists()]
     assert len(lost) == (name in ("vqav2", "okvqa", "nlvr2"))
     assert all(row.prefix and all(row.suffixes) for row in found)
 
@@ -102,6 +114,214 @@ def test_a_pickle_that_holds_more_than_plain_data_is_refused(data: Path, tmp_pat
         with pytest.raises(ValueError, match=why):
             rows(tmp_path, "refcoco")
     assert not (tmp_path / "made").exists()
+
+
+def test_an_image_inside_of_a_parquet_file_is_read_from_its_row(data: Path, tmp_path: Path) -> None:
+    found = examples(data, "countbenchqa")
+    assert [row.id for row in found] == ["0", "2", "3"]  # of the second the image is gone
+    for row in found:
+        item = image_item(row.images[0], (str(data),))
+        assert read_content(item, ()) == (data / "pictures" / f"{row.id}.png").read_bytes()
+        with pytest.raises(OSError, match="outside"):
+            read_content(item._replace(roots=(str(tmp_path),)), ())
+    assert check("countbenchqa", str(data)).ready
+    folder = shutil.copytree(data / "countbenchqa", tmp_path / "countbenchqa")
+    (folder / "countbench_paired_questions.json").write_text('[{"question": "how many?"}]')
+    with pytest.raises(SpecError, match="1 questions of 4 images: they are joined by their order"):
+        rows(tmp_path, "countbenchqa")
+
+
+def packed(data: Path, name: str, folder: Path, kind: str) -> None:
+    """A benchmark's files in one archive, as it is downloaded."""
+    folder.mkdir(parents=True)
+    files = sorted(path for path in (data / name).rglob("*") if path.is_file())
+    if kind == "tar":
+        with tarfile.open(folder / "all.tar", "w") as tar:
+            for file in files:
+                tar.add(file, f"./{file.relative_to(data / name)}")
+        return
+    with zipfile.ZipFile(folder / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, file in enumerate(files):
+            how = zipfile.ZIP_STORED if number % 2 else None
+            archive.write(file, str(file.relative_to(data / name)), how)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_archives_are_read_in_place_as_their_folders_would_be(
+    data: Path, tmp_path: Path, kind: str
+) -> None:
+    for name in ("vqav2", "refcoco", "xm3600"):
+        folder = tmp_path / name
+        packed(data, name, folder, kind)
+        unpacked, found = examples(data, name), examples(tmp_path, name)
+        assert [row[2:] for row in found] == [row[2:] for row in unpacked]
+        there = [row for row in unpacked if Path(row.images[0]).exists()]
+        assert len(there) == len(unpacked) - (name == "vqav2")
+        for row, own in zip(unpacked, found, strict=True):
+            item = image_item(own.images[0], (str(tmp_path),))
+            if row not in there:
+                assert not is_place(own.images[0])
+                continue
+            assert read_content(item, ()) == Path(row.images[0]).read_bytes()
+        assert check(name, str(tmp_path)).missing_images == (name == "vqav2")
+
+
+def example_record(values: dict[str, Any]) -> bytes:
+    """A `tf.train.Example` of lists of bytes, texts or whole numbers."""
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2]) + varint(len(content)) + content
+
+    def varint(value: int) -> bytes:
+        value %= 2**64
+        low, high = value & 127, value >> 7
+        return bytes([low | 128]) + varint(high) if high else bytes([low])
+
+    entries = b""
+    for name, own in values.items():
+        if isinstance(own[0], int):
+            kind, content = 3, field(1, b"".join(map(varint, own)))
+        else:
+            texts = (each.encode() if isinstance(each, str) else each for each in own)
+            kind, content = 1, b"".join(field(1, each) for each in texts)
+        feature = field(kind, content)
+        entries += field(1, field(1, name.encode()) + field(2, feature))
+    return field(1, entries)
+
+
+def prepare(folder: Path, split: str, records: list[bytes], kind: str) -> list[Path]:
+    """Two shards of records, as TFDS writes them; the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = [records[: len(records) // 2], records[len(records) // 2 :]]
+    files = [folder / f"data-{split}.{kind}-{n:05d}-of-00002" for n in range(2)]
+    for file, own in zip(files, shards, strict=True):
+        if kind == "parquet":
+            pq.write_table(pa.table({"data": pa.array(own, pa.binary())}), file, row_group_size=1)
+        elif kind == "array_record":
+            writer = ArrayRecordWriter(str(file), "group_size:1")
+            for record in own:
+                writer.write(record)
+            writer.close()
+        else:
+            file.write_bytes(b"".join(map(tfrecord, own)))
+    lengths = [str(len(own)) for own in shards]
+    splits = [{"name": split, "shardLengths": lengths}, {"name": "other", "shardLengths": []}]
+    about = {"name": "data", "fileFormat": kind, "splits": splits}
+    (folder / "dataset_info.json").write_text(json.dumps(about))
+    return files
+
+
+def tfrecord(record: bytes) -> bytes:
+    size = len(record).to_bytes(8, "little")
+    return size + masked(size) + record + masked(record)
+
+
+def masked(data: bytes) -> bytes:
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("kind", ["tfrecord", "array_record", "parquet"])
+def test_folders_of_tfds_are_read_without_tensorflow(data: Path, tmp_path: Path, kind: str) -> None:
+    pictures = [(data / "pictures" / f"{n}.png").read_bytes() for n in range(4)]
+    records = [
+        example_record(
+            {
+                **{
+                    "question_id": [n - 1],
+                    "question_text": [f"q{n}"],
+                    "answers": ["a", "b\n", "ü"],
+                },
+                **{"image": [picture], "answer_type": ["other"], "mask": [b"\xff"]},
+            }
+        )
+        for n, picture in enumerate(pictures)
+    ]
+    prepare(tmp_path / "vqa" / "2.9.0", "validation", records[:2], kind)
+    files = prepare(tmp_path / "vqa" / "2.10.0", "validation", records, kind)
+    found = examples(tmp_path, "vqav2")
+    assert [(row.id, row.prefix) for row in found] == [
+        (str(n - 1), f"answer en q{n}") for n in range(4)
+    ]
+    assert {row.suffixes for row in found} == {("a", "b\n", "ü")}
+    details = {"groups": {"answer_type": ["other"], "question_type": []}, "key": -1}
+    assert json.loads(found[0].details or "") == details
+    for row, picture in zip(found, pictures, strict=True):
+        item = image_item(row.images[0], (str(tmp_path),))
+        assert read_content(item, ()) == picture
+        with pytest.raises(OSError, match="outside"):
+            read_content(item._replace(roots=("/elsewhere",)), ())
+    assert check("vqav2", str(tmp_path)).ready
+    with pytest.raises(SpecError, match="lacks v2_OpenEnded_mscoco_train2014"):
+        rows(tmp_path, "vqav2", split="train")
+    content = files[1].read_bytes()
+    files[1].write_bytes(content[:-20])
+    places.array_record.cache_clear()
+    with pytest.raises(SpecError, match=r"data-validation\S+ (has 0 records|breaks off)|Parquet"):
+        rows(tmp_path, "vqav2")
+    if kind == "tfrecord":
+        for broken in (content[:30] + b"?" + content[31:], content[: len(content) // 2]):
+            files[1].write_bytes(broken)
+            with pytest.raises(SpecError, match=r"is broken|has 1 records, and not 2"):
+                rows(tmp_path, "vqav2")
+
+
+@pytest.mark.parametrize("name", [name for name in benchmark_names() if benchmark(name).prepared])
+def test_prepared_rows_have_what_the_benchmark_names(data: Path, tmp_path: Path, name: str) -> None:
+    known = benchmark(name)
+    how = known.prepared
+    assert how
+    picture = (data / "pictures" / "0.png").read_bytes()
+    asked = [part[1] for part in Formatter().parse(known.prefix) if part[1]]
+    fields = {path for path in asked if path not in known.parts}
+    fields = {how.names.get(path, path) for path in fields}
+    fields |= {str(how.rows.answers), *how.rows.groups.values()} | ({how.rows.key or ""} - {""})
+    fields |= {part[1] for part in Formatter().parse(how.rows.id) if part[1]}
+    record = example_record({**{path: ["7"] for path in fields}, how.image: [picture]})
+    names = how.name if isinstance(how.name, str) else how.name[-1]
+    for number, part in enumerate(parts_of(known, None)):
+        split = fill(how.splits.get(part.split, how.split), part.values)
+        prepare(
+            tmp_path / fill(names, part.values) / f"1.0.{number}",
+            split,
+            [record] * 2,
+            "tfrecord",
+        )
+    found = rows(tmp_path, name)
+    assert found.count("a row whose id another has") == len(found) / 2
+    for row in (each for each in found if isinstance(each, Example)):
+        assert read_content(image_item(row.images[0], None), ()) == picture
+        assert row.suffixes == ("7",)
+
+
+def test_a_broken_archive_is_an_error_and_what_is_broken_in_one_an_error_row(
+    data: Path, tmp_path: Path
+) -> None:
+    packed(data, "gqa", tmp_path / "gqa", "zip")
+    archive = tmp_path / "gqa" / "all.zip"
+    found = examples(tmp_path, "gqa")
+    content = archive.read_bytes()
+    places = [image_item(row.images[0], None) for row in found]
+    for item in places:
+        at = (item.offset or 0) + 60  # within the pixels
+        archive.write_bytes(content[:at] + b"broken" + content[at + 6 :])
+        with pytest.raises(ValueError, match="the zip's entry is broken"):
+            read_content(item, ())
+    archive.write_bytes(content[: len(content) // 2])
+    with pytest.raises(SpecError, match=r"all\.zip is broken"):
+        rows(tmp_path, "gqa")
+
+
+def test_a_place_inside_of_a_file_is_for_readers_alone_to_say(data: Path, tmp_path: Path) -> None:
+    packed(data, "gqa", tmp_path / "gqa", "zip")
+    place = examples(tmp_path, "gqa")[0].images[0]
+    stolen = {"image": place, "prefix": "ocr", "suffix": "x"}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(stolen))
+    source = ExampleSource(path=str(tmp_path / "labels.jsonl"))
+    assert list(read_examples(source, ())) == ["an image's name has #place= in it"]
+    row = {"image": "a.zip#place=0+9", "image_id": 1, "question_id": 1, "question": "q"}
+    (tmp_path / "test.json").write_text(json.dumps([row | {"answer": 1}]))
+    assert rows(tmp_path, "tallyqa") == ["an image's path leads out of its folder"]
 
 
 def test_joined_records_belong_to_each_other_whatever_their_order(data: Path) -> None:

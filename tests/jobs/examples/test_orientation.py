@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from paliflow.configs import EvaluateSpec, FineTuneSpec
-from paliflow.jobs.evaluate.job import references_of
+from paliflow.jobs.evaluate.joining import references_of
 from paliflow.jobs.examples.feed import training_feed
 from paliflow.jobs.examples.orientation import boxes_in_picture
 from paliflow.jobs.examples.plan import open_examples, sources_of, write_examples

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
+from ray.train.v2.api.preemption import PreemptionInfo
 from rich.console import Console
 
 from paliflow.configs import FineTuneSpec
@@ -45,11 +47,25 @@ def mean_loss(model: PaliGemma, file: Path) -> float:
     return float(((nll * weights).sum(1) / weights.sum(1)).mean())
 
 
-def test_a_run_trains_validates_and_exports_a_model_that_loads(folder: Path) -> None:
+def test_a_run_trains_validates_and_exports_a_model_that_loads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = finetune_spec(
         folder, run_id="whole", best="held_out/loss", keep=1, export_dtype="bfloat16"
     )
-    outcome = train_here(spec)
+    asked, saved, save = count(1), list[int](), Checkpoints.save
+
+    def preemption() -> PreemptionInfo | None:
+        nodes = {4: {"a": [0]}, 5: {"a": [0]}, 8: {"b": [1]}}.get(next(asked))
+        return PreemptionInfo(None, nodes) if nodes else None
+
+    def noted(self: Checkpoints, step: int, *rest: Any) -> None:
+        saved.append(step)
+        save(self, step, *rest)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    outcome = train_here(spec, preemption)
+    assert saved == [3, 4, 6, 8, 9, 12]  # every third, and once for each node that is to go
     log = read_log(spec.location)
     looks = {line["step"]: line for line in log if "loss" not in line}
     assert list(losses(spec)) == list(range(1, 13))

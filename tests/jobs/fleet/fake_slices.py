@@ -7,8 +7,10 @@ then what `paliflow doctor` says of the cluster.
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -73,6 +75,36 @@ def add(cluster: Cluster, host: Host) -> Any:
             del os.environ[variable]
 
 
+HIDES_FLAX = """
+import importlib.metadata
+
+found = importlib.metadata.version
+
+
+def version(name: str) -> str:
+    if name == "flax":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+
+
+importlib.metadata.version = version
+"""
+
+
+def plant(cluster: Cluster, folder: Path) -> None:
+    """Two hosts more: one has another JAX than this process, to one the extra `ray` is missing."""
+    other, less = folder / "other", folder / "less"
+    (other / "jax-0.4.1.dist-info").mkdir(parents=True)
+    metadata = "Metadata-Version: 2.1\nName: jax\nVersion: 0.4.1\n"
+    (other / "jax-0.4.1.dist-info" / "METADATA").write_text(metadata)
+    less.mkdir()
+    (less / "sitecustomize.py").write_text(HIDES_FLAX)
+    for path in (other, less):
+        os.environ["PYTHONPATH"] = str(path)
+        cluster.add_node(num_cpus=1)
+    del os.environ["PYTHONPATH"]
+
+
 def found(**fields: Any) -> dict[str, Any]:
     """What the actors of such a spec report, and how many there are room for."""
     spec = AnnotateSpec.parse(
@@ -110,6 +142,8 @@ if __name__ == "__main__":
         {"accelerators_per_actor": {"TPU": 2}, "actors": 6},  # two of them on the larger slice
     ]
     print(json.dumps([found(**case) for case in cases]))
-    print(json.dumps(examine(None, None)))
+    with tempfile.TemporaryDirectory() as folder:
+        plant(cluster, Path(folder))
+        print(json.dumps(examine(None, None)))
     ray.shutdown()
     cluster.shutdown()

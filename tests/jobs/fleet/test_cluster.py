@@ -136,13 +136,17 @@ def test_an_actor_that_fits_nowhere_is_awaited_aloud_and_not_for_ever(
 
 
 @pytest.mark.slow  # Ray Train alone takes long to start
+@pytest.mark.parametrize("asked", [{"workers": 1}, {"workers": 2, "min_workers": 1}])
 def test_workers_that_fit_nowhere_are_awaited_aloud_and_not_for_ever(
-    cluster: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    cluster: str, folder: Path, capsys: pytest.CaptureFixture[str], asked: dict[str, int]
 ) -> None:
-    spec = finetune_spec(folder, run_id="waits", cpus_per_worker=64, start_timeout=1)
-    with pytest.raises(ClusterError, match=r"^start_timeout=1: .*each takes CPU 64 of one node"):
+    fields: dict[str, Any] = {"cpus_per_worker": 64, "start_timeout": 1, **asked}
+    spec = finetune_spec(folder, run_id=f"waits-{len(asked)}", **fields)
+    *_, fewest = asked
+    said = rf"^start_timeout=1: .* {fewest}=1 did not start: each takes CPU 64 of one node"
+    with pytest.raises(ClusterError, match=said):
         finetune(spec, Console(force_terminal=False))
-    assert "waiting for room for workers=1: each takes CPU 64" in capsys.readouterr().out
+    assert f"waiting for room for {fewest}=1: each takes CPU 64" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -62,10 +63,14 @@ def test_an_actor_that_nobody_has_seen_work_refuses_to_load(found: list[dict[str
     assert "nobody has seen a process take 2 of the 4 chips" in found[4]["error"]
 
 
-def test_doctor_finds_that_actors_with_tpus_compute_on_the_cpu(printed: list[Any]) -> None:
+def test_doctor_finds_each_planted_fault_and_names_the_remedy(printed: list[Any]) -> None:
     nodes = [text for grade, text in printed[1] if grade == "ok"]
     faults = [text for grade, text in printed[1] if grade == "fault"]
     assert len(nodes) == 3
-    asked = sorted(text.partition("an actor with ")[2].partition(":")[0] for text in faults)
+    jax, flax, *on_cpu = sorted(faults, key=lambda text: ("jax 0." not in text, "flax" not in text))
+    remedy = "install paliflow[ray] (paliflow[tpu] on TPU hosts) with -c constraints.txt there"
+    assert f": jax 0.4.1, and the driver has {version('jax')}; {remedy}" in jax
+    assert f": flax is missing, and the driver has {version('flax')}; {remedy}" in flax
+    asked = sorted(text.partition("an actor with ")[2].partition(":")[0] for text in on_cpu)
     assert asked == ["TPU 1", "TPU 1", "TPU 4", "TPU 8"]
-    assert all("JAX finds 1 x cpu; install paliflow[tpu]" in text for text in faults)
+    assert all("JAX finds 1 x cpu; install paliflow[tpu]" in text for text in on_cpu)

@@ -12,27 +12,34 @@ def test_stage_clock_counts_each_second_once_and_the_device_first() -> None:
     times = iter(range(100))
     clock = StageClock(lambda: float(next(times)))  # every look is a second after the last
     clock.begin("read")
-    clock.begin("device")
-    clock.begin("device")  # the next batch, while the first is there
+    clock.begin("vision")
+    clock.begin("generate")
+    clock.end("vision")
+    clock.begin("vision")  # of the next batch, which waits while the first is answered
+    clock.begin("parse")
     clock.begin("commit")
-    clock.end("device")
-    clock.end("device")  # now inputs are awaited again
+    clock.end("generate")
+    clock.end("vision")  # now inputs are awaited again
     clock.end("read")
+    clock.end("parse")
     clock.end("commit")
-    assert clock.take() == StageSeconds(read=2.0, device=4.0, commit=1.0, other=2.0)
+    assert clock.take() == StageSeconds(
+        read=2.0, vision=2.0, generate=5.0, parse=1.0, commit=1.0, other=2.0
+    )
     assert clock.take() == StageSeconds(other=1.0)
-    with clock.stage("commit"):
+    with clock.stage("device"):
         pass
-    assert clock.take() == StageSeconds(commit=1.0, other=2.0)
+    assert clock.take() == StageSeconds(device=1.0, other=2.0)
 
 
 def test_progress_shows_the_shares_of_all_actors() -> None:
     with Progress(4, 0, Console(force_terminal=False)) as progress:
         assert "device" not in str(progress)
-        for seconds in (StageSeconds(1, 6, 1, 2), StageSeconds(3, 6, 0, 1)):
+        first = StageSeconds(read=1, vision=2, generate=3, device=1, parse=1, other=2)
+        for seconds in (first, StageSeconds(read=3, generate=6, commit=1)):
             progress.add(ShardResult(2, stages=seconds), FleetStatus(2, 0))
-        assert ", 20% read, 60% device, 5% commit, " in str(progress)
-        assert progress.stages == StageSeconds(4, 12, 1, 3)
+        assert ", 20% read, 60% device, 5% parse, 5% commit, " in str(progress)
+        assert progress.stages == StageSeconds(4, 2, 9, 1, 1, 1, 2)
 
 
 def test_host_bound_run_says_what_to_do_and_another_nothing() -> None:

@@ -1,0 +1,183 @@
+"""Folders that TensorFlow Datasets has prepared, read without TensorFlow: records of a split."""
+
+import json
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+import google_crc32c
+import pyarrow.parquet as pq
+
+from paliflow import storage
+from paliflow.jobs.media.pixels import MAX_BYTES
+from paliflow.jobs.media.places import array_record, bytes_place, row_place
+from paliflow.jobs.media.tf_example import Value, features
+
+_SPLIT, _IMAGE = "#split=", "#image="
+_INFO = "dataset_info.json"
+_LIMIT = 2**26
+"""Bytes of the file that describes a folder."""
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_BLOCK = 64
+_DATA = "data"
+"""The only column of a Parquet file of TFDS."""
+
+
+def find_prepared(folders: tuple[str, ...], name: str, split: str, image: str) -> str | None:
+    """The URI of a split's records, which `prepared_records` reads.
+
+    Args:
+        folders: where the data set's own folder may be.
+        name: of that; of several versions below it the newest counts.
+        split: as TFDS calls it.
+        image: the feature that is the image.
+
+    Returns:
+        None if there is no such folder, or it has no such split.
+    """
+    for folder in folders:
+        found = [entry.uri for entry in storage.match(f"{folder}/{name}/*/{_INFO}")]
+        for info in sorted(found, key=_version, reverse=True):
+            if any(own.get("name") == split for own in _described(info).get("splits", ())):
+                return f"{posixpath.dirname(info)}{_SPLIT}{split}{_IMAGE}{image}"
+    return None
+
+
+def is_prepared(uri: str) -> bool:
+    """Whether a URI is one that `find_prepared` has found."""
+    return _SPLIT in uri
+
+
+def prepared_records(uri: str) -> Iterator[dict[str, list[Any]]]:
+    """The records of a split in order: each feature's values by its name, texts as text, and of the
+    image where it lies.
+
+    Args:
+        uri: from `find_prepared`.
+
+    Raises:
+        ValueError: a file is broken, or has fewer or more records than the folder says.
+        OSError: it cannot be read.
+    """
+    folder, _, rest = uri.partition(_SPLIT)
+    split, _, image = rest.partition(_IMAGE)
+    info = _described(f"{folder}/{_INFO}")
+    own = next(own for own in info["splits"] if own.get("name") == split)
+    lengths = list(map(int, own.get("shardLengths", ())))
+    kind = info.get("fileFormat", "tfrecord")
+    for shard, length in enumerate(lengths):
+        name = own.get("filepathTemplate") or _TEMPLATE
+        for field, value in {
+            "{DATASET}": str(info.get("name", "")),
+            "{SPLIT}": split,
+            "{FILEFORMAT}": kind,
+            "{SHARD_X_OF_Y}": f"{shard:05d}-of-{len(lengths):05d}",
+        }.items():
+            name = name.replace(field, value)
+        count = 0
+        for record in _READERS[_kind(kind)](f"{folder}/{posixpath.basename(name)}", image):
+            count += 1
+            yield record
+        if count != length:
+            raise ValueError(f"{posixpath.basename(name)} has {count} records, and not {length}")
+
+
+def _described(info: str) -> dict[str, Any]:
+    try:
+        found = json.loads(storage.read_bytes(info, limit=_LIMIT))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{_INFO} is broken: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{_INFO} is no object")
+    return found
+
+
+def _version(info: str) -> list[int]:
+    parts = info.split("/")[-2].split(".")
+    return [int(part) if part.isdecimal() else 0 for part in parts]
+
+
+def _kind(kind: str) -> str:
+    if kind not in _READERS:
+        raise ValueError(f"the folder is of {kind}; there are readers of {', '.join(_READERS)}")
+    return kind
+
+
+def _tfrecords(file: str, image: str) -> Iterator[dict[str, list[Any]]]:
+    """Lengths and records with their checksums, which are compared.
+
+    Source: https://www.tensorflow.org/tutorials/load_data/tfrecord.
+    """
+    at = 0
+    with storage.open_binary(file) as content:
+        while head := content.read(12):
+            size = int.from_bytes(head[:8], "little")
+            _compare(file, head[:8], head[8:])
+            if size > MAX_BYTES:
+                raise ValueError(f"{posixpath.basename(file)} has a record of {size} bytes")
+            record = content.read(size)
+            _compare(file, record, content.read(4), size)
+            own = features(record)
+            place = _spans(own, image)
+            yield _told(record, own, image) | {
+                image: [bytes_place(file, at + 12 + start, stop - start) for start, stop in place]
+            }
+            at += 16 + size
+
+
+def _compare(file: str, data: bytes, checksum: bytes, size: int | None = None) -> None:
+    """
+    Raises:
+        ValueError: some bytes are not those that were written.
+    """
+    crc = google_crc32c.value(data)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
+    whole = size is None or len(data) == size
+    if not whole or len(checksum) != 4 or int.from_bytes(checksum, "little") != masked:
+        raise ValueError(f"{posixpath.basename(file)} breaks off or is broken")
+
+
+def _array_records(file: str, image: str) -> Iterator[dict[str, list[Any]]]:
+    known = array_record(file)
+    for start in range(0, known.num_records(), _BLOCK):
+        stop = min(start + _BLOCK, known.num_records())
+        for row, record in enumerate(known.read(list(range(start, stop))), start):
+            yield _with_row(file, row, record, image)
+
+
+def _parquet_rows(file: str, image: str) -> Iterator[dict[str, list[Any]]]:
+    row = 0
+    with storage.open_binary(file) as content:
+        for batch in pq.ParquetFile(content).iter_batches(_BLOCK, columns=[_DATA]):
+            for record in batch.column(0).to_pylist():
+                yield _with_row(file, row, record, image)
+                row += 1
+
+
+def _with_row(file: str, row: int, record: bytes, image: str) -> dict[str, list[Any]]:
+    own = features(record)
+    places = [row_place(file, row, f"{_DATA}/{image}")] if _spans(own, image) else []
+    return _told(record, own, image) | {image: places}
+
+
+def _spans(own: dict[str, list[Value]], image: str) -> list[tuple[int, int]]:
+    return [value for value in own.get(image, ()) if isinstance(value, tuple)]
+
+
+def _told(record: bytes, own: dict[str, list[Value]], image: str) -> dict[str, list[Any]]:
+    """The features but the image; bytes that are no text are left out."""
+    told: dict[str, list[Any]] = {}
+    for name, values in own.items():
+        if name == image:
+            continue
+        try:
+            told[name] = [
+                record[slice(*value)].decode() if isinstance(value, tuple) else value
+                for value in values
+            ]
+        except UnicodeDecodeError:
+            continue
+    return told
+
+
+_READERS = {"tfrecord": _tfrecords, "array_record": _array_records, "parquet": _parquet_rows}

@@ -192,9 +192,9 @@ def test_videos_are_asked_as_clips(evaluated: EvaluateSummary) -> None:
     assert {name.partition("/")[0] for name in summary.figures} == set(videos)
 
 
-@pytest.mark.slow  # four commands, each with a Ray of its own
+@pytest.mark.slow  # four commands
 def test_a_killed_evaluation_has_the_same_scoreboard_when_its_command_is_repeated(
-    tmp_path: Path,
+    cluster: str, tmp_path: Path
 ) -> None:
     names = ("vqav2", "docvqa")
     write_all(tmp_path / "data", names)
@@ -204,6 +204,7 @@ def test_a_killed_evaluation_has_the_same_scoreboard_when_its_command_is_repeate
         fields = ["shard_size=1", "max_new_tokens=6", "min_coverage=0.5", "max_error_fraction=1"]
         more = [part for field in fields for part in ("--set", field)]
         known = ["--data", str(tmp_path / "data"), "--output", str(output), "--run-id", "r"]
+        known += ["--ray-address", cluster]
         run = "from paliflow.jobs.cli.main import main; main()"
         return [sys.executable, "-c", run, "evaluate", *asked, *known, *more]
 

@@ -236,8 +236,7 @@ def main(folder: Path) -> dict[str, Any]:
     annotated("host", **host)
     few = str(folder / "few")
     annotated("copies", **slice_, model_parallel=2, input=few)  # two, each on a host
-    captions = {**slice_, "model_parallel": 4, "prompts": ["caption en"]}
-    annotated("disturbed", **captions)
+    annotated("disturbed", **slice_, model_parallel=4, prompts=["caption en"])
     time.sleep(1)
     found |= {"seconds": seconds, "left": [pid for pid in seen if runs(pid)]}
     where = {"ray.io/tpu-slice-name": "slice-a", "ray.io/tpu-worker-id": "1"}
@@ -245,9 +244,9 @@ def main(folder: Path) -> dict[str, Any]:
     tenant: Any = ray.remote(**options)(Tenant).remote()
     ray.get(tenant.here.remote())
     threading.Thread(target=leave, args=(tenant,), daemon=True).start()
-    annotated("tenant", **captions, input=few)
+    annotated("tenant", **slice_, model_parallel=4, input=few)
     add(cluster, HOSTS[1])
-    annotated("drained", **captions, input=few)
+    annotated("drained", **slice_, model_parallel=4, input=few)
     found |= trainings(cluster, folder)
     ray.shutdown()
     cluster.shutdown()

@@ -69,8 +69,8 @@ def captions(rng: random.Random) -> None:
     with suppress(ImportError):
         from pycocoevalcap.cider.cider import Cider  # type: ignore[import-not-found]
 
-        tokens = {n: [" ".join(tokenize(each)) for each in own] for n, own in right.items()}
-        given = {n: [" ".join(tokenize(each))] for n, each in said.items()}
+        tokens = {n: [tokenize(each) for each in own] for n, own in right.items()}
+        given = {n: [tokenize(each)] for n, each in said.items()}
         (theirs, _), plain = _timed(lambda: Cider().compute_score(tokens, given))
         print(f"pycocoevalcap, of tokens: {plain:.1f} s")
         if abs(ours - theirs) > 1e-6:

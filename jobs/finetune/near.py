@@ -28,8 +28,8 @@ _SHARED = {"https_hosts", "allowed_roots", "max_pixels", "read_timeout", "decode
 class Near(NamedTuple):
     """What the training images were compared with, and what was found."""
 
-    images: Mapping[str, str]
-    """Those that are not learnt from, and why."""
+    images: Mapping[tuple[str, str | None], str]
+    """Those that are not learnt from, as examples edit them, and why."""
     compared: int
     """Different images of all training sources."""
     location: str
@@ -37,7 +37,8 @@ class Near(NamedTuple):
 
     def leave_out(self, example: Example) -> str | None:
         """Why an example is not learnt from; None if it is."""
-        return next((self.images[each] for each in example.images if each in self.images), None)
+        keys = ((image, example.edit) for image in example.images)
+        return next((self.images[each] for each in keys if each in self.images), None)
 
 
 def find_near(spec: FineTuneSpec, console: Console) -> Near:
@@ -59,7 +60,7 @@ def find_near(spec: FineTuneSpec, console: Console) -> Near:
         _hashed(spec, number, source, console) for number, source in enumerate(spec.exclude_near)
     )
     summary = _run(spec, TRAINING, spec.train, known, console)
-    images = {row["image"]: _reason(row) for row in audit_rows(summary.location)}
+    images = {(row["image"], row["id"]): _reason(row) for row in audit_rows(summary.location)}
     if images:
         say(
             f"{len(images):,} of {summary.inputs:,} training images are left out, since they are "
@@ -94,7 +95,7 @@ def _run(
     known: tuple[str, ...],
     console: Console,
 ) -> FilterSummary:
-    """A filter run over the images of some sources, each image once."""
+    """A filter run over the images of some sources, as `_images` has them."""
     filtering = FilterSpec.parse(
         {
             **spec.model_dump(mode="json", include=_SHARED),
@@ -105,6 +106,8 @@ def _run(
             "exclude_near": known,
             # What cannot be read is not learnt from: training counts it against its own limits.
             "max_error_fraction": 1.0 if known else spec.max_error_fraction,
+            # Benchmarks say where on an image as its file has it something is drawn.
+            **({"exif": "ignore"} if any(source.benchmark for source in sources) else {}),
         }
     )
     summary = filter_images(filtering, console, list_items=lambda: _images(spec, sources))
@@ -118,7 +121,8 @@ def _run(
 
 
 def _images(spec: FineTuneSpec, sources: tuple[ExampleSource, ...]) -> Iterator[Item]:
-    """
+    """Each image once, or once each way that examples edit it, which is its id.
+
     Raises:
         SpecError: a source cannot be read.
     """
@@ -129,6 +133,7 @@ def _images(spec: FineTuneSpec, sources: tuple[ExampleSource, ...]) -> Iterator[
             source, spec.https_hosts, spec.allowed_roots, spec.max_error_fraction
         ):
             for image in found.images if isinstance(found, Example) else ():
-                if (key := hash(image)) not in seen:
+                edit = found.edit if isinstance(found, Example) else None
+                if (key := hash((image, edit))) not in seen:
                     seen.add(key)
-                    yield image_item(image, roots)
+                    yield image_item(image, roots, edit)._replace(id=edit)

@@ -66,7 +66,7 @@ def test_examples_with_near_images_are_left_out_of_the_plan_and_counted(
         near = find_near(spec, Console())
         assert find_near(spec, Console()) == near  # what is compared already stays so
     assert near.compared == 4
-    assert {Path(image).name: reason for image, reason in near.images.items()} == {
+    assert {Path(image).name: reason for (image, _), reason in near.images.items()} == {
         "copy.jpg": NEAR,
         "b.jpg": NEAR,
         "missing.png": "an image that could not be compared",
@@ -89,6 +89,30 @@ def test_examples_with_near_images_are_left_out_of_the_plan_and_counted(
     assert page.count("<img ") == 4  # two pairs
     assert "copy.jpg" in page
     assert "flower.png" in page
+
+
+def test_images_are_compared_as_examples_turn_them(tmp_path: Path) -> None:
+    (tmp_path / "train_images").mkdir()
+    for name, image in {"a": FLOWER, "b": FLOWER.transpose(Image.Transpose.ROTATE_270)}.items():
+        image.save(tmp_path / "train_images" / f"{name}.jpg")
+    asked = [
+        {"question_id": n, "image_id": image, "question": "what?", "answers": ["flower"]}
+        for n, image in enumerate("ab")
+    ]
+    (tmp_path / "TextVQA_0.5.1_train.json").write_text(json.dumps({"data": asked}))
+    table = tmp_path / "train-images-boxable-with-rotation.csv"
+    table.write_text("ImageID,Rotation\na,90\nb,90\n")  # turned counterclockwise
+    FLOWER.save(tmp_path / "flower.png")
+    held_out = labels(tmp_path / "test.jsonl", ["flower.png"])
+    train = {"benchmark": "textvqa", "split": "train", "path": str(tmp_path)}
+    base = {"output": str(tmp_path / "models"), "run_id": "r", "exif": "ignore"}
+    with fleet_here():
+        spec = FineTuneSpec.parse({**base, "train": [train], "exclude_near": [held_out]})
+        near = find_near(spec, Console())
+    plan = write_examples(spec.location, sources_of(spec), spec, near.leave_out)
+    (source,) = plan.sources
+    (kept,) = open_examples(spec.location, plan, source.name)
+    assert (Path(kept.images[0]).name, source.dropped) == ("a.jpg", {NEAR: 1})
 
 
 @pytest.mark.parametrize(

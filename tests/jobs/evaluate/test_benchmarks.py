@@ -1,8 +1,6 @@
 """Benchmarks are read, asked and scored: each figure is what its rule says of the answers."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,9 @@ from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.jobs.evaluate.figures import benchmark_scores, group_figures
 from paliflow.jobs.evaluate.predictions import read_predictions, write_predictions
 from paliflow.jobs.evaluate.rescoring import rescore
-from paliflow.jobs.evaluate.scoreboard import read_scoreboard
 from paliflow.jobs.examples.plan import read_plan
 from paliflow.tests.jobs.benchmark_files import write_all
 from paliflow.tests.jobs.here import evaluate_here
-from paliflow.tests.waiting import until
 
 VAE = Path(__file__).parents[2] / "data" / "reference" / "vae.weights.npz"
 Row = dict[str, Any]
@@ -190,46 +186,6 @@ def test_videos_are_asked_as_clips(evaluated: EvaluateSummary) -> None:
     covered = {name: own.coverage for name, own in summary.sets.items()}
     assert covered == dict.fromkeys(videos, 1.0) | {"activitynet_cap": 0.75}
     assert {name.partition("/")[0] for name in summary.figures} == set(videos)
-
-
-@pytest.mark.slow  # four commands, each with a Ray of its own
-def test_a_killed_evaluation_has_the_same_scoreboard_when_its_command_is_repeated(
-    tmp_path: Path,
-) -> None:
-    names = ("vqav2", "docvqa")
-    write_all(tmp_path / "data", names)
-
-    def command(output: Path) -> list[str]:
-        asked = [part for name in names for part in ("--benchmark", name)]
-        fields = ["shard_size=1", "max_new_tokens=6", "min_coverage=0.5", "max_error_fraction=1"]
-        more = [part for field in fields for part in ("--set", field)]
-        known = ["--data", str(tmp_path / "data"), "--output", str(output), "--run-id", "r"]
-        run = "from paliflow.jobs.cli.main import main; main()"
-        return [sys.executable, "-c", run, "evaluate", *asked, *known, *more]
-
-    subprocess.run(command(tmp_path / "quiet"), check=True)
-    killed = tmp_path / "killed"
-    for name in names:  # once in the first benchmark, and once in the second
-        run = killed / f"run_id=r-{name}"
-        parts = run / "_answers" / run.name / "part-00000.parquet"
-        with subprocess.Popen(command(killed)) as driver:
-            until(parts.exists, 300, running=driver, every_s=0.01)
-            driver.kill()
-        assert not (run / "_manifest.json").exists()
-    subprocess.run(command(killed), check=True)
-    boards = [read_scoreboard([str(tmp_path / output)]) for output in ("quiet", "killed")]
-    first, second = (
-        [
-            own._replace(run=("", ""), gain=None)
-            for line in board.lines
-            for own in line.entries
-            if own
-        ]
-        for board in boards
-    )
-    assert first == second
-    assert len(first) == 3  # DocVQA's ANLS by two rules
-    assert all(own.measured is not None for own in first)
 
 
 def test_below_the_least_coverage_there_is_no_figure(

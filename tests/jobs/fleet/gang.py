@@ -19,7 +19,11 @@ SHARDS = 6
 
 
 def events(seeds: Sequence[int]) -> dict[str, int]:
-    """A signal for each seed, which draws of which process it is the end, and when, and how."""
+    """A signal for each seed, at a shard of its own; the seed draws which it is, and for whom.
+
+    The first process may have it before it has begun or while it waits for the second, and the
+    second while the first waits.
+    """
     found = dict[str, int]()
     for number, seed in enumerate(seeds):
         draw = random.Random(seed)

@@ -1,18 +1,21 @@
 """Runs on two hosts of one TPU slice and two single hosts, faked on a CPU. A script.
 
 `python -m paliflow.tests.jobs.fleet.slice_runs FOLDER` annotates what is in FOLDER/images and in
-FOLDER/few and trains on FOLDER/train.jsonl, on single hosts and on the slice, of which hosts are
-held by others and taken away meanwhile. It prints what came of it as JSON, in the last line.
+FOLDER/few and trains on FOLDER/train.jsonl, on single hosts and on the slice. Meanwhile it kills
+and stops the slice's processes; hosts are held by others and taken away. It prints what came of it
+as JSON, in the last line.
 """
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import ray
 from ray._private import state
@@ -36,6 +39,25 @@ HOSTS = [
 ]
 
 
+class Event(NamedTuple):
+    """What befalls a process of the slice."""
+
+    rank: int
+    signal: signal.Signals
+    computing: bool
+    """Whether in a collective; else while nothing is computed."""
+
+
+EVENTS = [
+    Event(rank, kill, computing)
+    for computing in (False, True)
+    for kill in (signal.SIGKILL, signal.SIGSTOP)
+    for rank in (0, 1)
+]
+PARTS = 4
+"""From one event to the next, at least."""
+
+
 def on_slice() -> list[tuple[str, dict[str, Any]]]:
     """The actors on hosts of the slice, and the number of each one's host."""
     labels = {node["NodeID"]: node["Labels"] for node in ray.nodes()}
@@ -48,11 +70,61 @@ def on_slice() -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
+def members() -> dict[str, int]:
+    """The pids of the slice's processes, by the host's number."""
+    return {number: each["Pid"] for number, each in on_slice()}
+
+
+def disturb(location: Path, seconds: list[float], seen: set[int]) -> None:
+    """Kills or stops a process for each event, and takes the time until others have done a part."""
+    pause = location.parent / "pause"
+    pause.parent.mkdir(parents=True, exist_ok=True)
+    for number, event in enumerate(EVENTS):
+        while parts(location) < PARTS * number:
+            time.sleep(0.1)
+        pause.touch()
+        while not (location.parent / f"paused {members().get('0')}").exists():
+            time.sleep(0.1)
+        before = members()
+        seen |= set(before.values())
+        if event.computing:  # the first process waits in a collective for the second
+            os.kill(before["1"], signal.SIGSTOP)
+            pause.unlink()
+        time.sleep(1.0)
+        begun = time.monotonic()
+        os.kill(before[str(event.rank)], event.signal)
+        if event.computing and event.rank == 0:  # now the second does for the first
+            os.kill(before["1"], signal.SIGCONT)
+        pause.unlink(missing_ok=True)
+        while members().get("0") in (None, before["0"]):
+            time.sleep(0.1)
+        done = parts(location)
+        while parts(location) == done:
+            time.sleep(0.1)
+        # As it would be on a machine that has nothing else to do.
+        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        seconds.append((time.monotonic() - begun) / busy)
+        print(f"{event}: {seconds[-1]:.1f} s, times {busy:.1f}", flush=True)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def parts(location: Path) -> int:
+    """How many shards are done."""
+    return len([*location.glob("part-*")])
+
+
 def rows(location: str) -> list[Any]:
     """What a run has answered, in its order; without the images' folder."""
     names = ["source_uri", "prompt", "text", "status", "error"]
-    parts = sorted(Path(location).glob("part-*"))
-    found = [row for part in parts for row in pq.read_table(part, columns=names).to_pylist()]
+    files = sorted(Path(location).glob("part-*"))
+    found = [row for part in files for row in pq.read_table(part, columns=names).to_pylist()]
     return [row | {"source_uri": Path(row["source_uri"]).name} for row in found]
 
 
@@ -71,15 +143,67 @@ def leave(tenant: Any) -> None:
 
 def drain_second(location: Path) -> None:
     """Drains the host of the second process, once some parts are there; there is a spare one."""
-    while len([*location.glob("part-*")]) < 3:
+    while parts(location) < 3:
         time.sleep(0.1)
     drain(dict(on_slice())["1"]["Address"]["NodeID"])
+
+
+def hosts(cluster: Cluster, name: str) -> list[Any]:
+    """The nodes of a slice."""
+    labels = {node["NodeID"]: node["Labels"] for node in ray.nodes()}
+    return [
+        node
+        for node in cluster.worker_nodes
+        if labels[node.node_id].get("ray.io/tpu-slice-name") == name
+    ]
+
+
+def preempt(cluster: Cluster, waits: Path) -> None:
+    """Takes a single host away, with a notice, from a training that has a worker on each of two."""
+    (host,) = hosts(cluster, "c")
+    while not waits.exists():
+        time.sleep(0.1)
+    drain(host.node_id)
+    time.sleep(14)
+    cluster.remove_node(host)
+
+
+def trainings(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """Trains on one host, on the two of a slice, and on two single ones of which one is lost."""
+    found: dict[str, Any] = {}
+    elastic = {"topology": "2x2x1", "workers": 2, "min_workers": 1, "save_every": {"steps": 12}}
+    for name, fields in (
+        ("one", {"topology": "2x2x1"}),
+        ("two", {"topology": "2x2x2", "workers": 2}),
+        ("elastic", elastic),
+    ):
+        spec = finetune_spec(
+            folder,
+            run_id=name,
+            accelerators_per_worker={"TPU": 4},
+            accelerator_type="v4",
+            cpus_per_worker=0.5,
+            validation={},
+            **fields,
+        )
+        if spec.min_workers:
+            for host in hosts(cluster, "slice-a"):  # Ray would take it for two single ones
+                cluster.remove_node(host)
+            arguments = cluster, Path(spec.location, "waits")
+            threading.Thread(target=preempt, args=arguments, daemon=True).start()
+        finetune(spec, Console(force_terminal=False))
+        found[name] = {
+            "losses": [line["loss"] for line in read_log(spec.location) if "loss" in line],
+            "workers": Path(spec.location, "workers").read_text().splitlines(),
+        }
+    return found
 
 
 def main(folder: Path) -> dict[str, Any]:
     os.environ["JAX_NUM_CPU_DEVICES"] = "2"
     cluster = Cluster()
     start(cluster, HOSTS)
+    seconds, seen = list[float](), set[int]()
     ray.init(cluster.address, log_to_driver=False)
     found: dict[str, Any] = {}
 
@@ -104,6 +228,7 @@ def main(folder: Path) -> dict[str, Any]:
         return summary
 
     meanwhile: dict[str, Any] = {
+        "disturbed": (disturb, seconds, seen),
         "drained": (drain_second,),
     }
     host = {"placement": "host", "topology": "2x2x1", "model_parallel": 2}
@@ -111,7 +236,9 @@ def main(folder: Path) -> dict[str, Any]:
     annotated("host", **host)
     few = str(folder / "few")
     annotated("copies", **slice_, model_parallel=2, input=few)  # two, each on a host
-    annotated("slice", **slice_, model_parallel=4)
+    annotated("disturbed", **slice_, model_parallel=4, prompts=["caption en"])
+    time.sleep(1)
+    found |= {"seconds": seconds, "left": [pid for pid in seen if runs(pid)]}
     where = {"ray.io/tpu-slice-name": "slice-a", "ray.io/tpu-worker-id": "1"}
     options: dict[str, Any] = {"num_cpus": 0, "resources": {"TPU": 1}, "label_selector": where}
     tenant: Any = ray.remote(**options)(Tenant).remote()
@@ -120,21 +247,7 @@ def main(folder: Path) -> dict[str, Any]:
     annotated("tenant", **slice_, model_parallel=4, input=few)
     add(cluster, HOSTS[1])
     annotated("drained", **slice_, model_parallel=4, input=few)
-    for name, fields in (
-        ("one", {"topology": "2x2x1"}),
-        ("two", {"topology": "2x2x2", "workers": 2}),
-    ):
-        spec = finetune_spec(
-            folder,
-            run_id=name,
-            accelerators_per_worker={"TPU": 4},
-            accelerator_type="v4",
-            cpus_per_worker=0.5,
-            validation={},
-            **fields,
-        )
-        finetune(spec, Console(force_terminal=False))
-        found[name] = [line["loss"] for line in read_log(spec.location) if "loss" in line]
+    found |= trainings(cluster, folder)
     ray.shutdown()
     cluster.shutdown()
     return found

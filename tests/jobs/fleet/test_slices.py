@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from paliflow.tests.jobs.fleet.slice_runs import EVENTS, PARTS
 from paliflow.tests.jobs.labelled import write_scenes
 
 pytestmark = pytest.mark.slow  # a Ray cluster of its own, for minutes
 
-IMAGES = 36
+IMAGES = PARTS * len(EVENTS) + 4
 FEW = 8
 
 
@@ -36,7 +37,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
             [sys.executable, "-m", "paliflow.tests.jobs.fleet.slice_runs", str(folder)],
             stdout=stdout,
             stderr=stderr,
-            timeout=1200,
+            timeout=2400,
             check=False,
             env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
         )
@@ -54,8 +55,18 @@ def test_a_model_over_two_hosts_answers_as_one_on_a_host(ran: tuple[str, dict[st
     _, found = ran
     assert len(found["host"]["rows"]) == 3 * (IMAGES + 1)
     assert sum(row["status"] == "error" for row in found["host"]["rows"]) == 3
-    assert found["slice"]["rows"] == found["host"]["rows"]
     assert found["copies"]["rows"] == few(found["host"]["rows"])
+
+
+def test_whichever_process_is_killed_or_stopped_all_are_replaced_and_no_row_differs(
+    ran: tuple[str, dict[str, Any]],
+) -> None:
+    _, found = ran
+    captions = [row for row in found["host"]["rows"] if row["prompt"] == "caption en"]
+    assert found["disturbed"]["rows"] == captions
+    assert len(found["seconds"]) == len(EVENTS)
+    assert max(found["seconds"]) < 60
+    assert found["left"] == []
 
 
 def test_hosts_that_a_tenant_holds_are_awaited_aloud(ran: tuple[str, dict[str, Any]]) -> None:
@@ -72,5 +83,16 @@ def test_a_drained_host_loses_no_input_and_condemns_none(ran: tuple[str, dict[st
 
 def test_a_training_over_two_hosts_has_the_losses_of_one(ran: tuple[str, dict[str, Any]]) -> None:
     _, found = ran
-    assert len(found["one"]) == 12
-    assert found["two"] == pytest.approx(found["one"], rel=1e-4)
+    one, two = found["one"], found["two"]
+    assert len(one["losses"]) == 12
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    assert (one["workers"], two["workers"]) == (["1 from 0"], ["2 from 0"])
+
+
+def test_a_training_that_loses_a_host_has_saved_before_and_goes_on_with_the_other(
+    ran: tuple[str, dict[str, Any]],
+) -> None:
+    _, found = ran
+    elastic = found["elastic"]
+    assert elastic["workers"] == ["2 from 0", "1 from 5"]  # the spec saves the last step alone
+    assert elastic["losses"] == pytest.approx(found["one"]["losses"], rel=1e-4)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from airflow.sdk import DAG
 from PIL import Image
 
 from paliflow.configs import AnnotateSpec, RunSummary
+from paliflow.configs.summary import StageSeconds
 from paliflow.operators import AnnotateOperator, RayJobTrigger, process
 from paliflow.operators.links import OutputLink, RayJobLink
 from paliflow.operators.run import default_run_id
@@ -86,7 +88,7 @@ def test_a_finished_run_is_reported_and_announced_as_an_asset(tmp_path: Path) ->
         assert task.xcom_pull(task_ids=name, key=OutputLink().xcom_key) == location
     extra = {"run_id": "done", "location": location, "rows": 3, "errors": 1}
     extra |= {"accepted": 0, "not_accepted": 0, "tokens": 0, "chip_seconds": {}, "usd": None}
-    extra["stages"] = {"read": 0.0, "device": 0.0, "commit": 0.0, "other": 0.0}
+    extra["stages"] = asdict(StageSeconds())
     announced = (tmp_path.as_uri(), {**extra, "output": str(tmp_path)})
     assert dag_run.asset_events("finished") == [("literal", *announced), ("templated", *announced)]
 

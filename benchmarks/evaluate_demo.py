@@ -33,7 +33,7 @@ from paliflow.model.npz import read_npz
 ROOT = HOME / "evaluate"
 DATA, RUNS, WORN = ROOT / "data", ROOT / "evaluations", ROOT / "worn" / "model.npz"
 LEARNT, DECODER = ROOT / "models" / "run_id=masks" / "model" / "model.npz", ROOT / "decoder.npz"
-SCENES, LEARNT_SCENES = 24, 400
+SCENES, LEARNT_SCENES = 24, 340
 FEW = 10
 """Scenes of which answers take long: films and masks."""
 LEAST_IOU = 0.1

@@ -34,7 +34,7 @@ ROOT = HOME / "evaluate"
 DATA, RUNS, WORN = ROOT / "data", ROOT / "evaluations", ROOT / "worn" / "model.npz"
 LEARNT, DECODER = ROOT / "models" / "run_id=masks" / "model" / "model.npz", ROOT / "decoder.npz"
 SCENES, LEARNT_SCENES = 24, 340
-FEW = 10
+FEW, FILMS = 10, 6
 """Scenes of which answers take long: films and masks."""
 LEAST_IOU = 0.1
 NOISE = 0.4
@@ -237,7 +237,7 @@ def msrvtt_cap(folder: Path, pictures: list[Scene]) -> None:
     """Films in which a page lies still."""
     videos, sentences = [], []
     folder.mkdir(parents=True)
-    for number, scene in enumerate(pictures[:FEW]):
+    for number, scene in enumerate(pictures[:FILMS]):
         name = f"video{number}"
         with av.open(folder / f"{name}.mp4", "w") as film:
             stream = film.add_stream("mpeg4", 10)

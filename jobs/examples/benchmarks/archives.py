@@ -3,6 +3,7 @@
 import io
 import posixpath
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -67,20 +68,35 @@ def open_file(uri: str) -> Iterator[BinaryIO]:
         if not found:
             yield file
             return
-        names = (path, path.partition("/")[2])
         try:
-            if archive.lower().endswith(".zip"):
-                with zipfile.ZipFile(file) as content:
-                    own = {posixpath.normpath(each.filename): each for each in content.infolist()}
-                    with content.open(next(own[each] for each in names if each in own)) as member:
-                        yield member  # type: ignore[misc]
-                return
-            part = next(
-                each for each in tar_members(file) if posixpath.normpath(each.name) in names
-            )
-            yield io.BufferedReader(_Part(file, part.offset_data, part.size))
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, StopIteration) as error:
+            with _member(file, archive, (path, path.partition("/")[2])) as member:
+                yield member
+        except (zipfile.BadZipFile, zlib.error) as error:  # reading an entry finds more of them
             raise ValueError(f"{posixpath.basename(archive)} is broken: {error}") from None
+
+
+def _member(file: BinaryIO, archive: str, names: tuple[str, ...]) -> BinaryIO:
+    """Opens the file of an archive that has the first of some paths which is there.
+
+    Raises:
+        BadZipFile: it is no zip, or breaks off.
+        ValueError: it has no such file, or packs it as nobody here can unpack.
+    """
+    name = posixpath.basename(archive)
+    if archive.lower().endswith(".tar"):
+        for part in tar_members(file):
+            if posixpath.normpath(part.name) in names:
+                return io.BufferedReader(_Part(file, part.offset_data, part.size))
+        raise ValueError(f"{name} is broken: it has no {names[0]}")
+    try:
+        content = zipfile.ZipFile(file)
+        own = {posixpath.normpath(each.filename): each for each in content.infolist()}
+        for path in names:
+            if path in own:
+                return content.open(own[path])  # type: ignore[return-value]
+    except RuntimeError as error:  # encrypted, or packed by a method that Python lacks
+        raise ValueError(f"{name} is broken: {error}") from None
+    raise ValueError(f"{name} is broken: it has no {names[0]}")
 
 
 class _Part(io.RawIOBase):

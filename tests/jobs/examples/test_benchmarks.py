@@ -22,6 +22,7 @@ from paliflow.configs import EvaluationSet
 from paliflow.configs.base import SpecError
 from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.configs.examples import ExampleSource
+from paliflow.jobs.examples.benchmarks.archives import Archives, open_file
 from paliflow.jobs.examples.benchmarks.checking import check
 from paliflow.jobs.examples.benchmarks.reading import parts_of
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known, static_folder
@@ -541,3 +542,18 @@ def test_a_template_takes_fields_by_their_path_and_no_attributes() -> None:
     ]
     with pytest.raises(ValueError, match=r"no field 'a\.__class__'"):
         fill("{a.__class__}", record)
+
+
+def test_who_reads_a_file_in_an_archive_keeps_its_own_errors(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("list.txt", b"line\n" * 1000)
+    found = Archives([str(tmp_path)]).find_file("list.txt")
+    assert found
+    with open_file(found) as file:
+        assert file.readline() == b"line\n"
+    with pytest.raises(RuntimeError, match="^of the reader$"), open_file(found):
+        raise RuntimeError("of the reader")
+    whole = (tmp_path / "all.zip").read_bytes()
+    (tmp_path / "all.zip").write_bytes(whole[:40] + b"\xff" * 8 + whole[48:])
+    with pytest.raises(ValueError, match=r"all\.zip is broken"), open_file(found) as file:
+        file.read()

@@ -551,7 +551,7 @@ def test_who_reads_a_file_in_an_archive_keeps_its_own_errors(tmp_path: Path) -> 
     assert found
     with open_file(found) as file:
         assert file.readline() == b"line\n"
-    with pytest.raises(RuntimeError, match="^of the reader$"), open_file(found):
+    with pytest.raises(RuntimeError, match=r"^of the reader$"), open_file(found):
         raise RuntimeError("of the reader")
     whole = (tmp_path / "all.zip").read_bytes()
     (tmp_path / "all.zip").write_bytes(whole[:40] + b"\xff" * 8 + whole[48:])

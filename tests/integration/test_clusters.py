@@ -130,6 +130,30 @@ def test_marking_a_deferred_task_as_failed_leaves_no_cluster(
     assert len(fake.made) == 1
 
 
+def test_lost_answers_delays_refusals_and_a_vanished_cluster_cost_no_row(
+    services: Services, fake: FakeKubernetes
+) -> None:
+    fake.command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    fake.delay_s = 0.5
+    fake.faults.append(("POST", 0))
+    run = Run(services, "cluster_unlucky")
+    first = until_made(services)
+    until_running(services, first)
+    fake.faults.extend([("GET", 500), ("GET", 0), ("GET", 403)])
+    services.until(lambda: not fake.faults, PATIENCE_S)
+    assert fake.made == [("RayJob", first)]
+    fake.command = None  # the job itself, from now on
+    with fake.lock:
+        fake.delete(first)
+    run.until("success", "failed")
+    assert len(fake.made) > 1  # one more, and again where a busy machine starts no Ray in time
+    until_gone(services)
+    assert rows(services, "unlucky") == images(services)
+    log = "".join(run.log(attempt) for attempt in range(1, run.task()["try_number"]))
+    assert "HTTP 403; the account needs the rights of" in log
+    assert "The job is LOST: somebody has deleted its RayJob; it was last seen Running" in log
+
+
 def test_tasks_share_a_cluster_that_is_gone_in_the_end_though_its_deletion_is_refused_at_first(
     services: Services, fake: FakeKubernetes
 ) -> None:

@@ -264,6 +264,7 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     assert float(learning_schedule(1, warmup_steps=0)(0)) == 1
 
 
+@pytest.mark.slow
 def test_a_short_training_of_a_bfloat16_checkpoint_keeps_its_decrease_in_loss() -> None:
     """Its updates are below half a step of bfloat16: rounded to the nearest most would be lost."""
     trainer = _trainer("pg1", weight_decay=0.1, frozen=(), remat=True)

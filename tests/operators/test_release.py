@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
-from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import DAG
 from airflow.utils.session import create_session
@@ -47,6 +44,11 @@ def hold_back(run: Path, spec: dict[str, Any]) -> None:
 
 def answer_when_asked(dag_id: str, choice: str, why: str, answered: list[str]) -> None:
     """Does what the button of Airflow's page does, once the task waits."""
+    # They take five seconds, whether or not a test here is asked for.
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+    from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+
     mine = (TaskInstance.dag_id == dag_id) & (TaskInstance.state == "awaiting_input")
     while True:
         with create_session() as session:

@@ -59,6 +59,7 @@ def test_a_finished_run_is_announced_with_its_figures(job: str, tmp_path: Path) 
     ]
 
 
+@pytest.mark.slow
 def test_a_task_whose_max_tries_were_raised_has_the_run_that_was_started_over(
     tmp_path: Path,
 ) -> None:

@@ -85,8 +85,10 @@ VERBS: dict[str, tuple[Callable[[], object], object]] = {
 
 
 def _as_another(verb: str, fault: str) -> bool:
-    """Whether a test waits for a slow server, or is told to wait by a busy one, as another is."""
-    return fault in ("slow", "503") and verb not in ("read", "commit")
+    """Whether a test waits for a slow server, or is told to wait by a busy one, as another is; or
+    its verb asks as another does."""
+    waits = fault in ("slow", "503") and verb not in ("read", "commit")
+    return waits or verb in ("read a range", "match", "version", "overwrite much")
 
 
 @pytest.mark.parametrize(

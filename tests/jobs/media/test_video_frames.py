@@ -40,6 +40,8 @@ KINDS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "10 bits": ("a.mkv", partial(write, codec="libx265", options=X265, pixels="yuv444p10le")),
     "grey": ("a.mkv", partial(write, options=X264, pixels="gray")),
 }
+# Whose codec and whose container are read in the default suite, if not with each other.
+VARIATIONS = {"h264 mov", "h264 avi", "hevc", "av1 mkv", "mjpeg", "mjpeg mov", "grey"}
 
 
 def spec(**video: Any) -> AnnotateSpec:
@@ -58,7 +60,12 @@ def numbers(found: list[Sample | FrameGap]) -> list[tuple[int, int]]:
     return [(s.frame, read(s.image)) for s in found if isinstance(s, Sample)]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, marks=[pytest.mark.slow] if kind in VARIATIONS else []) for kind in KINDS
+    ],
+)
 def whole(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[int, float]]:

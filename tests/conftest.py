@@ -32,13 +32,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 # XLA takes longer over these small programs than they run: it passes over what makes them faster
-# and nothing that they compute. Its older way of making code of fusions takes half the time; a
-# version that does not know the flag would end the process.
+# and nothing that they compute. Its older way of making code of fusions takes half the time, and
+# one piece of code for a program less than many; a version that does not know the flags would end
+# the process.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if version("jaxlib").startswith(("0.10.", "0.12.")):
-    _FLAG = "--xla_cpu_use_fusion_emitters=false"
-    if _FLAG not in os.environ.get("XLA_FLAGS", ""):  # as in a worker, which inherits it
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+    _FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    if _FLAGS not in os.environ.get("XLA_FLAGS", ""):  # as in a worker, which inherits them
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 
 if find_spec("jaxtyping") and find_spec("beartype"):  # else tests/model/test_shapes.py fails
     from paliflow.tests.checked_shapes import check_shapes

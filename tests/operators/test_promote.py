@@ -31,6 +31,7 @@ def promotion(dag_id: str, registry: Path, **kwargs: Any) -> DAG:
     return dag
 
 
+@pytest.mark.slow
 def test_another_dag_follows_promotions_and_nothing_else(tmp_path: Path) -> None:
     uri = f"{tmp_path.as_uri()}/digits/production"
     with DAG("follows", schedule=[Asset(uri)], is_paused_upon_creation=False) as follower:

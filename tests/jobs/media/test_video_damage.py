@@ -49,7 +49,9 @@ MAKERS = [h264, hevc, webm, mkv, avi]
 
 
 @pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize("share", [0.6, 0.75, 0.9])
+@pytest.mark.parametrize(
+    "share", [0.6, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.75, 0.9))]
+)
 def test_a_cut_file_gives_its_frames_and_says_where_it_breaks_off(
     tmp_path: Path, make: Callable[[Path], Path], share: float
 ) -> None:
@@ -65,7 +67,9 @@ def test_a_cut_file_gives_its_frames_and_says_where_it_breaks_off(
 
 
 @pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize("place", [0.35, 0.5, 0.7])
+@pytest.mark.parametrize(
+    "place", [0.5, *(pytest.param(place, marks=pytest.mark.slow) for place in (0.35, 0.7))]
+)
 def test_damage_in_the_middle_leaves_the_rest_and_is_told(
     tmp_path: Path, make: Callable[[Path], Path], place: float
 ) -> None:

@@ -47,8 +47,7 @@ class FineTuneSpec(ModelSpec):
 
     EXECUTION_FIELDS: ClassVar[frozenset[str]] = ModelSpec.EXECUTION_FIELDS | {
         "workers", "min_workers", "cpus_per_worker", "accelerators_per_worker", "topology",
-        "accelerator_type", "save_every", "keep", "max_failures", "max_error_fraction",
-        "max_errors", "start_timeout",
+        "accelerator_type", "save_every", "keep", "max_failures", "start_timeout",
     }  # fmt: skip
 
     kind: Literal["finetune"] = "finetune"

@@ -168,6 +168,10 @@ class FleetSpec(RunSpec):
 class ModelSpec(InputsSpec):
     """A run that starts from a checkpoint."""
 
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = InputsSpec.EXECUTION_FIELDS | {
+        "max_error_fraction", "max_errors", "max_usd", "usd_per_chip_hour",
+    }  # fmt: skip
+
     decode: Decode = "fast"
     """How images are read. `fast` decodes large JPEGs to fewer pixels, twice the model's side at
     least, and averages blocks of pixels before it resizes: for photographs a third of the time.
@@ -184,6 +188,11 @@ class ModelSpec(InputsSpec):
     """Overrides what the checkpoint's shapes suggest."""
     seed: int = 0
     """Of all that is drawn at random; the same seed gives the same."""
+    usd_per_chip_hour: PositiveFloat | None = None
+    """What a chip costs you; the list price of `configs/chips.yaml` if not given."""
+    max_usd: PositiveFloat | None = None
+    """The run stops where the chips of its finished shards, or of a training's steps up to a
+    checkpoint, have cost more than this, and goes on from there with a higher limit."""
 
     def require_whole_clips(self) -> None:
         """
@@ -207,10 +216,14 @@ class ModelSpec(InputsSpec):
 class InferenceSpec(ModelSpec, FleetSpec):
     """A run whose actors ask a model about images."""
 
-    EXECUTION_FIELDS: ClassVar[frozenset[str]] = FleetSpec.EXECUTION_FIELDS | {
-        "accelerators_per_actor", "placement", "accelerator_type", "topology", "compilation_cache",
-        "max_error_fraction", "max_errors", "max_usd", "usd_per_chip_hour",
-    }  # fmt: skip
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = (
+        ModelSpec.EXECUTION_FIELDS
+        | FleetSpec.EXECUTION_FIELDS
+        | {
+            "accelerators_per_actor", "placement", "accelerator_type", "topology",
+            "compilation_cache",
+        }
+    )  # fmt: skip
 
     dtype: Dtype = "bfloat16"
     """Of weights and matrix products. int8, and float8_e4m3fn on an H100, H200 or L4, take half of
@@ -238,11 +251,6 @@ class InferenceSpec(ModelSpec, FleetSpec):
     accelerators_per_actor: Accelerators = Field(default_factory=dict)
     """Ray resources of one actor, e.g. `{"TPU": 4}` or `{"GPU": 1}`; with `placement: slice`, of
     each of its hosts. An actor that finds other devices than these refuses to load."""
-    usd_per_chip_hour: PositiveFloat | None = None
-    """What a chip costs you; the list price of `configs/chips.yaml` if not given."""
-    max_usd: PositiveFloat | None = None
-    """The run stops where the chips of its finished shards have cost more than this, and goes on
-    from there with a higher limit."""
     placement: Placement | None = None
     """How models are laid onto TPUs: `chip` has an actor on every chip, `host` one on every host,
     alone even where its slice has more hosts, `slice` one on every slice, with a process on each of

@@ -155,6 +155,18 @@ class ModelSummary(Summary):
     checkpoint: str
     """Where the weights came from; what a `registry://` URI stood for when the run began."""
     checkpoint_sha256: str
+    stages: StageSeconds = StageSeconds()
+    """Where the time of that job's actors went, or of a training's first worker; all 0 in manifests
+    of older versions."""
+    chip_seconds: dict[str, float] = Field(default_factory=dict)
+    """By JAX's name of the device: how long processes held their chips for the shards that are
+    done, or a training's steps up to its checkpoints, loading included; of all jobs that had a part
+    in the run."""
+    usd: float | None = None
+    """What these cost, by the spec's or the list price of a chip-hour; null if none is known."""
+    preemptions: int = 0
+    """Actors that job lost because their nodes were taken away; of a training, nodes of all jobs.
+    """
 
 
 class Check(Spec):
@@ -214,17 +226,8 @@ class RunSummary(ModelSummary):
     parts, `part-00000.parquet` to the last shard's."""
     images_per_second: float
     """Inputs done by that job over its wall time, start-up included."""
-    stages: StageSeconds = StageSeconds()
-    """Where the time of that job's actors went; all 0 in manifests of older versions."""
     tokens: int = 0
     """Tokens generated, for all rows."""
-    chip_seconds: dict[str, float] = Field(default_factory=dict)
-    """By JAX's name of the device: how long actors held their chips for the shards that are done,
-    loading included; of all jobs that had a part in the run."""
-    usd: float | None = None
-    """What these cost, by the spec's or the list price of a chip-hour; null if none is known."""
-    preemptions: int = 0
-    """Actors that job lost because their nodes were taken away."""
     calibration: str | None = None
     """The SHA-256 of the `calibration.json` that `confidence` came from; null if none did."""
     accepted: int = 0
@@ -328,8 +331,6 @@ class FineTuneSummary(ModelSummary):
     """The validation figures of the model, e.g. `held_out/loss`."""
     examples_per_second: float
     """Of the job that finished the run, start-up left out."""
-    stages: StageSeconds = StageSeconds()
-    """Where the time of that job's first worker went; all 0 in manifests of older versions."""
 
 
 class GroupFigure(Spec):

@@ -11,13 +11,13 @@ class EvaluateOperator(RunOperator):
     """Scores a checkpoint: takes the fields of `EvaluateSpec`, and those that `JobOperator` has.
 
     Returns the `EvaluateSummary`, whose `location` a `PromoteOperator` takes as its `candidate` or
-    `incumbent`. The asset's events carry `run_id`, `output`, `location`, `checkpoint` and
-    `figures`.
+    `incumbent`. The asset's events carry `run_id`, `output`, `location`, `checkpoint`, `figures`,
+    `chip_seconds`, `usd` and `stages`.
     """
 
     JOB = "evaluate"
     SPEC = EvaluateSpec
-    ANNOUNCED = ("checkpoint", "figures")
+    ANNOUNCED = ("checkpoint", "figures", "chip_seconds", "usd", "stages")
 
     @takes_fields_of(EvaluateSpec, optional=RunOperator.MADE_LATER)
     def __init__(self, **kwargs: Any) -> None:

@@ -13,12 +13,13 @@ class FineTuneOperator(RunOperator):
     """Trains a model: takes the fields of `FineTuneSpec`, and those that `JobOperator` has.
 
     Returns the `FineTuneSummary`, whose `model` an `EvaluateOperator` takes as its `checkpoint`.
-    The asset's events carry `run_id`, `output`, `location`, `model`, `loss` and `figures`.
+    The asset's events carry `run_id`, `output`, `location`, `model`, `loss`, `figures`,
+    `chip_seconds`, `usd` and `stages`.
     """
 
     JOB = "finetune"
     SPEC = FineTuneSpec
-    ANNOUNCED = ("model", "loss", "figures")
+    ANNOUNCED = ("model", "loss", "figures", "chip_seconds", "usd", "stages")
 
     @takes_fields_of(FineTuneSpec, optional=RunOperator.MADE_LATER)
     def __init__(self, **kwargs: Any) -> None:

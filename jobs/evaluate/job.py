@@ -15,7 +15,7 @@ from paliflow.configs import EvaluateSpec, EvaluateSummary, RunSummary
 from paliflow.configs.base import SpecError, printable
 from paliflow.configs.benchmark import benchmark
 from paliflow.configs.log_lines import say
-from paliflow.configs.summary import cut_said
+from paliflow.configs.summary import StageSeconds, cut_said
 from paliflow.jobs.annotate.job import annotate
 from paliflow.jobs.evaluate.asking import (
     asking_run,
@@ -33,6 +33,7 @@ from paliflow.jobs.examples.plan import ExamplePlan, open_examples, write_exampl
 from paliflow.jobs.runs.identity import check_same_spec
 from paliflow.jobs.runs.lifecycle import run_once
 from paliflow.jobs.runs.outputs import row_files
+from paliflow.jobs.runs.spending import cost
 from paliflow.metrics import METRICS, Metric
 
 _PACKAGES = "paliflow", "ray", "jax", "flax", "pyarrow"
@@ -98,6 +99,20 @@ def _figures(spec: EvaluateSpec, asked: Asked) -> Mapping[str, Any]:
         "figures": figures,
         "sets": sets,
         "image_size": _image_size(answers),
+        **_costs(spec, [answers, asked.likelihoods] if asked.likelihoods else [answers]),
+    }
+
+
+def _costs(spec: EvaluateSpec, runs: Sequence[RunSummary]) -> dict[str, Any]:
+    """What the annotation runs took together."""
+    seconds = Counter[str]()
+    for run in runs:
+        seconds.update(run.chip_seconds)  # type: ignore[arg-type]  # a Counter may count seconds
+    return {
+        "stages": sum((run.stages for run in runs), StageSeconds()),
+        "chip_seconds": dict(seconds),
+        "usd": cost(seconds, spec),
+        "preemptions": sum(run.preemptions for run in runs),
     }
 
 

@@ -18,6 +18,10 @@ class Tally(NamedTuple):
     """Examples, those that failed included."""
     reasons: Counter[str]
     """Why examples failed, and how many."""
+    chip_seconds: dict[str, float]
+    """How long chips were held, by JAX's name of the device."""
+    preemptions: int = 0
+    """Nodes that were announced to be taken away."""
 
 
 class Checkpoints:
@@ -76,7 +80,7 @@ class Checkpoints:
             tally: up to this step.
             figures: of this step, if it was validated.
         """
-        notes = {"drawn": tally.drawn, "reasons": dict(tally.reasons)}
+        notes = tally._asdict()
         items = {"state": ocp.args.StandardSave(state), "notes": ocp.args.JsonSave(notes)}
         metrics = figures if self._best in figures else None
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
@@ -94,7 +98,8 @@ class Checkpoints:
             return None
         items = {"state": ocp.args.StandardRestore(like), "notes": ocp.args.JsonRestore()}
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return found["state"], Tally(found["notes"]["drawn"], Counter(found["notes"]["reasons"]))
+        notes = {"chip_seconds": {}, **found["notes"]}  # which older versions have not written
+        return found["state"], Tally(**notes | {"reasons": Counter(notes["reasons"])})
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint; None if none has the figure."""

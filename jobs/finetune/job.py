@@ -33,6 +33,7 @@ from paliflow.jobs.registry.cards import CARD
 from paliflow.jobs.registry.checkpoints import digest_of
 from paliflow.jobs.registry.locations import Resolved
 from paliflow.jobs.runs.lifecycle import run_once
+from paliflow.jobs.runs.spending import cost
 from paliflow.metrics import METRICS
 from paliflow.model import local_copy
 
@@ -134,4 +135,7 @@ def _figures(spec: FineTuneSpec, done: tuple[Job, Outcome]) -> Mapping[str, Any]
         "figures": figures,
         "examples_per_second": outcome.examples_per_second,
         "stages": outcome.stages,
+        "chip_seconds": outcome.chip_seconds,
+        "usd": cost(outcome.chip_seconds, spec),
+        "preemptions": outcome.preemptions,
     }

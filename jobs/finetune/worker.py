@@ -28,11 +28,12 @@ from paliflow.jobs.finetune.log import Log
 from paliflow.jobs.finetune.start import Start, Steps, open_weights, recipe_of
 from paliflow.jobs.finetune.throughput import Speed, gather_counts
 from paliflow.jobs.finetune.validation import Validation
-from paliflow.jobs.fleet.accelerators import require_accelerators
-from paliflow.jobs.fleet.stages import StageClock
+from paliflow.jobs.fleet.accelerators import chips, require_accelerators
+from paliflow.jobs.fleet.stages import ChipClock, StageClock
 from paliflow.jobs.registry.checkpoints import opened
 from paliflow.jobs.registry.locations import Resolved
 from paliflow.jobs.runs.error_limits import ErrorLimits
+from paliflow.jobs.runs.spending import check_limit, cost, require_price
 from paliflow.model.batch_size import host_memory
 from paliflow.model.sharding import global_batch, global_mesh
 from paliflow.model.train import Trainer
@@ -79,6 +80,10 @@ class Outcome(NamedTuple):
     examples_per_second: float
     stages: StageSeconds
     """Where the first worker's time went, from the first step on."""
+    chip_seconds: dict[str, float]
+    """How long all workers held their chips, by JAX's name of the device; of all jobs."""
+    preemptions: int
+    """Nodes that were announced to be taken away; of all jobs."""
 
     def packed(self) -> dict[str, Any]:
         """As plain values, like `Job.packed`."""
@@ -142,6 +147,8 @@ class _Training:
         self._leaving: set[str] = set()  # nodes
         spec, steps = job.spec, job.steps
         require_accelerators("accelerators_per_worker", spec.accelerators_per_worker)
+        self._held, self._kind = ChipClock(chips(jax.devices())), jax.devices()[0].device_kind
+        require_price(self._kind, spec)
         self._mesh = global_mesh()
         _require_divisible(spec.batch_size, spec.accumulate, self._mesh.size)
         start = Resolved(job.start.checkpoint, job.start.checkpoint_sha256)
@@ -154,10 +161,11 @@ class _Training:
             self._state, self._frozen = self._trainer.init(_unread(leaves))
         self._image_size = config.image_size
         self._checkpoints = stack.enter_context(Checkpoints(spec.location, spec.keep, spec.best))
-        self._tally, self._first = Tally(0, Counter()), 0
+        self._tally, self._first = Tally(0, Counter(), {}), 0
         if restored := self._checkpoints.restore(self._trainer.abstract[0]):
             self._state, self._tally = restored
             self._first = int(self._state.step)
+            self._check_cost(self._first)
         self._limits = ErrorLimits(spec)
         self._limits.add(self._tally.drawn, self._tally.reasons.total(), self._tally.reasons)
         self._log = None
@@ -210,12 +218,15 @@ class _Training:
         self._limits.check()
         with self._clock.stage("commit"):
             best_step = self._export()
+        self._count_chips()
         return Outcome(
             best_step=best_step,
             errors=self._tally.reasons.total(),
             reasons=dict(self._tally.reasons),
             examples_per_second=self._speed.overall,
             stages=self._spent(),
+            chip_seconds=self._tally.chip_seconds,
+            preemptions=self._tally.preemptions,
         )
 
     def _preempted(self) -> bool:
@@ -223,6 +234,7 @@ class _Training:
         info = self._preemption()
         new = set(info.preempted_node_ids if info else ()) - self._leaving
         self._leaving |= new
+        self._tally = self._tally._replace(preemptions=self._tally.preemptions + len(new))
         return bool(new)
 
     def _awaited(self, feed: Iterator[Fed]) -> Iterator[Fed]:
@@ -268,7 +280,8 @@ class _Training:
             )
         self._losses.append(loss)
         reasons = gather_counts(failures) if failed else Counter[str]()
-        self._tally = Tally(self._tally.drawn + drawn, self._tally.reasons + reasons)
+        counted = {"drawn": self._tally.drawn + drawn, "reasons": self._tally.reasons + reasons}
+        self._tally = self._tally._replace(**counted)
         self._limits.add(drawn, failed, reasons)
         speed = self._speed.step(drawn, targets)
         stages = self._spent()
@@ -285,8 +298,27 @@ class _Training:
     def _save(self, step: int, figures: dict[str, float]) -> None:
         if self._log:
             self._log.flush()
+        self._count_chips()
         if step > self._first:
             self._checkpoints.save(step, self._state, self._tally, figures)
+        if self._log:  # the processes' clocks differ, and one that raises ends all
+            self._check_cost(step)
+
+    def _count_chips(self) -> None:
+        """Adds the time since it was last asked to the tally."""
+        before = self._tally.chip_seconds
+        held = before.get(self._kind, 0.0) + self._held.take()
+        self._tally = self._tally._replace(chip_seconds={**before, self._kind: held})
+
+    def _check_cost(self, step: int) -> None:
+        """
+        Raises:
+            SpendingLimitError: the steps so far have cost more than the spec allows, and there are
+                more to come.
+        """
+        spec = self._job.spec
+        if step < self._job.steps.total:
+            check_limit(cost(self._tally.chip_seconds, spec) or 0.0, f"{step} steps", spec)
 
     def _export(self) -> int:
         """Writes the model; returns the step that it is of."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from paliflow.configs.base import SpecError
 from paliflow.configs.chips import catalogue
-from paliflow.configs.run import InferenceSpec
+from paliflow.configs.run import ModelSpec
 
 _HOUR_S = 3600.0
 
@@ -13,7 +13,7 @@ class SpendingLimitError(SpecError):
     """A run has cost more than the spec allows; what is done stays and can be resumed."""
 
 
-def price_of(device: str, spec: InferenceSpec) -> float | None:
+def price_of(device: str, spec: ModelSpec) -> float | None:
     """USD for an hour of a chip; None if nothing says it.
 
     Args:
@@ -26,7 +26,7 @@ def price_of(device: str, spec: InferenceSpec) -> float | None:
     return chip.price if chip else None
 
 
-def require_price(device: str, spec: InferenceSpec) -> None:
+def require_price(device: str, spec: ModelSpec) -> None:
     """
     Raises:
         SpecError: the spec limits what the run may cost, and nothing says what this device does.
@@ -37,7 +37,7 @@ def require_price(device: str, spec: InferenceSpec) -> None:
         )
 
 
-def cost(chip_seconds: Mapping[str, float], spec: InferenceSpec) -> float | None:
+def cost(chip_seconds: Mapping[str, float], spec: ModelSpec) -> float | None:
     """USD of chip-seconds by kind of device; None if a price is not known."""
     prices = {device: price_of(device, spec) for device in chip_seconds}
     known = {device: price for device, price in prices.items() if price is not None}
@@ -46,10 +46,22 @@ def cost(chip_seconds: Mapping[str, float], spec: InferenceSpec) -> float | None
     return sum(chip_seconds[device] / _HOUR_S * price for device, price in known.items())
 
 
+def check_limit(usd: float, done: str, spec: ModelSpec) -> None:
+    """
+    Raises:
+        SpendingLimitError: what is done, e.g. `20 inputs`, has cost more than the spec allows.
+    """
+    if spec.max_usd is not None and usd > spec.max_usd:
+        raise SpendingLimitError(
+            f"max_usd={spec.max_usd:g}: {done} have cost {usd:.4g} USD. Nothing is lost: raise the "
+            "limit and run again with the same run_id to go on from here"
+        )
+
+
 class Spending:
     """Adds up what a run's shards have cost, against the spec's limit."""
 
-    def __init__(self, spec: InferenceSpec) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._usd, self._inputs = 0.0, 0
 
@@ -71,9 +83,4 @@ class Spending:
         """
         self._inputs += inputs
         self._usd += chip_seconds / _HOUR_S * (price_of(device, self._spec) or 0.0)
-        limit = self._spec.max_usd
-        if limit is not None and self._usd > limit:
-            raise SpendingLimitError(
-                f"max_usd={limit:g}: {self._inputs} inputs have cost {self._usd:.4g} USD. Nothing "
-                "is lost: raise the limit and run again with the same run_id to go on from here"
-            )
+        check_limit(self._usd, f"{self._inputs} inputs", self._spec)

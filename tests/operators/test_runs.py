@@ -24,7 +24,7 @@ CASES: dict[str, Any] = {
             "examples": 320, "errors": 2, "loss": 0.125, "figures": FIGURES,
             "examples_per_second": 4.0,
         },
-        ("model", "loss", "figures"),
+        ("model", "loss", "figures", "chip_seconds", "usd", "stages"),
     ),
     "evaluate": (
         EvaluateOperator,
@@ -32,7 +32,7 @@ CASES: dict[str, Any] = {
         EvaluateSummary,
         {"sets": {"held_out": {"path": "/examples.jsonl"}}},
         {"examples": 64, "errors": 1, "examples_sha256": "e" * 64, "figures": FIGURES},
-        ("checkpoint", "figures"),
+        ("checkpoint", "figures", "chip_seconds", "usd", "stages"),
     ),
 }  # fmt: skip
 

@@ -133,6 +133,7 @@ def test_figures_are_those_of_the_tasks(finished: EvaluateSummary) -> None:
     written = json.loads(Path(finished.location, "figures.json").read_text())
     assert written == finished.figures
     assert (finished.examples, finished.errors) == (2 * SCENES + 1, 1)
+    assert finished.chip_seconds["cpu"] > finished.stages.on_device > 0
     assert [reason.split(":")[0] for reason in finished.error_reasons] == ["not an image"]
 
 

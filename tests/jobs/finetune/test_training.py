@@ -27,6 +27,7 @@ from paliflow.jobs.finetune.progress import described
 from paliflow.jobs.finetune.start import begin, steps_of
 from paliflow.jobs.finetune.worker import Job, work
 from paliflow.jobs.runs.error_limits import ErrorLimitError
+from paliflow.jobs.runs.spending import SpendingLimitError
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
 from paliflow.model.examples import encode_examples
 from paliflow.tests.jobs.labelled import finetune_spec, swap_pieces, train_here
@@ -66,6 +67,8 @@ def test_a_run_trains_validates_and_exports_a_model_that_loads(
     monkeypatch.setattr(Checkpoints, "save", noted)
     outcome = train_here(spec, preemption)
     assert saved == [3, 4, 6, 8, 9, 12]  # every third, and once for each node that is to go
+    assert outcome.preemptions == 2
+    assert outcome.chip_seconds["cpu"] > outcome.stages.device
     log = read_log(spec.location)
     looks = {line["step"]: line for line in log if "loss" not in line}
     assert list(losses(spec)) == list(range(1, 13))
@@ -157,6 +160,22 @@ def test_a_run_in_a_bucket_goes_on_where_it_was(
     assert [line["step"] for line in read_log(spec.location) if "loss" in line] == [*range(1, 13)]
     assert losses(spec) == before
     assert PaliGemma.from_checkpoint(model_uri(spec)).config.image_size == 56
+
+
+def test_a_run_that_has_cost_too_much_stops_at_a_checkpoint_and_goes_on_with_a_higher_limit(
+    folder: Path,
+) -> None:
+    fields: dict[str, Any] = {"run_id": "costly", "duration": {"steps": 2}, "validation": {}}
+    fields |= {"save_every": {"steps": 1}, "usd_per_chip_hour": 3600.0}  # a dollar a second
+    limited = finetune_spec(folder, max_usd=0.001, **fields)
+    for _ in range(2):  # whoever goes on with the same limit is told so before any step
+        with pytest.raises(SpendingLimitError, match=r"max_usd=0\.001: 1 steps have cost"):
+            train_here(limited)
+    assert losses(limited).keys() == {1}
+    spec = finetune_spec(folder, max_usd=1000.0, **fields)
+    outcome = train_here(spec)
+    assert losses(spec).keys() == {1, 2}
+    assert outcome.chip_seconds["cpu"] > 0.001
 
 
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) -> None:

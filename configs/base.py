@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
+import pydantic
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 _SHOWN = 20
@@ -29,6 +30,11 @@ class ClusterError(RuntimeError):
     """The cluster cannot do it now; the next try may find it otherwise."""
 
 
+# Half of the time that importing specs takes is pydantic's, over those that nobody uses. Older
+# versions may take a class that one thread is about to complete for its parent in another.
+_LATER = tuple(map(int, pydantic.VERSION.split(".")[:2])) >= (2, 14)
+
+
 class Spec(BaseModel):
     """A frozen pydantic model that refuses unknown keys.
 
@@ -39,6 +45,7 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(
         coerce_numbers_to_str=True,
+        defer_build=_LATER,
         extra="forbid",
         frozen=True,
         strict=False,

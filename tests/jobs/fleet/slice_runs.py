@@ -242,7 +242,7 @@ def disturbances(_: Cluster, folder: Path) -> dict[str, Any]:
 def losses_of_hosts(cluster: Cluster, folder: Path) -> dict[str, Any]:
     """Annotates on single hosts, and few images on two hosts, which others have, or of which one
     goes; then trains."""
-    host = {"placement": "host", "topology": "2x2x1", "model_parallel": 2}
+    host: dict[str, Any] = {"placement": "host", "topology": "2x2x1", "model_parallel": 2}
     found = {"host": annotated(folder, "host", **host)}
     few: dict[str, Any] = {**SLICE, "input": str(folder / "few")}
     where = {"ray.io/tpu-slice-name": "slice-a", "ray.io/tpu-worker-id": "1"}

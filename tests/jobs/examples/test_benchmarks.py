@@ -1,5 +1,6 @@
 """Official files become rows: joined, grouped, with missing and broken ones counted."""
 
+import io
 import json
 import os
 import pickle
@@ -24,6 +25,7 @@ from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.examples.benchmarks.archives import Archives, open_file
 from paliflow.jobs.examples.benchmarks.checking import check
+from paliflow.jobs.examples.benchmarks.files import records
 from paliflow.jobs.examples.benchmarks.reading import parts_of
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known, static_folder
 from paliflow.jobs.examples.example import Example, image_item
@@ -321,6 +323,58 @@ def test_a_broken_archive_is_an_error_and_what_is_broken_in_one_an_error_row(
     archive.write_bytes(content[: len(content) // 2])
     with pytest.raises(SpecError, match=r"all\.zip is broken"):
         rows(tmp_path, "gqa")
+
+
+@pytest.mark.parametrize("name", ["all.tar", "annotations.tar", "all.zip", "annotations.zip"])
+def test_a_list_is_read_from_the_member_that_was_found_whatever_else_has_its_name(
+    tmp_path: Path, name: str
+) -> None:
+    wanted, other = b'[{"is": "wanted"}]', b'[{"is": "another"}]'
+    members = [("test.json", other), ("./annotations/test.json", wanted)]
+    if name.endswith(".tar"):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            link = tarfile.TarInfo("annotations/test.json")
+            link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+            tar.addfile(link)
+            for member, content in members:
+                header = tarfile.TarInfo(member)
+                header.size = len(content)
+                tar.addfile(header, io.BytesIO(content))
+    else:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, content in members:
+                archive.writestr(member, content)
+    found = Archives([str(tmp_path)]).find_file("annotations/test.json")
+    assert found
+    assert list(records(found)) == [{"is": "wanted"}]
+
+
+def test_an_archive_that_breaks_off_and_a_wrong_description_are_said_of_their_benchmarks(
+    data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data / "gqa", tmp_path / "gqa")
+    packed(data, "docvqa", tmp_path / "docvqa", "zip")
+    (whole,) = (tmp_path / "docvqa").iterdir()
+    whole.write_bytes(whole.read_bytes()[:-30])
+    found = check("docvqa", str(tmp_path))
+    assert (found.ready, found.missing != ()) == (False, True)
+    assert found.broken == ("all.zip is broken: File is not a zip file",)
+    assert check("gqa", str(tmp_path)).ready
+    shutil.copy(whole, tmp_path / "common.zip")  # whatever may be in it
+    found = check("gqa", str(tmp_path))
+    assert (found.ready, found.missing, len(found.broken)) == (False, (), 1)
+    with pytest.raises(SpecError, match=r"common\.zip is broken"):
+        rows(tmp_path, "gqa")
+    info = prepare(tmp_path / "vqa" / "1.0.0", "validation", [], "tfrecord")[0].parent
+    for content, said in (
+        ("[", "Invalid JSON"),
+        ('{"splits": [7]}', "splits.0=7: Input should be"),
+        ('{"splits": [{"name": "validation", "shardLengths": null}]}', "shardLengths=None"),
+        ('{"fileFormat": "riegeli"}', "fileFormat='riegeli': Input should be 'tfrecord'"),
+    ):
+        (info / "dataset_info.json").write_text(content)
+        with pytest.raises(SpecError, match=rf"vqa/1\.0\.0/dataset_info\.json is broken: .*{said}"):
+            check("vqav2", str(tmp_path))
 
 
 def test_a_place_inside_of_a_file_is_for_readers_alone_to_say(data: Path, tmp_path: Path) -> None:

@@ -163,7 +163,8 @@ class ModelSummary(Summary):
     done, or a training's steps up to its checkpoints, loading included; of all jobs that had a part
     in the run."""
     usd: float | None = None
-    """What these cost, by the spec's or the list price of a chip-hour; null if none is known."""
+    """What these cost, by the spec's or the list price of a chip-hour; null if that of one is not
+    known."""
     preemptions: int = 0
     """Actors that job lost because their nodes were taken away; of a training, nodes of all jobs.
     """

@@ -1,4 +1,5 @@
-"""Which Ray job a try of a task follows: the one that an earlier try left, or a new one."""
+"""Which Ray job a try of a task follows: the one that an earlier try left, or a new one; and
+whether another try comes."""
 
 import uuid
 from typing import Any
@@ -7,6 +8,11 @@ from paliflow.operators.hook import RayJobHook
 
 STATE = "ray_job"
 """The key in Airflow's task state store of `{"submission_id", "max_tries"}`."""
+
+
+def is_last_try(ti: Any) -> bool:
+    """Whether Airflow makes no further try of a task instance if this one fails."""
+    return bool(ti.try_number > ti.max_tries)
 
 
 async def job_for(ray: RayJobHook, left: Any, max_tries: int) -> dict[str, Any]:

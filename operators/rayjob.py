@@ -182,18 +182,9 @@ def delete_object(cluster: OnKubernetes, kind: Kind, name: str) -> None:
     in_thread(delete())
 
 
-def delete_or_warn(cluster: OnKubernetes, kind: Kind, name: str, log: Any) -> bool:
-    """Deletes an object as `delete_object`; false where that failed, and the log says what to do.
-
-    Where Kubernetes does not answer, the task's own failure is what is to be seen.
-    """
-    try:
-        delete_object(cluster, kind, name)
-    except KubernetesError as error:
-        log.warning(
-            "%s %s may still be there, and cost. Unless a retry of this task follows, see to it by "
-            "`kubectl -n %s delete %s %s`: %s",
-            *(kind, name, cluster.namespace, kind.lower(), name, error),
-        )
-        return False
-    return True
+def leftover(cluster: OnKubernetes, kind: Kind, name: str) -> str:
+    """What the log says of an object that could not be deleted."""
+    return (
+        f"{kind} {name} may still be there, and cost. Unless a retry of this task follows, see to "
+        f"it by `kubectl -n {cluster.namespace} delete {kind.lower()} {name}`"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 from paliflow.operators.hook import RayJobError
 from paliflow.operators.kubernetes import KubernetesHook, Outage
 from paliflow.operators.outcome import lines_of, outcome
-from paliflow.operators.rayjob import ENDED, SharedRayCluster, cluster_of
+from paliflow.operators.rayjob import ENDED, SharedRayCluster, cluster_of, leftover
 from paliflow.operators.readiness import readiness
 from paliflow.operators.trigger import LOG_BYTES_PER_S, RayJobTrigger
 
@@ -38,6 +38,7 @@ class RayClusterJobTrigger(RayJobTrigger):
         super().__init__(
             ray_conn_id=conn_id, submission_id=submission_id, poll_interval=poll_interval
         )
+        self.leftover = leftover(self._spec, "RayJob", submission_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (

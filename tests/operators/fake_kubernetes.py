@@ -60,6 +60,8 @@ class FakeKubernetes:
         """Of the status at its end, instead of what the process says."""
         self.pods: list[dict[str, Any]] | None = []
         """Of every cluster; None if nobody may see them."""
+        self.late: list[dict[str, Any]] | None = None
+        """Manifests whose creation is on its way until `arrive`; None where there is no delay."""
         self.lingering = False
         """Whether objects that are deleted are seen for a while yet."""
         self._processes: dict[str, subprocess.Popen[str]] = {}
@@ -88,10 +90,20 @@ class FakeKubernetes:
         objects = self.rayjobs if kind == "RayJob" else self.rayclusters
         if name in objects:
             return 409, {"message": "AlreadyExists"}
+        if self.late is not None:
+            self.late.append(manifest)
+            return 504, {"message": "Timeout"}
         self.made.append((kind, name))
         self.chosen += manifest["spec"].get("clusterSelector", {}).values()
         objects[name] = manifest | {"status": {}}
         return 201, manifest
+
+    def arrive(self) -> None:
+        """Makes what was on its way."""
+        with self.lock:
+            arrived, self.late = self.late or [], None
+            for manifest in arrived:
+                self.create(manifest)
 
     def look_at_cluster(self, name: str) -> tuple[int, Any]:
         """A RayCluster, whose hosts are there at the third look."""

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,6 +112,45 @@ def test_a_creation_whose_answer_is_lost_leaves_no_cluster(fake: FakeKubernetes)
         create().execute(context(store))
     assert not fake.rayclusters
     assert not store
+
+
+def test_a_creation_that_comes_after_its_answer_was_given_up_leaves_no_cluster(
+    fake: FakeKubernetes,
+) -> None:
+    tasks = [(create(), "RayCluster", fake.rayclusters), (operator(), "RayJob", fake.rayjobs)]
+    for task, kind, objects in tasks:
+        store = Store()
+        fake.asked.clear()
+        # What was asked for is not done yet as the client stops waiting for it.
+        fake.late = []
+
+        def arrive() -> None:
+            while fake.asked["DELETE"] < 1:
+                time.sleep(0.01)
+            fake.arrive()
+
+        arriving = threading.Thread(target=arrive)
+        arriving.start()
+        with pytest.raises(RayJobError, match="HTTP 504"):
+            task.execute(context(store))
+        arriving.join()
+        assert fake.made.pop()[0] == kind
+        assert not objects
+        assert not store
+
+
+def test_a_cluster_is_kept_for_the_next_try_where_it_cannot_be_asked_for(
+    fake: FakeKubernetes,
+) -> None:
+    store = Store()
+    trigger = deferred(store, max_tries=1)
+    for max_tries, left in ((1, [trigger.cluster["name"]]), (0, [])):
+        store["ray_cluster"]["max_tries"] = max_tries
+        fake.faults.append(("GET", 503))
+        with pytest.raises(RayJobError, match="HTTP 503"):
+            create().execute(context(store, max_tries))
+        # Without another try, nobody would end it.
+        assert [*fake.rayclusters] == left
 
 
 def test_a_job_whose_cluster_is_gone_says_which_task_to_clear(fake: FakeKubernetes) -> None:

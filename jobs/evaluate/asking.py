@@ -14,6 +14,7 @@ from paliflow.configs import AnnotateSpec, EvaluateSpec, RunSummary, Sampling
 from paliflow.configs.run import InferenceSpec
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.plan import ExamplePlan, PlannedSource, open_examples
+from paliflow.jobs.media.places import is_place
 from paliflow.jobs.runs.plan import Item, read_plan
 
 _BLOCK = 8192
@@ -59,9 +60,11 @@ def right_answers(run: str, plan: ExamplePlan, names: Sequence[str], *_: object)
 
 
 def _question(example: Example, source: PlannedSource) -> Item:
-    item = image_item(example.images[0], source.roots, example.edit)
-    if len(example.images) > 1:
-        item = item._replace(frames=example.images)
+    first, *more = example.images
+    # `frame_item` looks at the item's archive, which any of the images may lie in.
+    item = image_item(next(filter(is_place, example.images), first), source.roots, example.edit)
+    if more:
+        item = item._replace(uri=first, frames=example.images)
     return item._replace(prompts=(example.prefix,), id=f"{source.name}/{example.id}")
 
 

@@ -238,12 +238,15 @@ class FineTuneSpec(ModelSpec):
             check_workers(
                 workers, self.accelerator_type, self.topology, self.accelerators_per_worker
             )
+        chips = max(1, int(max(self.accelerators_per_worker.values(), default=1)))
+        devices = chips * (self.slice.tpu.devices_per_chip if self.slice else 1)
+        each = f" times the {devices} devices of each" if devices > 1 else ""
         for workers in self.possible_workers:
-            if self.batch_size % (self.accumulate * workers):
-                allowed = f", which min_workers={fewest} allows" if self.min_workers else ""
+            if self.batch_size % (self.accumulate * workers * devices):
+                allowed = f", which min_workers={fewest} allows," if self.min_workers else ""
                 raise ValueError(
                     f"batch_size={self.batch_size} has to divide by accumulate={self.accumulate} "
-                    f"times workers={workers}{allowed}"
+                    f"times workers={workers}{allowed}{each}"
                 )
         name = self.best and self.best.partition("/")[0]
         if name and name not in self.validation:

@@ -12,6 +12,8 @@ from paliflow.configs.base import Spec, printable
 
 SPEC_VARIABLE = "PALIFLOW_SPEC"
 """The environment variable that carries a spec, as JSON, to `python -m paliflow.jobs`."""
+SPEC_VARIABLE_BYTES = 100_000
+"""What it is trusted to hold; Linux stops at 131,072."""
 VERSION_VARIABLE = "PALIFLOW_VERSION"
 """The environment variable that tells it which version of Paliflow has sent the spec."""
 LABELS_VARIABLE = "PALIFLOW_LABELS"
@@ -163,7 +165,8 @@ class ModelSummary(Summary):
     done, or a training's steps up to its checkpoints, loading included; of all jobs that had a part
     in the run."""
     usd: float | None = None
-    """What these cost, by the spec's or the list price of a chip-hour; null if none is known."""
+    """What these cost, by the spec's or the list price of a chip-hour; null if that of one is not
+    known."""
     preemptions: int = 0
     """Actors that job lost because their nodes were taken away; of a training, nodes of all jobs.
     """

@@ -19,11 +19,16 @@ from airflow.sdk.exceptions import (
 )
 
 from paliflow.configs.base import Spec, SpecError, printable
-from paliflow.configs.summary import LABELS_VARIABLE, SPEC_VARIABLE, VERSION_VARIABLE
+from paliflow.configs.summary import (
+    LABELS_VARIABLE,
+    SPEC_VARIABLE,
+    SPEC_VARIABLE_BYTES,
+    VERSION_VARIABLE,
+)
 from paliflow.operators import gcp, process
-from paliflow.operators.attempts import STATE, job_for
+from paliflow.operators.attempts import STATE, is_last_try, job_for
 from paliflow.operators.fields import check_fields, refuse_unknown
-from paliflow.operators.hook import RayJobError, RayJobHook
+from paliflow.operators.hook import RayJobHook
 from paliflow.operators.kubernetes import KubernetesError
 from paliflow.operators.links import RayJobLink
 from paliflow.operators.outcome import summary_or_raise
@@ -32,20 +37,15 @@ from paliflow.operators.rayjob import (
     RayJobCluster,
     cluster_of,
     create_rayjob,
-    delete_or_warn,
     name_for,
 )
 from paliflow.operators.rayjob_trigger import RayClusterJobTrigger
 from paliflow.operators.trigger import RELAYED, RayJobTrigger
-from paliflow.operators.waiting import in_thread, start_and_wait, stop_in_thread
+from paliflow.operators.waiting import end, end_at_once, in_thread, start_and_wait
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
     from airflow.sdk.definitions.xcom_arg import PlainXComArg
-
-VARIABLE_BYTES = 100_000
-"""What an environment variable is trusted to hold; Linux stops at 131,072. Longer specs travel to a
-cluster as a package, beside the modules of the job."""
 
 
 class JobOperator(BaseOperator):
@@ -203,8 +203,8 @@ class JobOperator(BaseOperator):
             event = self._on_ray(spec, ti, store)
         except KubernetesError:
             # What it asked for may be there, though the answer was lost. The next try takes it up.
-            if _is_last_try(ti):
-                self._delete_cluster(store)
+            if is_last_try(ti):
+                self._give_up(store)
             raise
         return self.execute_complete(context, event)
 
@@ -225,11 +225,11 @@ class JobOperator(BaseOperator):
         # Stored first: whatever happens to the submission, the next try knows its id.
         store.set(STATE, job)
         trigger = self._trigger(job["submission_id"])
-        self._stop = partial(stop_in_thread, trigger.on_kill)
+        self._stop = partial(end_at_once, trigger, self.log)
         if self.deferrable:
             ti.xcom_push(RELAYED, 0)
         start = self._start(trigger, spec, runtime_env, ti)
-        return start_and_wait(self, start, trigger, store, STATE)
+        return start_and_wait(self, start, trigger, partial(self._give_up, store))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -238,20 +238,14 @@ class JobOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):
-            store = context["task_state_store"]
-            job: Any = store.get(STATE)
-            try:
-                in_thread(self._trigger(job["submission_id"]).on_kill())
-                store.delete(STATE)  # while it ends, the next try must not take it up
-            except RayJobError as error:
-                self.log.warning("Ray job %s may still run: %s", job["submission_id"], error)
+            self._give_up(context["task_state_store"])
             raise
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """The summary of a job that ended, whose lines have been relayed already."""
         # What was out of sight for long may go on: the next try looks for it.
-        if self.cluster and (event["status"] != "UNREACHABLE" or _is_last_try(context["ti"])):
-            self._delete_cluster(context["task_state_store"])
+        if self.cluster and (event["status"] != "UNREACHABLE" or is_last_try(context["ti"])):
+            self._give_up(context["task_state_store"])
         summary = summary_or_raise(event)
         if asset_event := self._asset_event(summary):
             self._announce(context, *asset_event)
@@ -259,12 +253,13 @@ class JobOperator(BaseOperator):
             self.log.info("%s", printable(line))
         return summary
 
-    def _delete_cluster(self, store: Any) -> None:
-        assert self.cluster
-        job, cluster = store.get(STATE), cluster_of(self.cluster)
-        # What cannot be deleted now, the next try finds; without one, its deadlines end it.
-        if job and delete_or_warn(cluster, "RayJob", job["submission_id"], self.log):
-            store.delete(STATE)
+    def _give_up(self, store: Any) -> None:
+        """Ends the Ray job, and the cluster that was made for it. What cannot be ended now, the
+        next try finds; without one, a RayJob's deadlines end it."""
+        self._stop = None  # `on_kill` need not do the same
+        job = store.get(STATE)
+        if job and end(self._trigger(job["submission_id"]), self.log):
+            store.delete(STATE)  # while it ends, the next try must not take it up
 
     def on_kill(self) -> None:
         """Ends the child process, or the Ray job if a worker is waiting for it."""
@@ -326,9 +321,9 @@ class JobOperator(BaseOperator):
             if self.ship:
                 package = await ray.upload(*paliflow_package())
                 runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), package]
-            if len(given.encode()) <= VARIABLE_BYTES:
+            if len(given.encode()) <= SPEC_VARIABLE_BYTES:
                 runtime_env["env_vars"][SPEC_VARIABLE] = given
-            else:
+            else:  # as a package, beside the modules of the job
                 file = f"{trigger.submission_id}/spec.json"
                 package = await ray.upload(*zipped([(ZipInfo(file), given.encode())]))
                 runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), package]
@@ -339,10 +334,6 @@ class JobOperator(BaseOperator):
                 runtime_env=runtime_env,
                 metadata={name: str(getattr(ti, name)) for name in names},
             )
-
-
-def _is_last_try(ti: Any) -> bool:
-    return bool(ti.try_number > ti.max_tries)
 
 
 def _check_environment(

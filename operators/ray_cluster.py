@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import (
 )
 
 from paliflow.configs.manifests import ray_cluster
+from paliflow.operators.attempts import is_last_try
 from paliflow.operators.kubernetes import KubernetesError
 from paliflow.operators.ray_cluster_trigger import RayClusterTrigger
 from paliflow.operators.rayjob import (
@@ -22,10 +23,9 @@ from paliflow.operators.rayjob import (
     SharedRayCluster,
     cluster_of,
     delete_object,
-    delete_or_warn,
     name_for,
 )
-from paliflow.operators.waiting import in_thread, start_and_wait, stop_in_thread
+from paliflow.operators.waiting import end, end_at_once, in_thread, start_and_wait
 
 _STATE = "ray_cluster"
 """The key in Airflow's task state store of `{"name", "max_tries"}`."""
@@ -63,29 +63,39 @@ class CreateRayClusterOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Makes the cluster; returns what others need of it, now or in `execute_complete`."""
+        ti, store = context["ti"], context["task_state_store"]
         try:
-            event = self._made(context["ti"].max_tries, context["task_state_store"])
+            name = self._name(ti, store)
+        except KubernetesError:
+            if is_last_try(ti):  # nobody else would end what an earlier try has left
+                self._give_up(store)
+            raise
+        # Stored first: whatever happens to the request, the next try knows the name.
+        store.set(_STATE, {"name": name, "max_tries": ti.max_tries})
+        trigger = self._trigger(name)
+        self._stop = partial(end_at_once, trigger, self.log)
+        try:
+            give_up = partial(self._give_up, store)
+            event = start_and_wait(self, self._create(name), trigger, give_up)
         except KubernetesError:  # whose answer may have been lost: nothing ends a RayCluster
-            self._give_up(context)
+            self._give_up(store)
             raise
         return self.execute_complete(context, event)
 
-    def _made(self, max_tries: int, store: Any) -> dict[str, Any]:
-        """Makes the cluster; the trigger's event, unless the triggerer waits for it."""
-        left = store.get(_STATE)
-        # Airflow raises it when a user clears the task; a retry goes on with what was left.
-        cleared = bool(left) and left["max_tries"] != max_tries
+    def _name(self, ti: Any, store: Any) -> str:
+        """The name of the cluster that an earlier try has left, or a new one."""
+        left: Any = store.get(_STATE)
+        # Airflow raises it when a user clears a task that no worker is running (`job_for`).
+        cleared = bool(left) and left["max_tries"] != ti.max_tries
         earlier = left and left["name"]
-        name = in_thread(name_for(self.cluster, "RayCluster", earlier, cleared=cleared))
-        # Stored first: whatever happens to the request, the next try knows the name.
-        store.set(_STATE, {"name": name, "max_tries": max_tries})
-        trigger = RayClusterTrigger(
+        return in_thread(name_for(self.cluster, "RayCluster", earlier, cleared=cleared))
+
+    def _trigger(self, name: str) -> RayClusterTrigger:
+        return RayClusterTrigger(
             cluster=self._shared(name).model_dump(mode="json"),
             until=time.time() + self.cluster.start_deadline,
             poll_interval=self.poll_interval,
         )
-        self._stop = partial(stop_in_thread, trigger.on_kill)
-        return start_and_wait(self, self._create(name), trigger, store, _STATE)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -94,7 +104,7 @@ class CreateRayClusterOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):
-            self._give_up(context)
+            self._give_up(context["task_state_store"])
             raise
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +114,7 @@ class CreateRayClusterOperator(BaseOperator):
             AirflowException: it did not come, and is deleted.
         """
         if event["error"]:
-            self._give_up(context)
+            self._give_up(context["task_state_store"])
             raise AirflowException(f"RayCluster {event['name']}: {event['error']}")
         return self._shared(event["name"]).model_dump(mode="json")
 
@@ -128,11 +138,11 @@ class CreateRayClusterOperator(BaseOperator):
         own = {"namespace", "kubernetes_conn_id", "deadline"}
         return SharedRayCluster(name=name, **self.cluster.model_dump(include=own))
 
-    def _give_up(self, context: Context) -> None:
-        store: Any = context["task_state_store"]
+    def _give_up(self, store: Any) -> None:
+        """Deletes the cluster. One that cannot be deleted now, the next try finds."""
+        self._stop = None  # `on_kill` need not do the same
         left = store.get(_STATE)
-        # What cannot be deleted now, the next try finds.
-        if left and delete_or_warn(self.cluster, "RayCluster", left["name"], self.log):
+        if left and end(self._trigger(left["name"]), self.log):
             store.delete(_STATE)
 
 

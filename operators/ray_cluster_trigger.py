@@ -9,7 +9,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from paliflow.operators.hook import RayJobError
 from paliflow.operators.kubernetes import Outage
-from paliflow.operators.rayjob import SharedRayCluster
+from paliflow.operators.rayjob import SharedRayCluster, leftover
 from paliflow.operators.readiness import is_provisioned, readiness
 
 
@@ -29,6 +29,7 @@ class RayClusterTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.cluster, self.until, self.poll_interval = cluster, until, poll_interval
         self._spec = SharedRayCluster.parse(cluster)
+        self.leftover = leftover(self._spec, "RayCluster", self._spec.name)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (

@@ -41,6 +41,7 @@ class RayJobTrigger(BaseTrigger):
         self.ray_conn_id = ray_conn_id
         self.submission_id = submission_id
         self.poll_interval = poll_interval
+        self.leftover = f"Ray job {submission_id} may still run"
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (

@@ -131,28 +131,37 @@ def check(
     table.add_column("rows", justify="right")
     table.add_column("images", justify="right")
     table.add_column("lacks")
+    unread: dict[str, list[str]] = {}
     for each in name or benchmark_names():
+        if not name and not set((split or benchmark(each).split).split("+")) <= set(
+            benchmark(each).splits
+        ):
+            continue  # another benchmark's split
         try:
             found = look(each, folder, split)
         except SpecError as error:
-            if name is None and split is not None:
-                continue  # another benchmark's split
             ready = False
             table.add_row(text(each), text(split or ""), "", "", text(str(error), "red"))
             continue
-        lacks = [f"{path}" for path in found.missing]
+        if not name and not found.files:
+            for archive in found.broken:
+                unread.setdefault(archive, []).append(each)
+            continue
+        lacks = [*found.missing, *found.broken]
         if found.missing_images:
             lacks.append(f"{found.missing_images:,} images, e.g. {found.example}")
         lacks += [f"{count:,} x {reason}" for reason, count in found.reasons.most_common(3)]
         ready = ready and found.ready
-        if name or found.files:
-            table.add_row(
-                text(each),
-                text(found.split),
-                f"{found.rows:,}",
-                f"{found.images - found.missing_images:,}",
-                text("; ".join(lacks) or "nothing", "red" if lacks else "green"),
-            )
+        table.add_row(
+            text(each),
+            text(found.split),
+            f"{found.rows:,}",
+            f"{found.images - found.missing_images:,}",
+            text("; ".join(lacks) or "nothing", "red" if lacks else "green"),
+        )
+    for archive, names in unread.items():  # one in the common folder may be any benchmark's
+        known = names[0] if len(names) == 1 else "others"
+        table.add_row(text(known), "", "", "", text(archive, "red"))
     if not table.row_count:
         raise SpecError(f"{printable(folder)}: no file of any benchmark there")
     Console().print(table)

@@ -10,13 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paliflow import storage
-from paliflow.configs import AnnotateSpec, EvaluateSpec, Sampling
+from paliflow.configs import AnnotateSpec, EvaluateSpec, RunSummary, Sampling
 from paliflow.configs.run import InferenceSpec
 from paliflow.jobs.examples.example import Example, image_item
 from paliflow.jobs.examples.plan import ExamplePlan, PlannedSource, open_examples
+from paliflow.jobs.media.places import is_place
 from paliflow.jobs.runs.plan import Item, read_plan
 
 _BLOCK = 8192
+_LEAST_USD = 1e-9
+"""A limit has to be above nothing."""
 _QUESTIONS = pa.schema([(name, pa.string()) for name in ("id", "image", "prefix")])
 
 
@@ -57,9 +60,11 @@ def right_answers(run: str, plan: ExamplePlan, names: Sequence[str], *_: object)
 
 
 def _question(example: Example, source: PlannedSource) -> Item:
-    item = image_item(example.images[0], source.roots, example.edit)
-    if len(example.images) > 1:
-        item = item._replace(frames=example.images)
+    first, *more = example.images
+    # `frame_item` looks at the item's archive, which any of the images may lie in.
+    item = image_item(next(filter(is_place, example.images), first), source.roots, example.edit)
+    if more:
+        item = item._replace(uri=first, frames=example.images)
     return item._replace(prompts=(example.prefix,), id=f"{source.name}/{example.id}")
 
 
@@ -78,11 +83,18 @@ def asking_run(spec: EvaluateSpec, questions: str) -> AnnotateSpec:
     return _as_planned(asking)
 
 
-def scoring_run(asking: AnnotateSpec) -> AnnotateSpec:
-    """The annotation run that scores what is right, beside the one that asks."""
+def scoring_run(asking: AnnotateSpec, answers: RunSummary) -> AnnotateSpec:
+    """The annotation run that scores what is right, beside the one that has asked.
+
+    It asks the checkpoint that answered, whatever an alias points to by now, and may cost what that
+    has left of `max_usd`.
+    """
     plain = {"prompts": (), "sampling": Sampling(), "filters": ()}
     output = f"{asking.output.rpartition('/')[0]}/_likelihoods"
-    return _as_planned(asking.model_copy(update={**plain, "output": output}))
+    same = {"checkpoint": answers.checkpoint, "registry": None}
+    left = asking.max_usd and max(_LEAST_USD, asking.max_usd - (answers.usd or 0.0))
+    update = {**plain, **same, "output": output, "max_usd": left}
+    return _as_planned(asking.model_copy(update=update))
 
 
 def _as_planned(asking: AnnotateSpec) -> AnnotateSpec:

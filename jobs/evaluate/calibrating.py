@@ -29,6 +29,7 @@ from paliflow.jobs.evaluate.results import Evaluation, read_evaluation
 from paliflow.jobs.registry import aliases as registry
 from paliflow.jobs.registry.aliases import Model, Weights, with_calibration, with_version
 from paliflow.jobs.runs.outputs import finished_runs
+from paliflow.metrics import METRICS
 
 _ANSWERS = [
     *("id", "task", "prompt", "text", "status", "width", "height", "logprob", "choices"),
@@ -106,8 +107,14 @@ def labelled_answers(spec: CalibrateSpec) -> Labelled:
     """Reads what a calibration is fitted to.
 
     Raises:
-        SpecError: there is no such evaluation, set or figure.
+        SpecError: there is no such evaluation, set or figure, or the figure falls as answers get
+            better.
     """
+    if spec.metric and spec.metric in METRICS and METRICS[spec.metric].lower_is_better:
+        raise SpecError(
+            f"metric={spec.metric!r} falls as answers get better, and right are those with at "
+            "least a half of it; take one that rises, such as exact_match"
+        )
     evaluation = read_evaluation(spec.evaluation)
     left_out: Counter[str] = Counter()
     objects: Counter[str] = Counter()

@@ -54,8 +54,8 @@ def evaluate(
         ray_address: as in `connected`.
 
     Raises:
-        SpecError: as in `annotate`; or there are no examples, they have several images, or nothing
-            says how to score a set.
+        SpecError: as in `annotate`; or there are no examples, they have several images, nothing
+            says how to score a set, or the weights have changed since they answered.
         ClusterError: as in `annotate`.
         RuntimeError: as in `annotate`.
     """
@@ -71,12 +71,17 @@ def evaluate(
         uri, digest = write_questions(run, plan)
         asking = asking_run(spec, uri)
         answers = annotate(asking, console, ray_address, partial(questions, run, plan))
-        scored = _sets(spec, metrics, lambda metric: metric.by_likelihood)
+        scored = _sets(spec, plan, metrics, lambda metric: metric.by_likelihood)
         right = partial(right_answers, run, plan, scored)
         likelihoods = None
         if any(right()):
-            likelihoods = annotate(scoring_run(asking), console, ray_address, right)
-        ranked = _sets(spec, metrics, lambda metric: metric.by_score)
+            likelihoods = annotate(scoring_run(asking, answers), console, ray_address, right)
+            if likelihoods.checkpoint_sha256 != answers.checkpoint_sha256:
+                raise SpecError(
+                    f"{answers.checkpoint} has changed since the questions were answered: start "
+                    "another evaluation with a new run_id"
+                )
+        ranked = _sets(spec, plan, metrics, lambda metric: metric.by_score)
         return Asked(plan, metrics, digest, answers, ranked, scored, likelihoods)
 
     summary = run_once(spec, EvaluateSummary, work, _figures, _PACKAGES)
@@ -107,7 +112,7 @@ def _costs(spec: EvaluateSpec, runs: Sequence[RunSummary]) -> dict[str, Any]:
     """What the annotation runs took together."""
     seconds = Counter[str]()
     for run in runs:
-        seconds.update(run.chip_seconds)  # type: ignore[arg-type]  # a Counter may count seconds
+        seconds.update(run.chip_seconds)
     return {
         "stages": sum((run.stages for run in runs), StageSeconds()),
         "chip_seconds": dict(seconds),
@@ -167,11 +172,15 @@ def set_metrics(spec: EvaluateSpec, plan: ExamplePlan) -> dict[str, tuple[str, .
 
 
 def _sets(
-    spec: EvaluateSpec, metrics: Mapping[str, Sequence[str]], needs: Callable[[Metric], bool]
+    spec: EvaluateSpec,
+    plan: ExamplePlan,
+    metrics: Mapping[str, Sequence[str]],
+    needs: Callable[[Metric], bool],
 ) -> tuple[str, ...]:
-    """The sets that are scored by such a metric."""
+    """The sets that are scored by such a metric, in the order of the plan."""
     found = []
-    for name, chosen in spec.sets.items():
+    for name in (source.name for source in plan.sources):
+        chosen = spec.sets[name]
         own = benchmark(chosen.benchmark).metrics if chosen.benchmark else metrics.get(name, ())
         if any(needs(METRICS[each]) for each in own):
             found.append(name)

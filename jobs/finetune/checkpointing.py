@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from paliflow.metrics import METRICS
 from paliflow.model.train import TrainState
 
 
@@ -36,11 +37,11 @@ class Checkpoints:
         Args:
             run: the run's folder.
             keep: so many of the newest stay.
-            best: the figure whose best checkpoint stays as well, a `loss` being best where it is
-                least.
+            best: the figure whose best checkpoint stays as well, such as `held_out/loss`.
         """
         logging.getLogger("absl").setLevel(logging.ERROR)
-        least = best is not None and best.endswith("/loss")
+        metric = best.rpartition("/")[2] if best else ""
+        least = metric == "loss" or (metric in METRICS and METRICS[metric].lower_is_better)
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         options: dict[str, Any] = {}
         if best:

@@ -32,10 +32,11 @@ class Stop(UserCallback):
 
 
 class GiveUp(ControllerCallback):
-    """Ends a training that has waited for workers for too long.
+    """Ends a training that has waited for workers for too long at once.
 
-    Where their number may vary, Ray Train waits for ever, and asks whether there is room without
-    ever taking a breath.
+    Ray Train waits for ever, or as many turns as it is told in all of a training, however long it
+    has trained between them; and where the number of workers may vary, it asks whether there is
+    room without ever taking a breath.
     """
 
     def __init__(self, start_timeout: float) -> None:

@@ -33,7 +33,7 @@ from paliflow.jobs.fleet.stages import ChipClock, StageClock
 from paliflow.jobs.registry.checkpoints import opened
 from paliflow.jobs.registry.locations import Resolved
 from paliflow.jobs.runs.error_limits import ErrorLimits
-from paliflow.jobs.runs.spending import check_limit, cost, require_price
+from paliflow.jobs.runs.spending import check_limit, require_price
 from paliflow.model.batch_size import host_memory
 from paliflow.model.sharding import global_batch, global_mesh
 from paliflow.model.train import Trainer
@@ -280,8 +280,9 @@ class _Training:
             )
         self._losses.append(loss)
         reasons = gather_counts(failures) if failed else Counter[str]()
-        counted = {"drawn": self._tally.drawn + drawn, "reasons": self._tally.reasons + reasons}
-        self._tally = self._tally._replace(**counted)
+        self._tally = self._tally._replace(
+            drawn=self._tally.drawn + drawn, reasons=self._tally.reasons + reasons
+        )
         self._limits.add(drawn, failed, reasons)
         speed = self._speed.step(drawn, targets)
         stages = self._spent()
@@ -318,7 +319,7 @@ class _Training:
         """
         spec = self._job.spec
         if step < self._job.steps.total:
-            check_limit(cost(self._tally.chip_seconds, spec) or 0.0, f"{step} steps", spec)
+            check_limit(self._tally.chip_seconds, f"{step} steps", spec)
 
     def _export(self) -> int:
         """Writes the model; returns the step that it is of."""

@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from math import ceil
 from typing import Any
 
 import ray
@@ -40,9 +39,9 @@ def train(job: Job) -> Outcome:
         RuntimeError: workers died more than `max_failures` times.
     """
     spec = job.spec
-    # Ray Train waits for room in turns, and gives up after so many.
-    turn = min(_TURN_S, spec.start_timeout)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(turn)
+    # Ray Train waits for room in turns, and `GiveUp` looks at the clock between them.
+    turn = str(min(_TURN_S, spec.start_timeout))
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = turn
     _say_if_waiting(spec)
     for name, value in _QUICKER.items():
         os.environ.setdefault(name, value)
@@ -52,7 +51,7 @@ def train(job: Job) -> Outcome:
             train_loop_config=job.packed(),
             jax_config=_jax_config(spec.workers, spec.accelerators_per_worker),
             scaling_config=_scaling(spec),
-            run_config=_run_config(spec, folder, turn),
+            run_config=_run_config(spec, folder),
         )
         try:
             return Outcome.unpacked(trainer.fit().return_value)  # type: ignore[attr-defined]
@@ -71,14 +70,14 @@ def train(job: Job) -> Outcome:
             ) from error
 
 
-def _run_config(spec: FineTuneSpec, folder: str, turn: float) -> RunConfig:
-    """How Ray Train restarts workers, and waits for room in turns of so many seconds."""
+def _run_config(spec: FineTuneSpec, folder: str) -> RunConfig:
+    """How Ray Train restarts workers, and waits for room."""
     return RunConfig(
         name="train",
         storage_path=folder,  # nothing is kept there: checkpoints are Orbax's
         failure_config=FailureConfig(
             max_failures=spec.max_failures,
-            controller_failure_limit=ceil(spec.start_timeout / turn) - 1,
+            controller_failure_limit=-1,  # turns without room: `GiveUp` limits each wait for it
         ),
         callbacks=[Stop(), GiveUp(spec.start_timeout)],  # type: ignore[list-item]
         logging_config=LoggingConfig(log_level="ERROR"),

@@ -22,6 +22,8 @@ from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult, WorkerLostErro
 _TURN_S = 30.0
 """How long hosts of a slice are awaited; then another slice may have all of its."""
 _TICK_S = 1.0
+_MAX_DEATHS = 3
+"""Of processes as they start, before somebody hears of it."""
 
 
 class Seat(NamedTuple):
@@ -161,29 +163,38 @@ class SliceProcess:
 
         A placement group would stay where the actor that made it is killed. Whoever has a slice's
         first host has the others next, so that two that wait do not hold what each other needs.
+
+        Raises:
+            RayActorError: processes die as they start, whichever slice they are on.
         """
 
         def start(rank: int, name: str) -> Any:
             where = {**labels, SLICE_LABEL: name, WORKER_LABEL: str(rank)}
             return remote.options(label_selector=where).remote()
 
+        deaths = 0  # one after the other
         while True:
-            members, seats = [], list[Seat]()
-            if whole := whole_slices(slice_, labels):
-                members.append(start(0, f"in({','.join(whole)})"))
-                if seats := _seated(members):
-                    members += [start(rank, seats[0].slice) for rank in range(1, slice_.hosts)]
+            members = list[Any]()
+            try:
+                if whole := whole_slices(slice_, labels):
+                    members.append(start(0, f"in({','.join(whole)})"))
                     if seats := _seated(members):
-                        return members, seats
-            else:
-                time.sleep(_TICK_S)
+                        members += [start(rank, seats[0].slice) for rank in range(1, slice_.hosts)]
+                        if seats := _seated(members):
+                            return members, seats
+                deaths = 0
+            except RayActorError:
+                deaths += 1
+                if deaths == _MAX_DEATHS:
+                    raise
             for member in members:  # another slice may have all of its hosts by now
                 ray.kill(member)
+            time.sleep(_TICK_S)
 
 
 def _seated(members: list[Any]) -> list[Seat]:
-    """Where processes are; none if not all of them start in time, or one ends again."""
-    with suppress(RayActorError, GetTimeoutError):
+    """Where processes are; none if not all of them start in time."""
+    with suppress(GetTimeoutError):
         seats: list[Seat] = ray.get([member.seat.remote() for member in members], timeout=_TURN_S)
         return seats
     return []

@@ -26,11 +26,18 @@ def plan_canaries(run: str, spec: AnnotateSpec, canaries: Canaries) -> None:
     """Writes a run's canaries down, unless they are.
 
     Raises:
-        SpecError: there are none, one has several images, or the metric needs more than texts.
+        SpecError: there are none, one has several images, or the metric needs more than texts or
+            falls as answers get better.
     """
-    if not METRICS[canaries.metric].of_texts:
+    metric = METRICS[canaries.metric]
+    if not metric.of_texts:
         raise SpecError(
             f"gate.canaries.metric={canaries.metric!r} needs more than answers and what is right"
+        )
+    if metric.lower_is_better:
+        raise SpecError(
+            f"gate.canaries.metric={canaries.metric!r} falls as answers get better, and at_least "
+            "is what it has to reach; take one that rises, such as anls"
         )
     read = read_examples(canaries, spec.https_hosts, spec.allowed_roots)
     found = [example for example in read if isinstance(example, Example)]

@@ -29,6 +29,7 @@ from paliflow.jobs.media.pixels import (
     Result,
     unreadable,
 )
+from paliflow.jobs.media.places import frame_item
 from paliflow.jobs.runs.item import Item
 
 PROCESSES = hasattr(os, "fork") and hasattr(socket, "send_fds")
@@ -504,8 +505,7 @@ class _Bytes:
                 frames = self._item.frames or ()
                 if wanted.index >= len(frames):
                     raise ValueError("there is no such frame")
-                frame = Item(frames[wanted.index], roots=self._item.roots)
-                content = self._files.read(frame)
+                content = self._files.read(frame_item(self._item, frames[wanted.index]))
         except OSError as error:
             said = error.strerror or str(error)
             return {"error": said, "errno": error.errno or 0, "size": 0}, b""
@@ -524,7 +524,7 @@ def _in_this_thread(
     task: Task, item: Item, files: Files, data: bytes | None
 ) -> Iterator[Result | None]:
     try:
-        yield from task.results(item, _Known(files, data))
+        yield from task.results(item, _Known(files, item, data))
     except MemoryError:
         yield Result(error="needs more memory than there is to decode")
     except (OSError, ValueError) as error:
@@ -532,11 +532,13 @@ def _in_this_thread(
 
 
 class _Known:
-    """`Files` where the bytes may be there already."""
+    """`Files` of one item, whose bytes may be there already."""
 
-    def __init__(self, files: Files, data: bytes | None) -> None:
-        self._data, self.open, self._read = data, files.open, files.read
+    def __init__(self, files: Files, item: Item, data: bytes | None) -> None:
+        self._item, self._data, self.open, self._read = item, data, files.open, files.read
 
     def read(self, item: Item) -> bytes:
         """See `Files`."""
-        return self._read(item) if self._data is None else self._data
+        if self._data is not None:
+            return self._data
+        return self._read(frame_item(self._item, item.uri) if self._item.frames else item)

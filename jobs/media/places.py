@@ -51,6 +51,15 @@ def place_item(uri: str, roots: tuple[str, ...] | None, edit: str | None) -> Ite
     return Item(uri, archive=found[1], offset=int(found[2]), size=size, roots=roots, edit=edit)
 
 
+def frame_item(item: Item, uri: str) -> Item:
+    """How to read one of an item's `frames`.
+
+    They may lie at places where the item has an `archive`, which no manifest can say.
+    """
+    place = place_item(uri, item.roots, None) if item.archive else None
+    return place or Item(uri, roots=item.roots)
+
+
 def read_place(item: Item, file: str, limit: int) -> bytes:
     """The bytes of an item in an archive.
 

@@ -9,7 +9,8 @@ class Item(NamedTuple):
     uri: str
     """Becomes `source_uri`; empty where a manifest's row names no image."""
     archive: str | None = None
-    """The tar that holds the image, at bytes `offset` to `offset + size`."""
+    """The tar that holds the image, at bytes `offset` to `offset + size`, or another file with a
+    place in it: see `media.places`."""
     offset: int | None = None
     size: int | None = None
     version: str | None = None

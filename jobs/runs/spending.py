@@ -46,11 +46,18 @@ def cost(chip_seconds: Mapping[str, float], spec: ModelSpec) -> float | None:
     return sum(chip_seconds[device] / _HOUR_S * price for device, price in known.items())
 
 
-def check_limit(usd: float, done: str, spec: ModelSpec) -> None:
+def check_limit(chip_seconds: Mapping[str, float], done: str, spec: ModelSpec) -> None:
     """
+    Args:
+        chip_seconds: by kind of device; what has no price costs nothing.
+        done: with them, e.g. `20 inputs`.
+        spec: of the run.
+
     Raises:
-        SpendingLimitError: what is done, e.g. `20 inputs`, has cost more than the spec allows.
+        SpendingLimitError: that has cost more than the spec allows.
     """
+    prices = {device: price_of(device, spec) or 0.0 for device in chip_seconds}
+    usd = sum(chip_seconds[device] / _HOUR_S * price for device, price in prices.items())
     if spec.max_usd is not None and usd > spec.max_usd:
         raise SpendingLimitError(
             f"max_usd={spec.max_usd:g}: {done} have cost {usd:.4g} USD. Nothing is lost: raise the "
@@ -63,7 +70,7 @@ class Spending:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._usd, self._inputs = 0.0, 0
+        self._chip_seconds, self._inputs = dict[str, float](), 0
 
     @property
     def limited(self) -> bool:
@@ -82,5 +89,5 @@ class Spending:
             SpendingLimitError: now the run has cost more than it may.
         """
         self._inputs += inputs
-        self._usd += chip_seconds / _HOUR_S * (price_of(device, self._spec) or 0.0)
-        check_limit(self._usd, f"{self._inputs} inputs", self._spec)
+        self._chip_seconds[device] = self._chip_seconds.get(device, 0.0) + chip_seconds
+        check_limit(self._chip_seconds, f"{self._inputs} inputs", self._spec)

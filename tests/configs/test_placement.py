@@ -150,12 +150,12 @@ def test_a_model_may_spread_over_both_devices_of_each_chip() -> None:
             "workers=2: v5e of topology='4x4' has 4 hosts",
         ),
         (
-            {"workers": 8, "min_workers": 4, "topology": "4x4"},
-            "times workers=8, which min_workers=4 allows",
-        ),
-        (
             {"workers": 2, "min_workers": 4, "topology": "2x2"},
             "min_workers=4 is more than workers=2",
+        ),
+        (
+            {"workers": 8, "min_workers": 4, "topology": "4x4", "batch_size": 16},
+            "times workers=8, which min_workers=4 allows, times the 4 devices of each",
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_workers_that_are_no_whole_slices_are_refused(
 def test_workers_are_the_hosts_of_one_slice_or_of_several() -> None:
     given = {"accelerators_per_worker": {"TPU": 4}, "accelerator_type": "v5e", "topology": "4x4"}
     for workers in (4, 8):
-        fields = {"workers": workers, "min_workers": 4, "batch_size": 16}
+        fields = {"workers": workers, "min_workers": 4, "batch_size": 32}
         spec = FineTuneSpec.parse(FINETUNE | given | fields)
         assert list(spec.possible_workers) == [4, 8][: workers // 4]
         assert spec.slice

@@ -2,16 +2,31 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 
 from paliflow.configs.base import SpecError
-from paliflow.operators import AnnotateOperator, RayJobCluster
+from paliflow.operators import (
+    AnnotateOperator,
+    CreateRayClusterOperator,
+    RayJobCluster,
+    process,
+    rayjob_trigger,
+)
 from paliflow.operators import kubernetes as kubernetes_hook
 from paliflow.operators.attempts import STATE
 from paliflow.operators.hook import RayJobError
@@ -111,7 +126,7 @@ def test_a_try_after_a_lost_worker_takes_up_a_job_that_has_succeeded(fake: FakeK
     assert follow(second) == ended
     assert fake.made == [("RayJob", first.submission_id)]
     # Its summary is in its log, which goes with its cluster.
-    del fake._processes[first.submission_id]
+    del fake.processes[first.submission_id]
     third = deferred(store)
     assert [*fake.rayjobs] == [third.submission_id] != [first.submission_id]
 
@@ -171,6 +186,68 @@ def test_an_object_that_is_out_of_sight_for_long_is_taken_up_by_the_next_try(
     assert STATE in store
 
 
+def time_out(task: Any, store: Store, fake: FakeKubernetes) -> None:
+    """As Airflow does with a task whose time is up while it waits on a worker."""
+
+    def ring(*_: Any) -> None:
+        raise AirflowTaskTimeout
+
+    def pull() -> None:
+        while fake.asked["GET"] < 3:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    threading.Thread(target=pull).start()
+    try:
+        with pytest.raises(AirflowTaskTimeout):
+            task.execute(context(store, max_tries=1))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    task.on_kill()
+
+
+def test_what_cannot_be_deleted_as_a_task_times_out_is_not_forgotten(
+    fake: FakeKubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.hosts_come = False
+    cluster: dict[str, Any] = {"cluster": CLUSTER, "deferrable": False, "poll_interval": 0.01}
+    tasks = [
+        (operator(deferrable=False), fake.rayjobs, "rayjob"),
+        (CreateRayClusterOperator(task_id="create", **cluster), fake.rayclusters, "raycluster"),
+    ]
+    for task, objects, kind in tasks:
+        store = Store()
+        fake.asked.clear()
+        fake.faults.append(("DELETE", 403))
+        time_out(task, store, fake)
+        (name,) = objects
+        assert name in str(store)  # the next try goes on with it
+        assert f"`kubectl -n vision delete {kind} {name}`: DELETE" in capsys.readouterr().out
+        fake.asked.clear()
+        time_out(task, store, fake)
+        assert len(fake.made) == 1
+        assert not objects
+        assert not store
+        fake.made.clear()
+
+
+def test_a_task_that_is_killed_says_what_it_could_not_delete(
+    fake: FakeKubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(process, "GRACE_S", 0.2)
+    task, store = operator(), Store()
+    with pytest.raises(TaskDeferred):
+        task.execute(context(store))
+    fake.held = {"DELETE"}
+    fake.hold.clear()
+    try:
+        task.on_kill()
+    finally:
+        fake.hold.set()
+    assert f"delete rayjob {store[STATE]['submission_id']}`: no answer" in capsys.readouterr().out
+
+
 def pod(kind: str, **status: Any) -> dict[str, Any]:
     return {"metadata": {"labels": {"ray.io/node-type": kind}}, "status": status}
 
@@ -210,11 +287,12 @@ def test_log_says_what_pods_wait_for(
     )
     # And so does the error, where that is how it ended.
     fake.hosts_come = False
+    fake.asked.clear()
     trigger = deferred(Store())
 
     async def failed() -> dict[str, Any]:
         followed = asyncio.create_task(trigger.follow())
-        while fake.asked["GET"] < 8:
+        while fake.asked["GET"] < 4:
             await asyncio.sleep(0.01)
         late = {"jobDeploymentStatus": "Failed", "reason": "PreRunningDeadlineExceeded"}
         fake.rayjobs[trigger.submission_id]["status"] |= late
@@ -296,6 +374,30 @@ def test_a_job_that_did_not_succeed_fails_the_task_and_leaves_no_cluster(
     assert STATE not in store
 
 
+def test_a_head_that_is_silent_as_a_job_ends_is_asked_again(
+    fake: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.silent = 3
+    assert follow(deferred(Store()))["summary"] == SUMMARY
+    assert fake.silent == 0
+    fake.silent = 3
+    fake.command = [sys.executable, "-c", "raise SystemExit(2)"]
+    assert follow(deferred(Store()))["exit_code"] == 2
+    # A try after a lost worker asks likewise, and not for another cluster.
+    fake.command = [sys.executable, "-c", JOB]
+    store = Store()
+    first = deferred(store)
+    follow(first)
+    fake.silent = 3
+    assert deferred(store).submission_id == first.submission_id
+    # What it does not say in the end is not taken for an end without a summary.
+    monkeypatch.setattr(rayjob_trigger, "LAST_LOOK_S", 0.0)
+    fake.silent = 3
+    with pytest.raises(AirflowException, match=r"SUCCEEDED: Complete; its log, .* HTTP 502") as no:
+        operator().execute_complete(context(store), follow(first))
+    assert "It printed no line" not in str(no.value)
+
+
 def test_ending_the_task_deletes_a_cluster_whose_creation_is_on_its_way(
     fake: FakeKubernetes,
 ) -> None:
@@ -320,7 +422,10 @@ def test_polls_that_fail_are_repeated(fake: FakeKubernetes) -> None:
     assert follow(trigger)["status"] == "SUCCEEDED"
 
 
-def test_a_refusal_names_the_rights_that_are_needed(fake: FakeKubernetes) -> None:
+def test_a_refusal_names_the_rights_that_are_needed(
+    fake: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_hook, "STARTING_S", 0.0)
     fake.faults.append(("POST", 403))
     with pytest.raises(RayJobError, match=r"HTTP 403; the account needs the rights of docs/cl"):
         operator().execute(context(Store()))

@@ -15,6 +15,14 @@ class TimeIsUpError(BaseException):
     """As Airflow's own timeout, no `Exception`."""
 
 
+async def cancelled_is(told: threading.Event) -> None:
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        told.set()
+        raise
+
+
 async def careless() -> None:
     """Goes on whatever is raised in it, as asyncio's transports do."""
     until = time.monotonic() + 5
@@ -25,7 +33,7 @@ async def careless() -> None:
             await asyncio.sleep(0)
 
 
-def test_a_timeout_ends_the_wait_whatever_the_event_loop_is_at() -> None:
+def test_a_timeout_ends_the_wait_whatever_the_event_loop_is_at_and_cancels_it() -> None:
     def ring(*_: Any) -> None:
         raise TimeIsUpError
 
@@ -34,6 +42,10 @@ def test_a_timeout_ends_the_wait_whatever_the_event_loop_is_at() -> None:
     try:
         with pytest.raises(TimeIsUpError):
             in_thread(careless())
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(TimeIsUpError):
+            in_thread(cancelled_is(told := threading.Event()))
+        assert told.wait(10)  # and what it was about to ask for is not asked for any more
     finally:
         signal.signal(signal.SIGALRM, before)
 

@@ -4,12 +4,14 @@ import io
 import posixpath
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import BinaryIO
 
 from paliflow import storage
-from paliflow.jobs.media.places import bytes_place
+from paliflow.jobs.media.places import bytes_place, place_item
+from paliflow.jobs.runs.item import Item
 from paliflow.jobs.sources.tars import tar_members
 
 _MEMBER = "#member="
@@ -24,6 +26,7 @@ class Archives:
 
     def __init__(self, folders: Iterable[str]) -> None:
         self._folders = tuple(folders)
+        self._broken: list[str] = []
         self._places: dict[str, str] | None = None
         self._stems: dict[str, str] | None = None
 
@@ -38,21 +41,32 @@ class Archives:
         known = self._stems.get(path)
         return known and self._known()[known]
 
-    def _known(self) -> dict[str, str]:
-        if self._places is None:
-            self._places = {}
-            for folder in self._folders:
-                for archive in _archives(folder):
-                    stem = posixpath.splitext(posixpath.basename(archive))[0]
-                    for path, place in _places(archive):
-                        self._places.setdefault(path, place)
-                        self._places.setdefault(f"{stem}/{path}", place)
-        return self._places
-
     def find_file(self, path: str) -> str | None:
         """The URI that `open_file` opens of a file of lines or JSON in a zip or tar."""
         place = self.find(path)
-        return place and f"{place.partition('#')[0]}{_MEMBER}{path}"
+        return place and f"{place}{_MEMBER}{path}"
+
+    @property
+    def broken(self) -> Sequence[str]:
+        """Archives that cannot be read to their end, and why; what else they hold is not known."""
+        self._known()
+        return self._broken
+
+    def _known(self) -> dict[str, str]:
+        if self._places is None:
+            places: dict[str, str] = {}
+            packed_without: dict[str, str] = {}
+            broken = []
+            for archive in chain.from_iterable(map(_archives, self._folders)):
+                stem = posixpath.splitext(posixpath.basename(archive))[0]
+                try:
+                    for path, place in _places(archive):
+                        places.setdefault(path, place)
+                        packed_without.setdefault(f"{stem}/{path}", place)
+                except ValueError as error:
+                    broken.append(str(error))
+            self._places, self._broken = packed_without | places, broken
+        return self._places
 
 
 @contextmanager
@@ -63,40 +77,41 @@ def open_file(uri: str) -> Iterator[BinaryIO]:
         OSError: it cannot be read.
         ValueError: the archive is broken.
     """
-    archive, found, path = uri.partition(_MEMBER)
-    with storage.open_binary(archive) as file:
-        if not found:
+    place = place_item(uri.partition(_MEMBER)[0], None, None)
+    if not place or place.archive is None:
+        with storage.open_binary(uri) as file:
             yield file
-            return
+        return
+    with storage.open_binary(place.archive) as file:
         try:
-            with _member(file, archive, (path, path.partition("/")[2])) as member:
+            with _member(file, place) as member:
                 yield member
         except (zipfile.BadZipFile, zlib.error) as error:  # reading an entry finds more of them
-            raise ValueError(f"{posixpath.basename(archive)} is broken: {error}") from None
+            raise _broken(place.archive, error) from None
 
 
-def _member(file: BinaryIO, archive: str, names: tuple[str, ...]) -> BinaryIO:
-    """Opens the file of an archive that has the first of some paths which is there.
+def _member(file: BinaryIO, place: Item) -> BinaryIO:
+    """Opens what lies at a place in an archive.
 
     Raises:
         BadZipFile: it is no zip, or breaks off.
-        ValueError: it has no such file, or packs it as nobody here can unpack.
+        ValueError: nothing begins there, or it is packed as nobody here can unpack.
     """
-    name = posixpath.basename(archive)
+    archive, offset = place.archive or "", place.offset or 0
     if archive.lower().endswith(".tar"):
-        for part in tar_members(file):
-            if posixpath.normpath(part.name) in names:
-                return io.BufferedReader(_Part(file, part.offset_data, part.size))
-        raise ValueError(f"{name} is broken: it has no {names[0]}")
+        return io.BufferedReader(_Part(file, offset, place.size or 0))
     try:
         content = zipfile.ZipFile(file)
-        own = {posixpath.normpath(each.filename): each for each in content.infolist()}
-        for path in names:
-            if path in own:
-                return content.open(own[path])  # type: ignore[return-value]
+        for entry in content.infolist():
+            if entry.header_offset == offset and not entry.is_dir():
+                return content.open(entry)  # type: ignore[return-value]
     except RuntimeError as error:  # encrypted, or packed by a method that Python lacks
-        raise ValueError(f"{name} is broken: {error}") from None
-    raise ValueError(f"{name} is broken: it has no {names[0]}")
+        raise _broken(archive, error) from None
+    raise _broken(archive, "it has changed while it was read")
+
+
+def _broken(archive: str, why: object) -> ValueError:
+    return ValueError(f"{posixpath.basename(archive)} is broken: {why}")
 
 
 class _Part(io.RawIOBase):
@@ -131,7 +146,7 @@ def _places(archive: str) -> Iterator[tuple[str, str]]:
         if archive.lower().endswith(".tar"):
             for member in tar_members(file):
                 if not member.name:
-                    raise ValueError(f"{posixpath.basename(archive)} is no tar, or breaks off")
+                    raise _broken(archive, "it is no tar, or breaks off")
                 if member.isfile():
                     place = bytes_place(archive, member.offset_data, member.size)
                     yield posixpath.normpath(member.name), place
@@ -139,8 +154,10 @@ def _places(archive: str) -> Iterator[tuple[str, str]]:
         try:
             entries = zipfile.ZipFile(file).infolist()
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-            raise ValueError(f"{posixpath.basename(archive)} is broken: {error}") from None
+            raise _broken(archive, error) from None
         for entry in entries:
+            if entry.header_offset < 0:
+                raise _broken(archive, "an entry begins before it")
             if not entry.is_dir():
                 place = bytes_place(archive, entry.header_offset, entry.compress_size)
                 yield posixpath.normpath(entry.filename), place

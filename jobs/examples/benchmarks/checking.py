@@ -22,6 +22,8 @@ class Findings(NamedTuple):
     """URIs of the files that are there."""
     missing: tuple[str, ...]
     """Paths of those that are not."""
+    broken: tuple[str, ...]
+    """Archives that cannot be read, and why; the rest of what lacks may be in them."""
     rows: int
     reasons: Counter[str]
     """Why records are no rows, and how many."""
@@ -34,7 +36,7 @@ class Findings(NamedTuple):
     @property
     def ready(self) -> bool:
         """Whether everything is there."""
-        return not (self.missing or self.missing_images or self.reasons)
+        return not (self.missing or self.broken or self.missing_images or self.reasons)
 
 
 def check(name: str, folder: str, split: str | None = None) -> Findings:
@@ -51,30 +53,35 @@ def check(name: str, folder: str, split: str | None = None) -> Findings:
     known = benchmark(name)
     source = EvaluationSet(path=folder, benchmark=name, split=split)
     data = Data(folder, name)
+    parts = parts_of(known, split)
     files: list[str] = []
     missing: list[str] = []
-    for part in parts_of(known, split):
-        found, lacking = locate(known, part, data)
-        files += found.values()
-        missing += lacking.values()
-    split = split or known.split
-    if missing:
-        unique = tuple(dict.fromkeys(missing))
-        return Findings(split, tuple(dict.fromkeys(files)), unique, 0, Counter(), 0, 0, None)
     rows, reasons, images = 0, Counter[str](), dict[str, None]()
     try:
-        for example in benchmark_examples(source):
+        for part in parts:
+            found, lacking = locate(known, part, data)
+            files += found.values()
+            missing += lacking.values()
+        broken = tuple(data.broken)
+        for example in () if missing or broken else benchmark_examples(source):
             if isinstance(example, Example):
                 rows += 1
                 images.update(dict.fromkeys(example.images))
             else:
                 reasons[example] += 1
+        lost = _not_there(list(images))
     except (OSError, ValueError) as error:
         raise SpecError(f"benchmark {name!r}: {error}") from error
-    lost = _not_there(list(images))
-    unique = tuple(dict.fromkeys(files))
     return Findings(
-        split, unique, (), rows, reasons, len(images), len(lost), next(iter(lost), None)
+        split or known.split,
+        tuple(dict.fromkeys(files)),
+        tuple(dict.fromkeys(missing)),
+        broken,
+        rows,
+        reasons,
+        len(images),
+        len(lost),
+        next(iter(lost), None),
     )
 
 

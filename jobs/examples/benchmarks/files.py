@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -35,6 +35,11 @@ class Data:
         self._roots = (f"{self.folder}/{benchmark}", self.folder)
         self._listed: dict[str, dict[str, str]] = {}
         self._archives = Archives(self._roots)
+
+    @property
+    def broken(self) -> Sequence[str]:
+        """The archives there that are broken: see `Archives`."""
+        return self._archives.broken
 
     def find(self, paths: Iterable[str]) -> str | None:
         """The URI of the first of these paths at which there is a file, or of which a zip or tar in

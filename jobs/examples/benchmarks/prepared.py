@@ -1,14 +1,15 @@
 """Folders that TensorFlow Datasets has prepared, read without TensorFlow: records of a split."""
 
-import json
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import pyarrow.parquet as pq
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from paliflow import storage
+from paliflow.configs.base import causes, explain
 from paliflow.jobs.media.pixels import MAX_BYTES
 from paliflow.jobs.media.places import array_record, bytes_place, row_place
 from paliflow.jobs.media.tf_example import Value, features
@@ -38,7 +39,7 @@ def find_prepared(folders: tuple[str, ...], name: str, split: str, image: str) -
     for folder in folders:
         found = [entry.uri for entry in storage.match(f"{folder}/{name}/*/{_INFO}")]
         for info in sorted(found, key=_version, reverse=True):
-            if any(own.get("name") == split for own in _described(info).get("splits", ())):
+            if any(own.name == split for own in _described(info).splits):
                 return f"{posixpath.dirname(info)}{_SPLIT}{split}{_IMAGE}{image}"
     return None
 
@@ -62,45 +63,56 @@ def prepared_records(uri: str) -> Iterator[dict[str, list[Any]]]:
     folder, _, rest = uri.partition(_SPLIT)
     split, _, image = rest.partition(_IMAGE)
     info = _described(f"{folder}/{_INFO}")
-    own = next(own for own in info["splits"] if own.get("name") == split)
-    lengths = list(map(int, own.get("shardLengths", ())))
-    kind = info.get("fileFormat", "tfrecord")
-    for shard, length in enumerate(lengths):
-        name = own.get("filepathTemplate") or _TEMPLATE
+    own = next(own for own in info.splits if own.name == split)
+    for shard, length in enumerate(own.shards):
+        name = own.template or _TEMPLATE
         for field, value in {
-            "{DATASET}": str(info.get("name", "")),
+            "{DATASET}": info.name,
             "{SPLIT}": split,
-            "{FILEFORMAT}": kind,
-            "{SHARD_X_OF_Y}": f"{shard:05d}-of-{len(lengths):05d}",
+            "{FILEFORMAT}": info.kind,
+            "{SHARD_X_OF_Y}": f"{shard:05d}-of-{len(own.shards):05d}",
         }.items():
             name = name.replace(field, value)
         count = 0
-        for record in _READERS[_kind(kind)](f"{folder}/{posixpath.basename(name)}", image):
+        for record in _READERS[info.kind](f"{folder}/{posixpath.basename(name)}", image):
             count += 1
             yield record
         if count != length:
             raise ValueError(f"{posixpath.basename(name)} has {count} records, and not {length}")
 
 
-def _described(info: str) -> dict[str, Any]:
+class _Split(BaseModel):
+    name: str
+    shards: tuple[NonNegativeInt, ...] = Field((), alias="shardLengths")
+    """Records of each."""
+    template: str = Field(_TEMPLATE, alias="filepathTemplate")
+
+
+class _Info(BaseModel):
+    """What is read of the file that describes a folder."""
+
+    name: str = ""
+    kind: Literal["tfrecord", "array_record", "parquet"] = Field("tfrecord", alias="fileFormat")
+    splits: tuple[_Split, ...] = ()
+
+
+def _described(info: str) -> _Info:
+    """
+    Raises:
+        ValueError: the file is not in the form that TFDS writes.
+        OSError: it cannot be read.
+    """
     try:
-        found = json.loads(storage.read_bytes(info, limit=_LIMIT))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{_INFO} is broken: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{_INFO} is no object")
-    return found
+        return _Info.model_validate_json(storage.read_bytes(info, limit=_LIMIT))
+    except ValidationError as error:
+        said = "; ".join(explain(_Info, detail) for detail in causes(error))
+        folder = "/".join(info.split("/")[-3:])
+        raise ValueError(f"{folder} is broken: {said}") from None
 
 
 def _version(info: str) -> list[int]:
     parts = info.split("/")[-2].split(".")
     return [int(part) if part.isdecimal() else 0 for part in parts]
-
-
-def _kind(kind: str) -> str:
-    if kind not in _READERS:
-        raise ValueError(f"the folder is of {kind}; there are readers of {', '.join(_READERS)}")
-    return kind
 
 
 def _tfrecords(file: str, image: str) -> Iterator[dict[str, list[Any]]]:

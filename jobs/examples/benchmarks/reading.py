@@ -79,7 +79,12 @@ def parts_of(known: Benchmark, splits: str | None) -> list[Part]:
 
 
 def locate(known: Benchmark, part: Part, data: Data) -> tuple[dict[str, str], dict[str, str]]:
-    """The files of a part: the URIs of those that are there, and the paths of those that lack."""
+    """The files of a part: the URIs of those that are there, and the paths of those that lack.
+
+    Raises:
+        ValueError: what describes a prepared folder is broken.
+        OSError: a folder or an archive cannot be read.
+    """
     found, missing = {}, {}
     unneeded: set[str] = set()
     turned = known.rows.turned if known.rows else None
@@ -116,7 +121,7 @@ def benchmark_examples(source: ExampleSource) -> Iterator[Example | str]:
 
     Raises:
         SpecError: a file is missing, or there is no such split.
-        ValueError: a file is not in its official form.
+        ValueError: a file is not in its official form, or an archive is broken.
         OSError: a file cannot be read.
     """
     assert source.benchmark
@@ -125,6 +130,8 @@ def benchmark_examples(source: ExampleSource) -> Iterator[Example | str]:
     seen: set[str] = set()
     for part in parts:
         found, missing = locate(known, part, data)
+        if data.broken:  # what lacks may be in it
+            raise ValueError("; ".join(data.broken))
         if missing:
             raise SpecError(
                 f"benchmark {source.benchmark!r}, split {part.split!r}: {data.folder} lacks "

@@ -70,3 +70,11 @@ def test_benchmarks_are_listed_described_and_checked(tmp_path: Path) -> None:
     code, checked = said("check", str(tmp_path / "data"))
     assert (code, "1 images, e.g." in checked) == (0, True)
     assert said("check", str(tmp_path / "data"), "gqa")[0] == 1
+    (tmp_path / "data" / "half.zip").write_bytes(b"PK\3\4")
+    (tmp_path / "data" / "vqa" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "data" / "vqa" / "1.0.0" / "dataset_info.json").write_text("[")
+    for split in ([], ["--split", "val"]):
+        code, checked = said("check", str(tmp_path / "data"), *split)
+        shown = [line.split()[0] for line in checked.splitlines() if " is broken" in line]
+        # Of VQAv2 alone; of GQA, which has another split, and of whatever else may be in it.
+        assert (code, shown) == (0, ["vqav2", "others"] if split else ["gqa", "vqav2", "others"])

@@ -132,6 +132,7 @@ def _vary_questions(path: Path) -> None:
     [
         ({"sets": ["other"]}, "has no other; it has all"),
         ({"metric": "anls"}, "nothing to calibrate: .* none of whose figures is of one"),
+        ({"metric": "perplexity"}, "metric='perplexity' falls as answers get better"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(

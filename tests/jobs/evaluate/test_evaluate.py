@@ -44,6 +44,7 @@ from paliflow.model import (
     preprocess,
 )
 from paliflow.tests.jobs.here import evaluate_here
+from paliflow.tests.summaries import made_up
 from paliflow.tests.waiting import until
 
 COUNT = "answer en how many digits are there?"
@@ -255,13 +256,17 @@ def test_what_is_right_is_scored_once_each_as_the_only_choice(
     row = {"image": "00.png", "prefix": COUNT, "suffix": ["2", "two", "2", "3"]}
     (tmp_path / "set.jsonl").write_text(json.dumps(row))
     own = {"path": str(tmp_path / "set.jsonl"), "metrics": ["perplexity"]}
-    spec = spec_of(examples, tmp_path / "evals", sets={"own": own})
+    alias = {"checkpoint": "registry://counts@production", "registry": "models"}
+    spec = spec_of(examples, tmp_path / "evals", sets={"own": own}, max_usd=5.0, **alias)
     plan = write_examples(spec.location, spec.sets, spec)
     (item,) = right_answers(spec.location, plan, ["own"])
-    asked = questions(item, scoring_run(asking_run(spec, "questions.parquet")))
-    assert [(each.prompt, each.choices) for each in asked] == [
+    answers = made_up("/answers", checkpoint="models/1.npz", usd=3.0)
+    scoring = scoring_run(asking_run(spec, "questions.parquet"), answers)
+    assert [(each.prompt, each.choices) for each in questions(item, scoring)] == [
         (COUNT, (text,)) for text in ("2", "two", "3")
     ]
+    # Of the weights that have answered, whatever the alias is by now; for what they have left.
+    assert (scoring.checkpoint, scoring.registry, scoring.max_usd) == ("models/1.npz", None, 2.0)
 
 
 @pytest.mark.slow  # another run, and a program to compare with

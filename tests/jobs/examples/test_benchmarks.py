@@ -1,5 +1,6 @@
 """Official files become rows: joined, grouped, with missing and broken ones counted."""
 
+import io
 import json
 import os
 import pickle
@@ -24,6 +25,7 @@ from paliflow.configs.benchmark import benchmark, benchmark_names
 from paliflow.configs.examples import ExampleSource
 from paliflow.jobs.examples.benchmarks.archives import Archives, open_file
 from paliflow.jobs.examples.benchmarks.checking import check
+from paliflow.jobs.examples.benchmarks.files import records
 from paliflow.jobs.examples.benchmarks.reading import parts_of
 from paliflow.jobs.examples.benchmarks.templates import fill, fill_known, static_folder
 from paliflow.jobs.examples.example import Example, image_item
@@ -267,6 +269,22 @@ def test_folders_of_tfds_are_read_without_tensorflow(data: Path, tmp_path: Path,
                 rows(tmp_path, "vqav2")
 
 
+PREPARED = {
+    "cococap": "coco_captions/2014",
+    "countbenchqa": "countbench_qa",
+    "docvqa": "doc_vqa",
+    "gqa": "gqa",
+    "infovqa": "infovqa",
+    "okvqa": "ok_vqa",
+    "textcaps": "text_caps",
+    "vqav2": "vqa",
+    "xgqa": "xgqa",
+    "xm3600": "xm3600",
+}
+"""Where TFDS writes what its builder or big_vision's prepares, as the builders' classes and configs
+are called; below it are the versions."""
+
+
 @pytest.mark.parametrize("name", [name for name in benchmark_names() if benchmark(name).prepared])
 def test_prepared_rows_have_what_the_benchmark_names(data: Path, tmp_path: Path, name: str) -> None:
     known = benchmark(name)
@@ -279,15 +297,9 @@ def test_prepared_rows_have_what_the_benchmark_names(data: Path, tmp_path: Path,
     fields |= {str(how.rows.answers), *how.rows.groups.values()} | ({how.rows.key or ""} - {""})
     fields |= {part[1] for part in Formatter().parse(how.rows.id) if part[1]}
     record = example_record({**{path: ["7"] for path in fields}, how.image: [picture]})
-    names = how.name if isinstance(how.name, str) else how.name[-1]
     for number, part in enumerate(parts_of(known, None)):
         split = fill(how.splits.get(part.split, how.split), part.values)
-        prepare(
-            tmp_path / fill(names, part.values) / f"1.0.{number}",
-            split,
-            [record] * 2,
-            "tfrecord",
-        )
+        prepare(tmp_path / PREPARED[name] / f"1.0.{number}", split, [record] * 2, "tfrecord")
     found = rows(tmp_path, name)
     assert found.count("a row whose id another has") == len(found) / 2
     for row in (each for each in found if isinstance(each, Example)):
@@ -311,6 +323,58 @@ def test_a_broken_archive_is_an_error_and_what_is_broken_in_one_an_error_row(
     archive.write_bytes(content[: len(content) // 2])
     with pytest.raises(SpecError, match=r"all\.zip is broken"):
         rows(tmp_path, "gqa")
+
+
+@pytest.mark.parametrize("name", ["all.tar", "annotations.tar", "all.zip", "annotations.zip"])
+def test_a_list_is_read_from_the_member_that_was_found_whatever_else_has_its_name(
+    tmp_path: Path, name: str
+) -> None:
+    wanted, other = b'[{"is": "wanted"}]', b'[{"is": "another"}]'
+    members = [("test.json", other), ("./annotations/test.json", wanted)]
+    if name.endswith(".tar"):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            link = tarfile.TarInfo("annotations/test.json")
+            link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+            tar.addfile(link)
+            for member, content in members:
+                header = tarfile.TarInfo(member)
+                header.size = len(content)
+                tar.addfile(header, io.BytesIO(content))
+    else:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, content in members:
+                archive.writestr(member, content)
+    found = Archives([str(tmp_path)]).find_file("annotations/test.json")
+    assert found
+    assert list(records(found)) == [{"is": "wanted"}]
+
+
+def test_an_archive_that_breaks_off_and_a_wrong_description_are_said_of_their_benchmarks(
+    data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data / "gqa", tmp_path / "gqa")
+    packed(data, "docvqa", tmp_path / "docvqa", "zip")
+    (whole,) = (tmp_path / "docvqa").iterdir()
+    whole.write_bytes(whole.read_bytes()[:-30])
+    found = check("docvqa", str(tmp_path))
+    assert (found.ready, found.missing != ()) == (False, True)
+    assert found.broken == ("all.zip is broken: File is not a zip file",)
+    assert check("gqa", str(tmp_path)).ready
+    shutil.copy(whole, tmp_path / "common.zip")  # whatever may be in it
+    found = check("gqa", str(tmp_path))
+    assert (found.ready, found.missing, len(found.broken)) == (False, (), 1)
+    with pytest.raises(SpecError, match=r"common\.zip is broken"):
+        rows(tmp_path, "gqa")
+    info = prepare(tmp_path / "vqa" / "1.0.0", "validation", [], "tfrecord")[0].parent
+    for content, said in (
+        ("[", "Invalid JSON"),
+        ('{"splits": [7]}', "splits.0=7: Input should be"),
+        ('{"splits": [{"name": "validation", "shardLengths": null}]}', "shardLengths=None"),
+        ('{"fileFormat": "riegeli"}', "fileFormat='riegeli': Input should be 'tfrecord'"),
+    ):
+        (info / "dataset_info.json").write_text(content)
+        with pytest.raises(SpecError, match=rf"vqa/1\.0\.0/dataset_info\.json is broken: .*{said}"):
+            check("vqav2", str(tmp_path))
 
 
 def test_a_place_inside_of_a_file_is_for_readers_alone_to_say(data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from paliflow.configs import FineTuneSpec
 from paliflow.configs.base import SpecError
 from paliflow.jobs.examples.plan import sources_of, write_examples
 from paliflow.jobs.finetune import worker
-from paliflow.jobs.finetune.checkpointing import Checkpoints
+from paliflow.jobs.finetune.checkpointing import Checkpoints, Tally
 from paliflow.jobs.finetune.export import model_uri
 from paliflow.jobs.finetune.job import finetune
 from paliflow.jobs.finetune.log import Log, read_log, read_progress
@@ -160,6 +161,19 @@ def test_a_run_in_a_bucket_goes_on_where_it_was(
     assert [line["step"] for line in read_log(spec.location) if "loss" in line] == [*range(1, 13)]
     assert losses(spec) == before
     assert PaliGemma.from_checkpoint(model_uri(spec)).config.image_size == 56
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"), [("loss", 2), ("character_error_rate", 2), ("anls", 1)]
+)
+def test_the_best_checkpoint_is_the_one_whose_figure_is_best(
+    tmp_path: Path, metric: str, best: int
+) -> None:
+    with Checkpoints(str(tmp_path), 1, f"held_out/{metric}") as checkpoints:
+        for step, figure in enumerate((0.9, 0.2, 0.5), 1):
+            state: Any = {"step": np.int32(step)}
+            checkpoints.save(step, state, Tally(1, Counter(), {}), {f"held_out/{metric}": figure})
+        assert checkpoints.best_step() == best
 
 
 def test_a_run_that_has_cost_too_much_stops_at_a_checkpoint_and_goes_on_with_a_higher_limit(

@@ -1,9 +1,9 @@
 """Runs on two hosts of one TPU slice and two single hosts, faked on a CPU. A script.
 
-`python -m paliflow.tests.jobs.fleet.slice_runs FOLDER` annotates what is in FOLDER/images and in
-FOLDER/few and trains on FOLDER/train.jsonl, on single hosts and on the slice. Meanwhile it kills
-and stops the slice's processes; hosts are held by others and taken away. It prints what came of it
-as JSON, in the last line.
+`python -m paliflow.tests.jobs.fleet.slice_runs PART FOLDER` annotates what is in FOLDER/images or
+in FOLDER/few and trains on FOLDER/train.jsonl, on single hosts and on the slice. Meanwhile it kills
+and stops the slice's processes; or hosts are held by others and taken away. It prints what came of
+it as JSON, in the last line.
 """
 
 import json
@@ -12,6 +12,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +24,11 @@ from ray._private import state
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from paliflow.configs import RunSummary
 from paliflow.jobs.finetune import worker_group
 from paliflow.jobs.finetune.job import finetune
 from paliflow.jobs.finetune.log import read_log
+from paliflow.jobs.fleet import shards
+from paliflow.jobs.fleet.slice_process import SliceProcess
 from paliflow.tests.jobs.conftest import small_spec
 from paliflow.tests.jobs.fleet.fake_slices import add, start
 from paliflow.tests.jobs.fleet.preempted import drain
@@ -37,6 +40,12 @@ HOSTS = [
     ("b", 0, "2x2x1", "v4-8", 4),
     ("c", 0, "2x2x1", "v4-8", 4),
 ]
+
+
+class Impatient(SliceProcess):
+    """Notices silence sooner, since it is awaited four times."""
+
+    SILENCE_S = 8.0
 
 
 class Event(NamedTuple):
@@ -54,8 +63,7 @@ EVENTS = [
     for kill in (signal.SIGKILL, signal.SIGSTOP)
     for rank in (0, 1)
 ]
-PARTS = 4
-"""From one event to the next, at least."""
+SLICE: dict[str, Any] = {"placement": "slice", "topology": "2x2x2", "model_parallel": 4}
 
 
 def on_slice() -> list[tuple[str, dict[str, Any]]]:
@@ -80,7 +88,7 @@ def disturb(location: Path, seconds: list[float], seen: set[int]) -> None:
     pause = location.parent / "pause"
     pause.parent.mkdir(parents=True, exist_ok=True)
     for number, event in enumerate(EVENTS):
-        while parts(location) < PARTS * number:
+        while parts(location) < number:
             time.sleep(0.1)
         pause.touch()
         while not (location.parent / f"paused {members().get('0')}").exists():
@@ -97,7 +105,7 @@ def disturb(location: Path, seconds: list[float], seen: set[int]) -> None:
             os.kill(before["1"], signal.SIGCONT)
         pause.unlink(missing_ok=True)
         while members().get("0") in (None, before["0"]):
-            time.sleep(0.1)
+            time.sleep(0.3)
         done = parts(location)
         while parts(location) == done:
             time.sleep(0.1)
@@ -183,6 +191,7 @@ def trainings(cluster: Cluster, folder: Path) -> dict[str, Any]:
             accelerators_per_worker={"TPU": 4},
             accelerator_type="v4",
             cpus_per_worker=0.5,
+            batch_size=8,
             validation={},
             **fields,
         )
@@ -199,55 +208,65 @@ def trainings(cluster: Cluster, folder: Path) -> dict[str, Any]:
     return found
 
 
-def main(folder: Path) -> dict[str, Any]:
-    os.environ["JAX_NUM_CPU_DEVICES"] = "2"
-    cluster = Cluster()
-    start(cluster, HOSTS)
-    seconds, seen = list[float](), set[int]()
-    ray.init(cluster.address, log_to_driver=False)
-    found: dict[str, Any] = {}
-
-    def annotated(run_id: str, **fields: Any) -> RunSummary:
-        common = {
-            "input": str(folder / "images"),
-            "run_id": run_id,
-            "shard_size": 1,
-            "batch_size": 2,
-            "dtype": "float32",
-            "sampling": {},
-            "cpus_per_actor": 0.5,
-            "accelerator_type": "v4",
-            "prompts": ["caption en", "detect digit", {"ask": "how many?", "choices": ["1", "2"]}],
-        }
-        spec = small_spec(folder / run_id, **common | fields)
-        if run_id in meanwhile:
-            act, *more = meanwhile[run_id]
-            threading.Thread(target=act, args=(Path(spec.location), *more), daemon=True).start()
-        summary = annotate(spec, Console(force_terminal=False))
-        found[run_id] = {"rows": rows(spec.location), "preemptions": summary.preemptions}
-        return summary
-
-    meanwhile: dict[str, Any] = {
-        "disturbed": (disturb, seconds, seen),
-        "drained": (drain_second,),
+def annotated(
+    folder: Path, run_id: str, meanwhile: Callable[[Path], None] | None = None, **fields: Any
+) -> dict[str, Any]:
+    """What comes of a run over images, while something else is done to it in a thread."""
+    common = {
+        "input": str(folder / "images"),
+        "run_id": run_id,
+        "shard_size": 1,
+        "batch_size": 2,
+        "dtype": "float32",
+        "sampling": {},
+        "cpus_per_actor": 0.5,
+        "accelerator_type": "v4",
+        "prompts": ["caption en", "detect digit", {"ask": "how many?", "choices": ["1", "2"]}],
     }
-    host = {"placement": "host", "topology": "2x2x1", "model_parallel": 2}
-    slice_ = {"placement": "slice", "topology": "2x2x2"}
-    annotated("host", **host)
-    few = str(folder / "few")
-    annotated("copies", **slice_, model_parallel=2, input=few)  # two, each on a host
-    annotated("disturbed", **slice_, model_parallel=4, prompts=["caption en"])
+    spec = small_spec(folder / run_id, **common | fields)
+    if meanwhile:
+        threading.Thread(target=meanwhile, args=(Path(spec.location),), daemon=True).start()
+    summary = annotate(spec, Console(force_terminal=False))
+    return {"rows": rows(spec.location), "preemptions": summary.preemptions}
+
+
+def disturbances(_: Cluster, folder: Path) -> dict[str, Any]:
+    """Annotates on the slice while its processes are killed and stopped."""
+    found: dict[str, Any] = {"seconds": list[float](), "left": set[int]()}
+    meanwhile = partial(disturb, seconds=found["seconds"], seen=found["left"])
+    found["disturbed"] = annotated(folder, "disturbed", meanwhile, **SLICE, prompts=["caption en"])
     time.sleep(1)
-    found |= {"seconds": seconds, "left": [pid for pid in seen if runs(pid)]}
+    return found | {"left": [pid for pid in found["left"] if runs(pid)]}
+
+
+def losses_of_hosts(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """Annotates on single hosts, and few images on two hosts, which others have, or of which one
+    goes; then trains."""
+    host: dict[str, Any] = {"placement": "host", "topology": "2x2x1", "model_parallel": 2}
+    found = {"host": annotated(folder, "host", **host)}
+    few: dict[str, Any] = {**SLICE, "input": str(folder / "few")}
     where = {"ray.io/tpu-slice-name": "slice-a", "ray.io/tpu-worker-id": "1"}
     options: dict[str, Any] = {"num_cpus": 0, "resources": {"TPU": 1}, "label_selector": where}
     tenant: Any = ray.remote(**options)(Tenant).remote()
     ray.get(tenant.here.remote())
     threading.Thread(target=leave, args=(tenant,), daemon=True).start()
-    annotated("tenant", **slice_, model_parallel=4, input=few)
+    found["copies"] = annotated(folder, "copies", **few | {"model_parallel": 2})  # one on each
     add(cluster, HOSTS[1])
-    annotated("drained", **slice_, model_parallel=4, input=few)
-    found |= trainings(cluster, folder)
+    found["drained"] = annotated(folder, "drained", drain_second, **few)
+    return found | trainings(cluster, folder)
+
+
+PARTS = {"disturbances": (disturbances, HOSTS[:2]), "losses of hosts": (losses_of_hosts, HOSTS)}
+"""At the same time, each in a process and on a cluster of its own, of such hosts."""
+
+
+def main(part: str, folder: Path) -> dict[str, Any]:
+    os.environ["JAX_NUM_CPU_DEVICES"] = "2"
+    cluster = Cluster()
+    act, hosts = PARTS[part]
+    start(cluster, hosts)
+    ray.init(cluster.address, log_to_driver=False)
+    found = act(cluster, folder)
     ray.shutdown()
     cluster.shutdown()
     return found
@@ -260,6 +279,7 @@ if __name__ == "__main__":
 
     actor.Annotator = cpu_slices.CpuAnnotator  # type: ignore[misc]
     vars(worker_group).update(work=cpu_slices.work)
+    vars(shards).update(SliceProcess=Impatient)
     from paliflow.jobs.annotate.job import annotate
 
-    print(json.dumps(main(Path(sys.argv[1]))))
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))

@@ -88,13 +88,19 @@ def test_answers_unlike_those_of_an_earlier_run_are_drift(make_spec: SpecFactory
             judged(dark, drift={"against": name})
 
 
-@pytest.mark.parametrize("metric", ["region_box_50", "without_toxicity"])
-def test_canaries_are_scored_by_texts_alone(
-    make_spec: SpecFactory, tmp_path: Path, metric: str
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        *(("region_box_50", "needs more"), ("without_toxicity", "needs more")),
+        ("character_error_rate", "falls as answers get better"),
+    ],
+)
+def test_canaries_are_scored_by_texts_alone_and_by_what_rises(
+    make_spec: SpecFactory, tmp_path: Path, metric: str, said: str
 ) -> None:
     canaries = {"path": str(tmp_path / "labels.jsonl"), "at_least": 0.5, "metric": metric}
     spec = make_spec(input=str(SAMPLE), gate={"canaries": canaries})
-    with pytest.raises(SpecError, match=rf"gate\.canaries\.metric='{metric}' needs more"):
+    with pytest.raises(SpecError, match=rf"gate\.canaries\.metric='{metric}' {said}"):
         annotate_here(spec)
 
 

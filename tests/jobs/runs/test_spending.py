@@ -7,7 +7,13 @@ import pytest
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
 from paliflow.configs.chips import catalogue
-from paliflow.jobs.runs.spending import Spending, SpendingLimitError, cost, require_price
+from paliflow.jobs.runs.spending import (
+    Spending,
+    SpendingLimitError,
+    check_limit,
+    cost,
+    require_price,
+)
 
 V5E, CPU = "TPU v5 lite", "cpu"
 
@@ -43,3 +49,8 @@ def test_spending_more_than_the_limit_stops_the_run_and_says_how_to_go_on() -> N
     with pytest.raises(SpendingLimitError, match=r"^max_usd=1: 20 inputs have cost 1\.5 USD\. Not"):
         spending.add(10, CPU, 1800.0)
     Spending(spec()).add(10, CPU, 1e9)
+
+
+def test_what_has_no_price_costs_nothing_and_the_rest_of_the_run_what_it_does() -> None:
+    with pytest.raises(SpendingLimitError, match=r"have cost 1\.2 USD"):
+        check_limit({CPU: 1e9, V5E: 3600.0}, "5 steps", spec(max_usd=1))

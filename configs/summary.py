@@ -12,6 +12,8 @@ from paliflow.configs.base import Spec, printable
 
 SPEC_VARIABLE = "PALIFLOW_SPEC"
 """The environment variable that carries a spec, as JSON, to `python -m paliflow.jobs`."""
+SPEC_VARIABLE_BYTES = 100_000
+"""What it is trusted to hold; Linux stops at 131,072."""
 VERSION_VARIABLE = "PALIFLOW_VERSION"
 """The environment variable that tells it which version of Paliflow has sent the spec."""
 LABELS_VARIABLE = "PALIFLOW_LABELS"

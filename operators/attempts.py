@@ -18,10 +18,12 @@ def is_last_try(ti: Any) -> bool:
 async def job_for(ray: RayJobHook, left: Any, max_tries: int) -> dict[str, Any]:
     """The state to store before anything is submitted under its `submission_id`.
 
-    Only when a user clears a task does Airflow raise its `max_tries`. The same number means a retry
-    or a lost worker, which goes on with the job that was left. After a clear that job is stopped
-    and has a successor under another id, because Airflow may tell the old trigger to stop its job
-    when the new try runs already.
+    Airflow raises a task's `max_tries` when a user clears it, unless a worker is running it at that
+    moment: it then ends the task, which stops its job (`on_kill`), and leaves the number. So the
+    same number means a retry, a lost worker or such a clear. That try goes on with the job that was
+    left, if nobody has stopped it. After another clear that job is stopped and has a successor
+    under another id, because Airflow may tell the old trigger to stop its job when the new try runs
+    already.
 
     Args:
         ray: not open yet.

@@ -19,7 +19,12 @@ from airflow.sdk.exceptions import (
 )
 
 from paliflow.configs.base import Spec, SpecError, printable
-from paliflow.configs.summary import LABELS_VARIABLE, SPEC_VARIABLE, VERSION_VARIABLE
+from paliflow.configs.summary import (
+    LABELS_VARIABLE,
+    SPEC_VARIABLE,
+    SPEC_VARIABLE_BYTES,
+    VERSION_VARIABLE,
+)
 from paliflow.operators import gcp, process
 from paliflow.operators.attempts import STATE, is_last_try, job_for
 from paliflow.operators.fields import check_fields, refuse_unknown
@@ -41,10 +46,6 @@ from paliflow.operators.waiting import end, end_at_once, in_thread, start_and_wa
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
     from airflow.sdk.definitions.xcom_arg import PlainXComArg
-
-VARIABLE_BYTES = 100_000
-"""What an environment variable is trusted to hold; Linux stops at 131,072. Longer specs travel to a
-cluster as a package, beside the modules of the job."""
 
 
 class JobOperator(BaseOperator):
@@ -320,9 +321,9 @@ class JobOperator(BaseOperator):
             if self.ship:
                 package = await ray.upload(*paliflow_package())
                 runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), package]
-            if len(given.encode()) <= VARIABLE_BYTES:
+            if len(given.encode()) <= SPEC_VARIABLE_BYTES:
                 runtime_env["env_vars"][SPEC_VARIABLE] = given
-            else:
+            else:  # as a package, beside the modules of the job
                 file = f"{trigger.submission_id}/spec.json"
                 package = await ray.upload(*zipped([(ZipInfo(file), given.encode())]))
                 runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), package]

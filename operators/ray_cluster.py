@@ -85,7 +85,7 @@ class CreateRayClusterOperator(BaseOperator):
     def _name(self, ti: Any, store: Any) -> str:
         """The name of the cluster that an earlier try has left, or a new one."""
         left: Any = store.get(_STATE)
-        # Airflow raises it when a user clears the task; a retry goes on with what was left.
+        # Airflow raises it when a user clears a task that no worker is running (`job_for`).
         cleared = bool(left) and left["max_tries"] != ti.max_tries
         earlier = left and left["name"]
         return in_thread(name_for(self.cluster, "RayCluster", earlier, cleared=cleared))

@@ -10,12 +10,11 @@ from pydantic import Field, PositiveInt
 from paliflow.configs.base import Spec, SpecError
 from paliflow.configs.cluster import ClusterSpec, Name
 from paliflow.configs.manifests import ray_job, ray_job_on
+from paliflow.configs.summary import SPEC_VARIABLE_BYTES
 from paliflow.operators.hook import RayJobError
 from paliflow.operators.kubernetes import Kind, KubernetesError, KubernetesHook
 from paliflow.operators.waiting import in_thread
 
-SPEC_BYTES = 100_000
-"""What an environment variable is trusted to hold."""
 ENDED = frozenset({"Complete", "Failed", "ValidationFailed"})
 """A RayJob's `jobDeploymentStatus` after which it changes no more."""
 
@@ -97,8 +96,9 @@ async def name_for(cluster: OnKubernetes, kind: Kind, left: str | None, *, clear
     """The name to store before an object is made under it, as `job_for` does: that which an earlier
     try left, or a new one.
 
-    An object that is being deleted has a successor, and so has a job that did not succeed, or whose
-    log is gone. So has one whose task a user has cleared; that one is deleted.
+    An object that is being deleted has a successor of another name, and so has a job that did not
+    succeed, or whose log is gone. So has one whose task a user has cleared, and one that is not
+    there, unless it is a RayJob with a cluster of its own: what may be on its way is deleted.
 
     Args:
         cluster: where it is.
@@ -112,9 +112,15 @@ async def name_for(cluster: OnKubernetes, kind: Kind, left: str | None, *, clear
     if left:
         async with cluster.hook() as kubernetes:
             found = await kubernetes.get(kind, left)
-            # One that is not there may be on its way, if its creation broke off: under the same
-            # name it cannot become two.
-            if not cleared and (found is None or await _is_of_use(kubernetes, found)):
+            if found is None:
+                # It may be on its way, if its creation broke off: under the same name it cannot
+                # become two. But it may have been deleted, too, as by a task that was cleared while
+                # it ran: a shared head then remembers a job of its name as stopped, and of a
+                # RayCluster there may be pods yet.
+                reusable = kind == "RayJob" and not isinstance(cluster, SharedRayCluster)
+            else:
+                reusable = await _is_of_use(kubernetes, found)
+            if reusable and not cleared:
                 return left
             await kubernetes.delete(kind, left, awaited=found is None)
     return f"paliflow-{uuid.uuid4().hex[:16]}"
@@ -131,8 +137,8 @@ async def _is_of_use(kubernetes: KubernetesHook, found: Mapping[str, Any]) -> bo
     try:  # for its summary, while its cluster is there
         async with await kubernetes.ray_of(status["rayClusterName"]) as ray:
             return bool(await ray.logs(found["metadata"]["name"]))
-    except RayJobError:
-        return False
+    except RayJobError as error:
+        return error.http_status != 404  # else it may answer yet, and the trigger asks again
 
 
 async def create_rayjob(
@@ -152,10 +158,10 @@ async def create_rayjob(
             again would not help.
         KubernetesError: Kubernetes could not be reached, or did not let us.
     """
-    if (size := len(run.given().encode())) > SPEC_BYTES:
+    if (size := len(run.given().encode())) > SPEC_VARIABLE_BYTES:
         raise AirflowFailException(
-            f"the spec has {size} bytes, and Kubernetes passes {SPEC_BYTES} on to a job; name "
-            "files that list its sources, or give a ray_conn_id"
+            f"the spec has {size} bytes, and Kubernetes passes {SPEC_VARIABLE_BYTES} on to a job; "
+            "name files that list its sources, or give a ray_conn_id"
         )
     manifest = cluster.manifest(name, job, run, variables)
     manifest["spec"]["activeDeadlineSeconds"] = cluster.deadline

@@ -11,6 +11,9 @@ from paliflow.operators.rayjob import ENDED, SharedRayCluster, cluster_of, lefto
 from paliflow.operators.readiness import readiness
 from paliflow.operators.trigger import LOG_BYTES_PER_S, RayJobTrigger
 
+LAST_LOOK_S = 120.0
+"""How long the head is asked for the log of a job that has ended; a cluster of the job's own stays
+for 300 s."""
 _CLUSTER_LOST = (
     "its RayCluster is gone: somebody has deleted it. Clear the task that makes it, and those after"
 )
@@ -68,17 +71,16 @@ class RayClusterJobTrigger(RayJobTrigger):
                     if found is None:
                         return outcome("LOST", _lost(said))
                     status = found.get("status", {})
-                    ended = status.get("jobDeploymentStatus") in ENDED
-                    job: dict[str, Any] = {}
-                    text = ""
-                    if status.get("jobStatus") and (ended or time.monotonic() >= log_due):
-                        job, text = await self._of_ray(kubernetes, status["rayClusterName"])
+                    if status.get("jobDeploymentStatus") in ENDED:
+                        job, text, unread = await self._last_of_ray(kubernetes, status)
+                        await self._relay(text, seen, ended=True)
+                        return _ended(status, job, text, said, unread)
+                    if status.get("jobStatus") and time.monotonic() >= log_due:
+                        text = await self._log_so_far(kubernetes, status["rayClusterName"])
                         log_due = time.monotonic() + len(text) / LOG_BYTES_PER_S
-                        seen = await self._relay(text, seen, ended)
-                    if ended:
-                        return _ended(status, job, text, said)
+                        seen = await self._relay(text, seen, ended=False)
                     said = await self._say(kubernetes, status, said)
-                    if await self._has_lost_its_cluster(kubernetes, status):
+                    if await self._has_lost_its_cluster(kubernetes):
                         return outcome("LOST", _CLUSTER_LOST)
                 outage.over()
             except RayJobError as error:
@@ -98,22 +100,40 @@ class RayClusterJobTrigger(RayJobTrigger):
             say("RayJob %s: %s", self.submission_id, said)
         return said
 
-    async def _has_lost_its_cluster(
-        self, kubernetes: KubernetesHook, status: dict[str, Any]
-    ) -> bool:
-        """Whether it waits for a shared cluster that is gone, as KubeRay would for ever."""
-        if not isinstance(self._spec, SharedRayCluster) or status.get("jobStatus"):
+    async def _has_lost_its_cluster(self, kubernetes: KubernetesHook) -> bool:
+        """Whether it is of a shared cluster that is gone. KubeRay looks for that before anything
+        else, until the job's deadline, whether or not the job has started."""
+        if not isinstance(self._spec, SharedRayCluster):
             return False
         return await kubernetes.get("RayCluster", self._spec.name) is None
 
-    async def _of_ray(self, kubernetes: KubernetesHook, cluster: str) -> tuple[dict[str, Any], str]:
-        """Ray's details of the job and what it has printed; nothing if the head does not answer."""
+    async def _log_so_far(self, kubernetes: KubernetesHook, cluster: str) -> str:
+        """What the job has printed; nothing if the head does not answer."""
         try:
             async with await kubernetes.ray_of(cluster) as ray:
-                return await ray.job(self.submission_id), await ray.logs(self.submission_id)
+                return await ray.logs(self.submission_id)
         except RayJobError as error:
             self.log.warning("No log of RayJob %s: %s", self.submission_id, error)
-            return {}, ""
+            return ""
+
+    async def _last_of_ray(
+        self, kubernetes: KubernetesHook, status: dict[str, Any]
+    ) -> tuple[dict[str, Any], str, str]:
+        """Ray's details of a job that has ended, all that it has printed, and why that is not known
+        if it is not. A head that does not answer is asked again for `LAST_LOOK_S` seconds, unless
+        it, or what it knew of the job, is gone."""
+        until = time.monotonic() + LAST_LOOK_S
+        while status.get("jobStatus"):
+            try:
+                async with await kubernetes.ray_of(status["rayClusterName"]) as ray:
+                    job = await ray.job(self.submission_id)
+                    return job, await ray.logs(self.submission_id), ""
+            except RayJobError as error:
+                if error.http_status == 404 or time.monotonic() >= until:
+                    return {}, "", str(error)
+                self.log.warning("No log yet of RayJob %s: %s", self.submission_id, error)
+            await asyncio.sleep(min(self.poll_interval, LAST_LOOK_S / 10))
+        return {}, "", ""
 
 
 def _described(status: dict[str, Any]) -> str:
@@ -130,15 +150,19 @@ def _lost(said: str) -> str:
     return f"somebody has deleted its RayJob{was}. A retry makes another, and the run resumes"
 
 
-def _ended(status: dict[str, Any], job: dict[str, Any], text: str, said: str) -> dict[str, Any]:
+def _ended(
+    status: dict[str, Any], job: dict[str, Any], text: str, said: str, unread: str
+) -> dict[str, Any]:
     """A job that was stopped is `Complete` as well: it is `jobStatus` that says how it went.
 
-    `said` is how far it was before.
+    `said` is how far it was before, `unread` why its log, `text`, is not known.
     """
     went = status.get("jobStatus") or status["jobDeploymentStatus"]
     code = job.get("driver_exit_code")
     message = _described(status)
-    if went == "SUCCEEDED":
+    if unread:
+        message = f"{message}; its log, and in it how it ended, could not be read: {unread}"
+    elif went == "SUCCEEDED":
         code = 0
     elif status["jobDeploymentStatus"] == "ValidationFailed":
         code = 2  # of the object that it was given: the next try would give the same

@@ -50,7 +50,8 @@ class RunOperator(OutputOperator):
         run_id = self.spec.get("run_id") or default_run_id(
             ti.dag_id, ti.task_id, ti.run_id, ti.map_index
         )
-        # Only when a user clears a task does Airflow raise its `max_tries`.
+        # Airflow raises `max_tries` when a user clears a task that no worker is running; the run of
+        # one that is running is unfinished, and resumed.
         spec = self.SPEC.parse({"generation": ti.max_tries, **self.spec, "run_id": run_id})
         OutputLink().push(ti, browsable(spec.location))
         return spec

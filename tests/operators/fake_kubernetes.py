@@ -62,9 +62,11 @@ class FakeKubernetes:
         """Of every cluster; None if nobody may see them."""
         self.late: list[dict[str, Any]] | None = None
         """Manifests whose creation is on its way until `arrive`; None where there is no delay."""
+        self.silent = 0
+        """How often a head does not answer for a job that has ended."""
         self.lingering = False
         """Whether objects that are deleted are seen for a while yet."""
-        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self.processes: dict[str, subprocess.Popen[str]] = {}
         self._steps: Counter[str] = Counter()
         self.lock = threading.Lock()
 
@@ -134,6 +136,8 @@ class FakeKubernetes:
         self._steps[name] += 1
         status: dict[str, Any] = rayjob["status"]
         chosen = rayjob["spec"].get("clusterSelector", {}).get("ray.io/cluster")
+        if name in self.processes and chosen and chosen not in self.rayclusters:
+            return 200, rayjob  # KubeRay looks for the cluster first, and goes no further
         ready = self.hosts_come and (chosen is None or chosen in self.rayclusters)
         step = min(self._steps[name], len(STEPS) if ready else 2) - 1
         if STEPS[step] == "Initializing":
@@ -162,30 +166,33 @@ class FakeKubernetes:
             self.rayjobs[name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         else:
             del self.rayjobs[name]
-        if process := self._processes.get(name):
+        if process := self.processes.get(name):
             process.kill()
         return 200, {}
 
     def ray(self, path: str) -> tuple[int, Any]:
         """What the head of a job's cluster answers."""
         _, _, name, *logs = path.strip("/").split("/")
-        if name not in self.rayjobs or name not in self._processes:
+        if name not in self.rayjobs or name not in self.processes:
             return 404, {"message": "no such job"}
-        process = self._processes[name]
+        process = self.processes[name]
+        if self.silent and process.poll() is not None:
+            self.silent -= 1
+            return 502, {"message": "Bad Gateway"}
         if logs:
             return 200, {"logs": self._output(name).read_text()}
         return 200, {"driver_exit_code": process.poll(), "status": "RUNNING", "message": ""}
 
     def _process(self, name: str, rayjob: dict[str, Any]) -> subprocess.Popen[str]:
-        if name not in self._processes:
+        if name not in self.processes:
             spec = rayjob["spec"]
             variables = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
             command = self.command or [sys.executable, *spec["entrypoint"].split()[1:]]
             with self._output(name).open("w") as output:
-                self._processes[name] = subprocess.Popen(
+                self.processes[name] = subprocess.Popen(
                     command, env=os.environ | variables, stdout=output, stderr=output, text=True
                 )
-        return self._processes[name]
+        return self.processes[name]
 
     def _output(self, name: str) -> Path:
         return Path(os.environ["AIRFLOW_HOME"], f"{name}.log")

@@ -21,6 +21,7 @@ from airflow.sdk.exceptions import (
 from paliflow.operators import CreateRayClusterOperator, DeleteRayClusterOperator, kubernetes
 from paliflow.operators.hook import RayJobError
 from paliflow.operators.ray_cluster_trigger import RayClusterTrigger
+from paliflow.operators.rayjob_trigger import RayClusterJobTrigger
 from paliflow.tests.operators import dag_run
 from paliflow.tests.operators.fake_kubernetes import FakeKubernetes
 from paliflow.tests.operators.fake_kubernetes import kubernetes as served
@@ -160,6 +161,51 @@ def test_a_job_whose_cluster_is_gone_says_which_task_to_clear(fake: FakeKubernet
     event = follow(left.value.trigger)
     assert event["status"] == "LOST"
     assert "Clear the task that makes it" in event["message"]
+
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
+
+
+def on_shared(store: Store, name: str) -> RayClusterJobTrigger:
+    """What a try of a task on a shared cluster waits with."""
+    made = create().execute_complete(context(Store()), {"name": name, "error": None})
+    with pytest.raises(TaskDeferred) as left:
+        operator(cluster=made).execute(context(store))
+    trigger = left.value.trigger
+    assert isinstance(trigger, RayClusterJobTrigger)
+    return trigger
+
+
+def test_a_job_that_was_stopped_on_a_shared_cluster_has_a_successor_of_another_name(
+    fake: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "STARTING_S", 0.2)
+    name = deferred(Store()).cluster["name"]
+    fake.command = SLEEP
+    store = Store()
+    stopped = on_shared(store, name)
+    while stopped.submission_id not in fake.processes:
+        fake.look(stopped.submission_id)
+    # A user clears the task while it waits on a worker, which leaves its `max_tries` as it is.
+    asyncio.run(stopped.on_kill())
+    fake.command = [sys.executable, "-c", JOB]
+    assert follow(on_shared(store, name))["status"] == "SUCCEEDED"
+    # So has a shared cluster itself, whose pods may not all be gone yet.
+    store = Store()
+    first = deferred(store)
+    asyncio.run(first.on_kill())
+    assert deferred(store).cluster["name"] != first.cluster["name"]
+
+
+def test_a_job_under_which_its_shared_cluster_is_deleted_is_lost(fake: FakeKubernetes) -> None:
+    name = deferred(Store()).cluster["name"]
+    fake.command = SLEEP
+    trigger = on_shared(Store(), name)
+    while trigger.submission_id not in fake.processes:
+        fake.look(trigger.submission_id)
+    del fake.rayclusters[name]
+    event = follow(trigger)
+    assert (event["status"], event["exit_code"]) == ("LOST", None)
 
 
 def test_a_cluster_that_cannot_be_deleted_is_not_forgotten(fake: FakeKubernetes) -> None:

@@ -25,6 +25,7 @@ from paliflow.operators import (
     CreateRayClusterOperator,
     RayJobCluster,
     process,
+    rayjob_trigger,
 )
 from paliflow.operators import kubernetes as kubernetes_hook
 from paliflow.operators.attempts import STATE
@@ -125,7 +126,7 @@ def test_a_try_after_a_lost_worker_takes_up_a_job_that_has_succeeded(fake: FakeK
     assert follow(second) == ended
     assert fake.made == [("RayJob", first.submission_id)]
     # Its summary is in its log, which goes with its cluster.
-    del fake._processes[first.submission_id]
+    del fake.processes[first.submission_id]
     third = deferred(store)
     assert [*fake.rayjobs] == [third.submission_id] != [first.submission_id]
 
@@ -371,6 +372,30 @@ def test_a_job_that_did_not_succeed_fails_the_task_and_leaves_no_cluster(
     assert type(failed.value) is error
     assert not fake.rayjobs
     assert STATE not in store
+
+
+def test_a_head_that_is_silent_as_a_job_ends_is_asked_again(
+    fake: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.silent = 3
+    assert follow(deferred(Store()))["summary"] == SUMMARY
+    assert fake.silent == 0
+    fake.silent = 3
+    fake.command = [sys.executable, "-c", "raise SystemExit(2)"]
+    assert follow(deferred(Store()))["exit_code"] == 2
+    # A try after a lost worker asks likewise, and not for another cluster.
+    fake.command = [sys.executable, "-c", JOB]
+    store = Store()
+    first = deferred(store)
+    follow(first)
+    fake.silent = 3
+    assert deferred(store).submission_id == first.submission_id
+    # What it does not say in the end is not taken for an end without a summary.
+    monkeypatch.setattr(rayjob_trigger, "LAST_LOOK_S", 0.0)
+    fake.silent = 3
+    with pytest.raises(AirflowException, match=r"SUCCEEDED: Complete; its log, .* HTTP 502") as no:
+        operator().execute_complete(context(store), follow(first))
+    assert "It printed no line" not in str(no.value)
 
 
 def test_ending_the_task_deletes_a_cluster_whose_creation_is_on_its_way(

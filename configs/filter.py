@@ -36,7 +36,7 @@ class FilterSpec(SourceSpec, FleetSpec):
     the same names, redacted."""
     exclude_near: tuple[Stored, ...] = ()
     """Folders of finished filter runs, e.g. over the images of an evaluation: what is nearly the
-    same as an image of theirs is removed."""
+    same as an image of theirs is removed. They need the same `exif`."""
     redact: CopyRedaction | None = None
     """Copies of what remains are written to `images/`, in which faces are blurred and metadata is
     removed: `{faces: blur, gps: strip}`. `kept.parquet` names the copies. Faces take

@@ -67,7 +67,8 @@ class FineTuneSpec(ModelSpec):
     exclude_near: tuple[ExampleSource, ...] = ()
     """Examples of evaluations: whatever has an image that is nearly the same as one of theirs is
     not learnt from, and counted. Each is a source like those of `train`, the path of one, the name
-    of a benchmark in `data`, or the folder of a finished filter run over their images."""
+    of a benchmark in `data`, or the folder of a finished filter run over their images (with
+    `exif: ignore` beside a benchmark)."""
     duration: Duration = Duration(epochs=5)
     """How long to train."""
     warmup: Duration = Duration(percent=5)

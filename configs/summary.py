@@ -556,6 +556,7 @@ class Comparison(Spec):
     wanted: float
     """What `low` has to reach: the least gain, or minus the loss that a guard allows."""
     examples: int
+    """Images that the bound is drawn from, each with all its examples."""
 
 
 class PromoteSummary(Spec):

@@ -88,12 +88,12 @@ def _compare(spec: PromoteSpec, candidate: Evaluation, incumbent: Evaluation) ->
     assert spec.metric
     wanted = {spec.metric: spec.min_gain}
     wanted |= {name: -loss for name, loss in spec.guards.items() if name != spec.metric}
-    before = parts_of(incumbent, wanted)
+    after, before = parts_of((candidate, incumbent), wanted)
     comparisons = tuple(
         _comparison(
             spec, name, own, before[name], wanted[name], falls=falls(candidate.summary, name)
         )
-        for name, own in parts_of(candidate, wanted).items()
+        for name, own in after.items()
     )
     verdict = _judge(spec.confidence, comparisons)
     new, old = candidate.summary, incumbent.summary
@@ -210,7 +210,7 @@ def _summary(
 def _show(summary: PromoteSummary, console: Console) -> None:
     if summary.comparisons:
         table = Table("figure", box=None, header_style="bold", pad_edge=False)
-        for column in ("incumbent", "candidate", "gain at least", "wanted", "examples"):
+        for column in ("incumbent", "candidate", "gain at least", "wanted", "images"):
             table.add_column(column, justify="right")
         for each in summary.comparisons:
             figures = (f"{each.incumbent:.4f}", f"{each.candidate:.4f}")

@@ -20,8 +20,8 @@ from paliflow.jobs.runs.outputs import read_summary
 from paliflow.metrics import METRICS, Score
 from paliflow.metrics.bootstrap import cluster_sums
 
-_ABOUT = ("id", "image", "details")
-"""The columns that say what rows depend on; predictions of older versions lack the last."""
+_ABOUT = ("id", "image", "image_sha256", "details")
+"""The columns that say what rows depend on; predictions of older versions lack some."""
 
 
 _ASKED = ("id", "prefix", "references")
@@ -71,34 +71,63 @@ def require_alike(candidate: Evaluation, incumbent: Evaluation) -> None:
         )
 
 
-def parts_of(evaluation: Evaluation, figures: Iterable[str]) -> dict[str, Score]:
-    """What each figure is made of: sums over the rows of each image of its set.
+def parts_of(
+    evaluations: Sequence[Evaluation], figures: Iterable[str]
+) -> tuple[dict[str, Score], ...]:
+    """What each figure is made of in alike evaluations: sums over the rows of each image of its
+    set, or of what else a benchmark says that rows depend on.
 
-    Questions about one image are not independent, so that a bootstrap has to draw whole images, or
-    what else a benchmark says that rows depend on.
+    Questions about one image are not independent, so that a bootstrap has to draw whole images. An
+    image is told by its digest: TensorFlow Datasets keep a copy of it beside each question.
+
+    Args:
+        evaluations: as `require_alike` has them; the images are the same, in the same order, in
+            all of them.
+        figures: `<set>/<metric>`.
+
+    Returns:
+        Of each evaluation its parts by figure.
 
     Raises:
-        SpecError: the evaluation has no such figure, or it is no number.
+        SpecError: an evaluation has no such figure, or it is no number.
     """
     names = {figure: figure.partition("/") for figure in figures}
-    for figure in names:
+    metrics = sorted({metric for _, _, metric in names.values()})
+    tables = [_known_figures(each, names, metrics) for each in evaluations]
+    clusters: dict[str, list[str]] = {}
+    parts: tuple[dict[str, Score], ...] = tuple({} for _ in evaluations)
+    for figure, (name, _, metric) in names.items():
+        of_set = [table.filter(pc.field("set") == name) for table in tables]
+        if name not in clusters:
+            clusters[name] = _clusters(of_set)
+        for own, rows in zip(parts, of_set, strict=True):
+            own[figure] = _score(rows[metric], clusters[name])
+    for evaluation, own in zip(evaluations, parts, strict=True):
+        if odd := [name for name, score in own.items() if not np.isfinite(score).all()]:
+            raise SpecError(
+                f"{', '.join(odd)} of {evaluation.location}: no number; evaluate it again"
+            )
+    return parts
+
+
+def _known_figures(
+    evaluation: Evaluation, figures: Iterable[str], metrics: Sequence[str]
+) -> pa.Table:
+    """The columns of an evaluation's predictions that its figures are made of.
+
+    Raises:
+        SpecError: it has no such figure.
+    """
+    for figure in figures:
         if figure not in evaluation.summary.figures:
             raise SpecError(
                 f"{figure!r} is no figure of {evaluation.location}; it has "
                 f"{', '.join(evaluation.summary.figures)}"
             )
-    metrics = sorted({metric for _, _, metric in names.values()})
     with storage.open_binary(posixpath.join(evaluation.location, PREDICTIONS_FILE)) as file:
         known = pq.ParquetFile(file)
         about = [name for name in _ABOUT if name in known.schema_arrow.names]
-        table = known.read(columns=["set", *about, *metrics])
-    parts = {}
-    for figure, (name, _, metric) in names.items():
-        rows = table.filter(pc.field("set") == name)
-        parts[figure] = _score(rows[metric], rows.select(about))
-    if odd := [figure for figure, score in parts.items() if not np.isfinite(score).all()]:
-        raise SpecError(f"{', '.join(odd)} of {evaluation.location}: no number; evaluate it again")
-    return parts
+        return known.read(columns=["set", *about, *metrics])
 
 
 def falls(summary: EvaluateSummary, figure: str) -> bool:
@@ -134,8 +163,8 @@ def paired_parts(
     pairs = zip(own["image_sha256"].to_pylist(), other["image_sha256"].to_pylist(), strict=True)
     if any(None not in pair and pair[0] != pair[1] for pair in pairs):
         return {}
-    about = own.select([name for name in _ABOUT if name in own.column_names])
-    found = {each: (_score(own[each], about), _score(other[each], about)) for each in figures}
+    clusters = _clusters((own, other))
+    found = {each: (_score(own[each], clusters), _score(other[each], clusters)) for each in figures}
     return {
         each: pair
         for each, pair in found.items()
@@ -152,24 +181,39 @@ def _set_of(run: Run, figures: Sequence[str]) -> pa.Table | None:
             names = known.schema_arrow.names
             if not {*_ASKED, *figures} <= set(names):
                 return None
-            columns = dict.fromkeys((*_ASKED, "image_sha256", *_ABOUT, *figures))
+            columns = dict.fromkeys((*_ASKED, *_ABOUT, *figures))
             table = known.read(columns=["set", *(each for each in columns if each in names)])
     except FileNotFoundError:
         return None
     return table.filter(pc.field("set") == name).combine_chunks()
 
 
-def _score(column: pa.ChunkedArray, about: pa.Table) -> Score:
+def _score(column: pa.ChunkedArray, clusters: Sequence[str]) -> Score:
     parts = column.combine_chunks()
     of_rows = np.stack([parts.field(side).to_numpy() for side in SCORE.names], axis=1)
-    sums = cluster_sums(of_rows, [_cluster(row) for row in about.to_pylist()])
+    sums = cluster_sums(of_rows, clusters)
     return Score(sums[:, 0], sums[:, 1])
 
 
-def _cluster(row: Mapping[str, str | None]) -> str:
-    """As `cluster_of`, but for a digest that one of two evaluations may not have."""
-    own = json.loads(row.get("details") or "{}").get("cluster")
-    return str(own or row.get("image") or row["id"])
+def _clusters(tables: Sequence[pa.Table]) -> list[str]:
+    """What makes each row dependent on others, as `cluster_of` has it, once for alike evaluations.
+
+    What one of them does not know, as the digest of an image that it could not read, another may.
+    """
+    known = [
+        table.select([each for each in _ABOUT if each in table.column_names]) for table in tables
+    ]
+    return [_cluster(rows) for rows in zip(*(each.to_pylist() for each in known), strict=True)]
+
+
+def _cluster(rows: Sequence[Mapping[str, str | None]]) -> str:
+    """
+    Args:
+        rows: the same example's, of each evaluation.
+    """
+    own = (json.loads(row.get("details") or "{}").get("cluster") for row in rows)
+    named = (row.get(column) for column in ("image_sha256", "image") for row in rows)
+    return str(next(filter(None, (*own, *named)), rows[0]["id"]))
 
 
 def _images(evaluation: Evaluation) -> Iterator[str | None]:

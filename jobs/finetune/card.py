@@ -113,9 +113,9 @@ def near_lines(spec: FineTuneSpec) -> list[str]:
     known = ", ".join(f"`{each.benchmark or each.path}`" for each in spec.exclude_near)
     return [
         "",
-        f"No image is nearly the same as one of {known}: of {summary.inputs:,} training images "
-        f"{summary.removed:,} were, and are left out, as are {summary.errors:,} that could not be "
-        f"compared. `{location}/{REPORT}` shows them.",
+        f"No image is nearly the same as one of {known}, as stored or as examples turn and mark "
+        f"it: of {summary.inputs:,} training pictures {summary.removed:,} were, and are left out, "
+        f"as are {summary.errors:,} that could not be compared. `{location}/{REPORT}` shows them.",
     ]
 
 

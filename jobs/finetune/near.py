@@ -1,6 +1,7 @@
 """Training images that are near images of evaluations: found by filter runs, left out, counted."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from paliflow.jobs.runs.outputs import read_summary
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.safety.audit import audit_rows
 from paliflow.jobs.safety.job import filter as filter_images
+from paliflow.jobs.safety.selection import exif_of
 
 TRAINING = "training"
 """The id of the filter run in `_near/` that compares the training images."""
@@ -29,15 +31,16 @@ class Near(NamedTuple):
     """What the training images were compared with, and what was found."""
 
     images: Mapping[tuple[str, str | None], str]
-    """Those that are not learnt from, as examples edit them, and why."""
+    """Those that are not learnt from, as their files have them or as examples edit them, and
+    why."""
     compared: int
-    """Different images of all training sources."""
+    """Pictures of all training sources, as in `_images`."""
     location: str
     """The filter run that compared them; its report shows the pairs."""
 
     def leave_out(self, example: Example) -> str | None:
         """Why an example is not learnt from; None if it is."""
-        keys = ((image, example.edit) for image in example.images)
+        keys = ((image, edit) for image in example.images for edit in (None, example.edit))
         return next((self.images[each] for each in keys if each in self.images), None)
 
 
@@ -47,23 +50,28 @@ def find_near(spec: FineTuneSpec, console: Console) -> Near:
 
     Each source of `exclude_near` is hashed once, by a filter run in `_near/` (one that is named
     itself is taken as it is); the training images are then filtered against them, which is resumed
-    like any run of filters. Memory holds 8 bytes of each image's URI, and 64 of its hash.
+    like any run of filters. All see images the same way up. Memory holds 8 bytes of each image's
+    URI, and 64 of its hash.
 
     Args:
         spec: with absolute paths.
         console: where progress goes.
 
     Raises:
-        SpecError: a source cannot be read, or too many of its images.
+        SpecError: a source cannot be read, or too many of its images, or a filter run that is
+            named saw its images another way up.
     """
+    finished = [_finished(source) for source in spec.exclude_near]
+    exif = _exif(spec, finished)
     known = tuple(
-        _hashed(spec, number, source, console) for number, source in enumerate(spec.exclude_near)
+        (done or _run(spec, f"index-{number}", (source,), (), exif, console)).location
+        for number, (source, done) in enumerate(zip(spec.exclude_near, finished, strict=True))
     )
-    summary = _run(spec, TRAINING, spec.train, known, console)
+    summary = _run(spec, TRAINING, spec.train, known, exif, console)
     images = {(row["image"], row["id"]): _reason(row) for row in audit_rows(summary.location)}
     if images:
         say(
-            f"{len(images):,} of {summary.inputs:,} training images are left out, since they are "
+            f"{len(images):,} of {summary.inputs:,} training pictures are left out, as they are "
             f"near images of exclude_near, or could not be compared: {printable(summary.location)}"
             f"/{REPORT}",
             "warning",
@@ -76,16 +84,36 @@ def _reason(row: Mapping[str, Any]) -> str:
     return "an image near one of exclude_near" if near else "an image that could not be compared"
 
 
-def _hashed(spec: FineTuneSpec, number: int, source: ExampleSource, console: Console) -> str:
-    """The folder of a finished filter run over a source's images."""
+def _finished(source: ExampleSource) -> FilterSummary | None:
+    """The finished filter run that a source is, if it is one."""
     location = storage.absolute(source.path)
-    if not source.benchmark and storage.is_file(f"{location}/_manifest.json"):
-        try:
-            if read_summary(location, FilterSummary):
-                return location
-        except SpecError:
-            pass  # a run of annotations, whose images are meant
-    return _run(spec, f"index-{number}", (source,), (), console).location
+    if source.benchmark or not storage.is_file(f"{location}/_manifest.json"):
+        return None
+    try:
+        return read_summary(location, FilterSummary)
+    except SpecError:  # a run of annotations, whose images are meant
+        return None
+
+
+def _exif(spec: FineTuneSpec, finished: Sequence[FilterSummary | None]) -> str:
+    """Whether all images that are compared are seen as EXIF turns them, or as they are stored.
+
+    One photo would have two unrelated hashes otherwise. Of benchmarks they are seen as stored:
+    they say where on an image as its file has it something is drawn.
+
+    Raises:
+        SpecError: of the filter runs that are named one is otherwise.
+    """
+    named = {summary.location: exif_of(summary) for summary in finished if summary}
+    benchmarks = any(source.benchmark for source in (*spec.train, *spec.exclude_near))
+    exif = "ignore" if benchmarks or "ignore" in named.values() else "apply"
+    if other := [location for location, theirs in named.items() if theirs != exif]:
+        why = "benchmarks are compared so" if benchmarks else "another run of exclude_near is so"
+        raise SpecError(
+            f"exclude_near: {other[0]} is a filter run with exif: apply, and {why}: with exif: "
+            f"ignore. Filter its images again with exif: {exif}, or name them and not the run"
+        )
+    return exif
 
 
 def _run(
@@ -93,9 +121,10 @@ def _run(
     name: str,
     sources: tuple[ExampleSource, ...],
     known: tuple[str, ...],
+    exif: str,
     console: Console,
 ) -> FilterSummary:
-    """A filter run over the images of some sources, as `_images` has them."""
+    """A filter run over the pictures of some sources, as `_images` has them."""
     filtering = FilterSpec.parse(
         {
             **spec.model_dump(mode="json", include=_SHARED),
@@ -106,8 +135,7 @@ def _run(
             "exclude_near": known,
             # What cannot be read is not learnt from: training counts it against its own limits.
             "max_error_fraction": 1.0 if known else spec.max_error_fraction,
-            # Benchmarks say where on an image as its file has it something is drawn.
-            **({"exif": "ignore"} if any(source.benchmark for source in sources) else {}),
+            "exif": exif,
         }
     )
     summary = filter_images(filtering, console, list_items=lambda: _images(spec, sources))
@@ -121,7 +149,9 @@ def _run(
 
 
 def _images(spec: FineTuneSpec, sources: tuple[ExampleSource, ...]) -> Iterator[Item]:
-    """Each image once, or once each way that examples edit it, which is its id.
+    """Each image once as its file has it, and once each way that examples edit it, which is its id.
+
+    A copy elsewhere may be of the one or of the other.
 
     Raises:
         SpecError: a source cannot be read.
@@ -132,8 +162,9 @@ def _images(spec: FineTuneSpec, sources: tuple[ExampleSource, ...]) -> Iterator[
         for found in read_examples(
             source, spec.https_hosts, spec.allowed_roots, spec.max_error_fraction
         ):
-            for image in found.images if isinstance(found, Example) else ():
-                edit = found.edit if isinstance(found, Example) else None
+            if not isinstance(found, Example):
+                continue
+            for image, edit in product(found.images, dict.fromkeys((None, found.edit))):
                 if (key := hash((image, edit))) not in seen:
                     seen.add(key)
                     yield image_item(image, roots, edit)._replace(id=edit)

@@ -3,7 +3,10 @@
 import errno
 import posixpath
 import re
+import threading
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -125,11 +128,13 @@ def _cell(file: str, row: int, column: str) -> bytes:
     if ".parquet" in posixpath.basename(file):
         path = column.removesuffix(f"/{feature}")
         group, first = _row_group(file, row)
-        value = _column(file, group, path)[row - first].as_py()
+        with _LOADING:
+            cells = _column(file, group, path)
+        value = cells[row - first].as_py()
         for field in path.split(".")[1:]:
             value = value and value[field]
     else:
-        value = array_record(file).read([row])[0]
+        (value,) = read_records(file, [row])
     if feature and isinstance(value, bytes):
         own = features(value).get(feature)
         value = value[slice(*own[0])] if own and isinstance(own[0], tuple) else None
@@ -141,7 +146,7 @@ def _cell(file: str, row: int, column: str) -> bytes:
 @lru_cache(4)
 def _edges(file: str) -> tuple[int, ...]:
     """Where each row group of a Parquet file begins, and where the last one ends."""
-    with storage.open_binary(file) as content:
+    with storage.open_binary(file) as content, naming_what_is_broken(file):
         known = pq.read_metadata(content)
     edges = [0]
     for group in range(known.num_row_groups):
@@ -157,28 +162,66 @@ def _row_group(file: str, row: int) -> tuple[int, int]:
     return group, edges[group]
 
 
-@lru_cache(1)  # the images of one are asked one after the other
+_LOADING = threading.Lock()
+"""Held to ask for a row group: a cache does not keep several threads from loading the same one."""
+
+
+@lru_cache(2)  # images are asked one after the other, by threads that may be in neighbouring groups
 def _column(file: str, group: int, column: str) -> pa.ChunkedArray:
-    with storage.open_binary(file) as content:
+    with storage.open_binary(file) as content, naming_what_is_broken(file):
         table = pq.ParquetFile(content).read_row_group(group, columns=[column])
     if not table.num_columns:
         raise ValueError(f"the file has no column {column!r}")
     return table.column(0)
 
 
-@lru_cache(4)
-def array_record(file: str) -> Any:
-    """The reader of an ArrayRecord file, which is open as long as it is remembered.
+@contextmanager
+def naming_what_is_broken(file: str) -> Iterator[None]:
+    """What Arrow or ArrayRecord raises of a broken file becomes an error that names the file.
 
     Raises:
-        ValueError: it is remote, or no such file.
+        ValueError: the file is broken, or packed as nobody here can unpack.
     """
+    name = posixpath.basename(file)
+    try:
+        yield
+    except (pa.ArrowException, RuntimeError) as error:
+        raise ValueError(f"{name} is broken: {error}") from None
+    except OSError as error:
+        if error.errno is not None:  # a storage's
+            raise
+        raise ValueError(f"{name} is broken: {error}") from None
+
+
+def read_records(file: str, rows: Sequence[int]) -> list[bytes]:
+    """Records of an ArrayRecord file, by their numbers from 0.
+
+    Raises:
+        ValueError: the file is remote or broken, or has no such records.
+    """
+    known = _array_record(file)
+    with naming_what_is_broken(file):
+        found: list[bytes] = known.read(list(rows))
+    return found
+
+
+def count_records(file: str) -> int:
+    """How many records an ArrayRecord file has.
+
+    Raises:
+        ValueError: it is remote or broken.
+    """
+    count: int = _array_record(file).num_records()
+    return count
+
+
+@lru_cache(4)
+def _array_record(file: str) -> Any:
+    """The reader of an ArrayRecord file, which is open as long as it is remembered."""
     # It is installed with grain, and takes a while to import.
     from array_record.python.array_record_module import ArrayRecordReader
 
     if "://" in file:
         raise ValueError("ArrayRecord files are read from a local disk only: copy them there")
-    try:
+    with naming_what_is_broken(file):
         return ArrayRecordReader(file)
-    except RuntimeError as error:
-        raise ValueError(f"{posixpath.basename(file)} is no ArrayRecord file: {error}") from None

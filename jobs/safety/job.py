@@ -19,7 +19,7 @@ from paliflow.jobs.runs.plan import Item, Plan, read_plan, write_plan
 from paliflow.jobs.runs.totals import add_up
 from paliflow.jobs.safety.checking import ImageCheck, TextCheck, face_finder
 from paliflow.jobs.safety.page import write_page
-from paliflow.jobs.safety.selection import KEPT, select
+from paliflow.jobs.safety.selection import KEPT, excluded_runs, select
 from paliflow.jobs.sources.items import items
 
 _PACKAGES = "paliflow", "ray", "numpy", "pillow", "pyarrow"
@@ -51,8 +51,9 @@ def filter(
 
     def work(spec: FilterSpec) -> Plan:
         run = spec.location
-        # What is not installed is said at once.
+        # What is not installed, or not there, is said at once.
         ImageCheck(spec.filters), TextCheck(spec.filters), face_finder(spec.redact)
+        excluded_runs(spec)
         plan = read_plan(run) or _plan(run, spec, list_items)
         check_same_spec(plan.spec, spec)
         # Ray takes a while to import: what is finished, or wrong with the input, is said without.

@@ -56,13 +56,13 @@ def select(spec: FilterSpec, shards: int) -> Selection:
     Memory holds 32 bytes of each image twice, and the rows of one batch.
 
     Raises:
-        SpecError: `exclude_near` names what is no finished filter run.
+        SpecError: as of `excluded_runs`.
     """
     run = spec.location
     hashes, digests, candidates = _fingerprints(run, shards, keep_unscored=spec.unscored == "keep")
     verdicts: dict[int, Verdict] = {}
     if spec.exclude_near:
-        verdicts |= _excluded(hashes, digests, candidates, _known(spec.exclude_near))
+        verdicts |= _excluded(hashes, digests, candidates, _known(spec))
     settings = next((f for f in spec.filters if isinstance(f, DuplicatesFilter)), None)
     if settings:
         rest = np.array([place for place in candidates if place not in verdicts], np.int64)
@@ -91,16 +91,39 @@ def _fingerprints(
     return np.concatenate(words), digests, np.array(candidates, np.int64)
 
 
-def _known(runs: Sequence[str]) -> _Known:
-    """The images of other filter runs, each hash once."""
-    words, images, flat = [np.zeros((0, 4), np.uint64)], list[str](), dict[bytes, str]()
-    for run in runs:
+def excluded_runs(spec: FilterSpec) -> list[FilterSummary]:
+    """The finished filter runs that a spec's `exclude_near` names.
+
+    Raises:
+        SpecError: one is none, or saw its images another way up, so that an image which EXIF turns
+            would not be found.
+    """
+    found = []
+    for run in spec.exclude_near:
         summary = read_summary(run, FilterSummary)
         if summary is None:
             raise SpecError(
                 f"exclude_near={run!r}: no finished filter run there; give the folder that "
                 "`paliflow filter` has printed, <output>/run_id=<run_id>"
             )
+        if (theirs := exif_of(summary)) != spec.exif:
+            raise SpecError(
+                f"exclude_near={run!r} is a filter run with exif: {theirs}, and exif={spec.exif!r} "
+                f"is wanted here: filter those images again with exif: {spec.exif}"
+            )
+        found.append(summary)
+    return found
+
+
+def exif_of(summary: FilterSummary) -> str:
+    """What a filter run did of the turns that EXIF wants: its spec's `exif`."""
+    return str(summary.spec.get("exif", FilterSpec.model_fields["exif"].default))
+
+
+def _known(spec: FilterSpec) -> _Known:
+    """The images of other filter runs, each hash once."""
+    words, images, flat = [np.zeros((0, 4), np.uint64)], list[str](), dict[bytes, str]()
+    for run, summary in zip(spec.exclude_near, excluded_runs(spec), strict=True):
         columns = ["image", "image_hash", "pixels_sha256"]
         for batch in _batches(run, summary.shards, columns):
             rows = batch.to_pylist()

@@ -11,7 +11,13 @@ from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 from paliflow import storage
 from paliflow.configs.base import causes, explain
 from paliflow.jobs.media.pixels import MAX_BYTES
-from paliflow.jobs.media.places import array_record, bytes_place, row_place
+from paliflow.jobs.media.places import (
+    bytes_place,
+    count_records,
+    naming_what_is_broken,
+    read_records,
+    row_place,
+)
 from paliflow.jobs.media.tf_example import Value, features
 
 _SPLIT, _IMAGE = "#split=", "#image="
@@ -150,17 +156,20 @@ def _compare(file: str, data: bytes, checksum: bytes, size: int | None = None) -
 
 
 def _array_records(file: str, image: str) -> Iterator[dict[str, list[Any]]]:
-    known = array_record(file)
-    for start in range(0, known.num_records(), _BLOCK):
-        stop = min(start + _BLOCK, known.num_records())
-        for row, record in enumerate(known.read(list(range(start, stop))), start):
+    count = count_records(file)
+    for start in range(0, count, _BLOCK):
+        rows = range(start, min(start + _BLOCK, count))
+        for row, record in zip(rows, read_records(file, rows), strict=True):
             yield _with_row(file, row, record, image)
 
 
 def _parquet_rows(file: str, image: str) -> Iterator[dict[str, list[Any]]]:
     row = 0
-    with storage.open_binary(file) as content:
-        for batch in pq.ParquetFile(content).iter_batches(_BLOCK, columns=[_DATA]):
+    with storage.open_binary(file) as content, naming_what_is_broken(file):
+        known = pq.ParquetFile(content)
+        if _DATA not in known.schema_arrow.names:
+            raise ValueError(f"{posixpath.basename(file)} has no column {_DATA!r}")
+        for batch in known.iter_batches(_BLOCK, columns=[_DATA]):
             for record in batch.column(0).to_pylist():
                 yield _with_row(file, row, record, image)
                 row += 1

@@ -161,6 +161,29 @@ def test_images_that_changed_in_between_are_not_compared(tmp_path: Path, incumbe
         promote(tmp_path, candidate, incumbent)
 
 
+def test_copies_of_an_image_beside_its_questions_are_drawn_together(tmp_path: Path) -> None:
+    """As TensorFlow Datasets keep them: 20 questions about each image, each with a copy of it."""
+    where = str(tmp_path / "registry")
+    registry.register(where, "digits", Weights("/models/old.npz", "old"))
+    registry.move(where, "digits", "production", 1, "the first")
+    runs = {}
+    for name, images, unread in (("old", 12, 0), ("new", 14, 1)):
+        scores = [float(row // 20 < images) for row in range(EXAMPLES)]
+        runs[name] = evaluated(tmp_path, name, scores, right(0.9))
+        file = f"{runs[name]}/predictions.parquet"
+        rows = pq.read_table(file)
+        places = [f"gqa.tfrecord#place={row}" for row in range(EXAMPLES)]
+        # Each run has failed to read one copy of which the other knows the digest.
+        digests = [None if row == unread else str(row // 20) for row in range(EXAMPLES)]
+        place = rows.schema.get_field_index("image_sha256")
+        rows = rows.set_column(place, "image_sha256", pa.array(digests * 2, pa.string()))
+        pq.write_table(rows.append_column("image", pa.array(places * 2, pa.string())), file)
+    summary = promote(tmp_path, runs["new"], runs["old"])
+    (deciding,) = summary.comparisons
+    # Two images are right that were wrong, which may be chance; of 40 questions it would not be.
+    assert (summary.promoted, deciding.examples, deciding.low) == (False, 20, 0)
+
+
 def test_an_incumbent_that_is_not_in_use_any_more_is_refused(
     tmp_path: Path, incumbent: str
 ) -> None:

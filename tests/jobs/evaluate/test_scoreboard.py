@@ -100,7 +100,10 @@ def test_checkpoints_stand_side_by_side_and_their_names_are_no_markup(tmp_path: 
 
 
 def answered(folder: Path, name: str, right: list[float], reference: str = "yes") -> None:
-    """An evaluation and its predictions: two questions about each image."""
+    """An evaluation and its predictions: two questions about each image.
+
+    Of the first 15 images the digests are not known; of the others each question has a copy.
+    """
     location = folder / f"run_id={name}"
     location.mkdir()
     write_manifest(
@@ -110,7 +113,8 @@ def answered(folder: Path, name: str, right: list[float], reference: str = "yes"
     rows = [
         {
             **{"set": "gqa", "id": str(n), "prefix": "q", "references": [reference]},
-            **{"image": str(n // 2), "image_sha256": None, "details": "{}"},
+            **{"image": str(n if n >= 30 else n // 2), "details": "{}"},
+            "image_sha256": str(n // 2) if n >= 30 else None,
             "accuracy": {"numerator": value, "denominator": 1.0},
         }
         for n, value in enumerate(right)

@@ -78,10 +78,8 @@ def test_captions_of_faces_are_scored_and_counted_by_group(evaluated: EvaluateSu
     figure = "fairface/without_toxicity"
     assert evaluated.figures[figure] == 1 - sum(flagged) / 4
     # What a promotion compares is the same.
-    assert (
-        parts_of(read_evaluation(evaluated.location), [figure])[figure].figure
-        == (evaluated.figures[figure])
-    )
+    (parts,) = parts_of([read_evaluation(evaluated.location)], [figure])
+    assert parts[figure].figure == evaluated.figures[figure]
 
 
 def test_own_columns_group_answers_and_what_has_none_does_not_count(

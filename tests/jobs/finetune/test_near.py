@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from rich.console import Console
 from sklearn.datasets import load_sample_images
 
@@ -17,6 +17,7 @@ from paliflow.jobs.finetune.near import find_near
 from paliflow.tests.jobs.here import filter_here, fleet_here
 
 TEMPLE, FLOWER = (Image.fromarray(each) for each in load_sample_images().images)
+OTHER = TEMPLE.crop((100, 100, 300, 300))
 NEAR = "an image near one of exclude_near"
 
 
@@ -84,35 +85,65 @@ def test_examples_with_near_images_are_left_out_of_the_plan_and_counted(
     assert [source.examples for source in plan.sources] == [2, 1, 1]
     assert plan.sources[0].dropped == {NEAR: 2}
     (told,) = [line for line in near_lines(spec) if line]
-    assert "of 4 training images 2 were, and are left out, as are 1 that could not be" in told
+    assert "of 4 training pictures 2 were, and are left out, as are 1 that could not be" in told
     page = Path(near.location, "_report.html").read_text()
     assert page.count("<img ") == 4  # two pairs
     assert "copy.jpg" in page
     assert "flower.png" in page
 
 
-def test_images_are_compared_as_examples_turn_them(tmp_path: Path) -> None:
-    (tmp_path / "train_images").mkdir()
-    for name, image in {"a": FLOWER, "b": FLOWER.transpose(Image.Transpose.ROTATE_270)}.items():
-        image.save(tmp_path / "train_images" / f"{name}.jpg")
-    asked = [
-        {"question_id": n, "image_id": image, "question": "what?", "answers": ["flower"]}
-        for n, image in enumerate("ab")
-    ]
-    (tmp_path / "TextVQA_0.5.1_train.json").write_text(json.dumps({"data": asked}))
-    table = tmp_path / "train-images-boxable-with-rotation.csv"
+def textvqa(folder: Path) -> str:
+    """TextVQA's files: a and b are turned, and c is a phone's photo that EXIF turns."""
+    (folder / "train_images").mkdir(parents=True)
+    phone = Image.Exif()
+    phone[ExifTags.Base.Orientation] = 6
+    pictures = {"a": FLOWER, "b": FLOWER.transpose(Image.Transpose.ROTATE_270), "c": TEMPLE}
+    for name, image in (pictures | {"d": OTHER}).items():
+        image.save(folder / "train_images" / f"{name}.jpg", exif=phone if name == "c" else b"")
+    table = folder / "train-images-boxable-with-rotation.csv"
     table.write_text("ImageID,Rotation\na,90\nb,90\n")  # turned counterclockwise
-    FLOWER.save(tmp_path / "flower.png")
-    held_out = labels(tmp_path / "test.jsonl", ["flower.png"])
-    train = {"benchmark": "textvqa", "split": "train", "path": str(tmp_path)}
-    base = {"output": str(tmp_path / "models"), "run_id": "r", "exif": "ignore"}
+    for split, images in {"train": "abcd", "val": "ac"}.items():
+        asked = [
+            {"question_id": n, "image_id": image, "question": "what?", "answers": ["flower"]}
+            for n, image in enumerate(images)
+        ]
+        (folder / f"TextVQA_0.5.1_{split}.json").write_text(json.dumps({"data": asked}))
+    return str(folder)
+
+
+def learnt(
+    output: Path, train: str | dict[str, str], *exclude_near: str, **fields: Any
+) -> list[str]:
+    """The images of a source that are learnt from; all others are near ones."""
+    train = {"path": train} if isinstance(train, str) else train
+    base = {"output": str(output), "run_id": "r", "train": [train], **fields}
+    spec = FineTuneSpec.parse({**base, "exclude_near": exclude_near})
     with fleet_here():
-        spec = FineTuneSpec.parse({**base, "train": [train], "exclude_near": [held_out]})
         near = find_near(spec, Console())
     plan = write_examples(spec.location, sources_of(spec), spec, near.leave_out)
     (source,) = plan.sources
-    (kept,) = open_examples(spec.location, plan, source.name)
-    assert (Path(kept.images[0]).name, source.dropped) == ("a.jpg", {NEAR: 1})
+    assert set(source.dropped) <= {NEAR}
+    return [
+        Path(example.images[0]).name for example in open_examples(spec.location, plan, source.name)
+    ]
+
+
+def test_images_that_are_turned_are_found_by_copies_that_are_and_by_copies_that_are_not(
+    tmp_path: Path, spec: FineTuneSpec
+) -> None:
+    data = textvqa(tmp_path / "data")
+    train = {"benchmark": "textvqa", "split": "train", "path": data}
+    FLOWER.save(tmp_path / "flower.png")
+    OTHER.save(tmp_path / "other.png")
+    (tmp_path / "photo.jpg").write_bytes((tmp_path / "data/train_images/c.jpg").read_bytes())
+    labelled = labels(tmp_path / "labels.jsonl", ["flower.png", "photo.jpg", "other.png"])
+    held_out = labels(tmp_path / "held-out.jsonl", ["flower.png", "photo.jpg"])
+    # a is the flower as its file has it, and b as its examples turn it.
+    assert learnt(tmp_path / "1", train, held_out, exif="ignore") == ["d.jpg"]
+    assert learnt(tmp_path / "2", labelled, "textvqa", data=data) == ["other.png"]
+    (_, filtered) = spec.exclude_near
+    with pytest.raises(SpecError, match="exif: apply, and benchmarks are compared so"):
+        learnt(tmp_path / "3", train, filtered.path)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from paliflow.tests.jobs.labelled import write_scenes
 
 pytestmark = pytest.mark.slow  # a Ray cluster of its own, for minutes
 
-IMAGES = len(EVENTS) + 4
+IMAGES = 2 * len(EVENTS) + 4  # a part or two are done from one event to the next
 FEW = 8
 
 

@@ -193,6 +193,7 @@ def test_unscored_inputs_are_kept_where_the_spec_says_so(
     ("wrong", "said"),
     [
         ({"exclude_near": ["/nowhere/run_id=x"]}, "exclude_near='/nowhere/run_id=x': no finished"),
+        ({"exif": "ignore"}, "held-out' is a filter run with exif: apply, and exif='ignore'"),
         ({"filters": ["nonsense"]}, "filters.0='?.*nonsense"),
         ({"filters": ["quality", "quality"], "text_columns": []}, "quality is given twice"),
         ({"filters": [], "text_columns": []}, ""),

@@ -256,10 +256,10 @@ class JobOperator(BaseOperator):
     def _give_up(self, store: Any) -> None:
         """Ends the Ray job, and the cluster that was made for it. What cannot be ended now, the
         next try finds; without one, a RayJob's deadlines end it."""
-        self._stop = None  # `on_kill` need not do the same
         job = store.get(STATE)
         if job and end(self._trigger(job["submission_id"]), self.log):
             store.delete(STATE)  # while it ends, the next try must not take it up
+        self._stop = None  # `on_kill`, which Airflow calls after a timeout, need not do the same
 
     def on_kill(self) -> None:
         """Ends the child process, or the Ray job if a worker is waiting for it."""

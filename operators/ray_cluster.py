@@ -140,10 +140,10 @@ class CreateRayClusterOperator(BaseOperator):
 
     def _give_up(self, store: Any) -> None:
         """Deletes the cluster. One that cannot be deleted now, the next try finds."""
-        self._stop = None  # `on_kill` need not do the same
         left = store.get(_STATE)
         if left and end(self._trigger(left["name"]), self.log):
             store.delete(_STATE)
+        self._stop = None  # `on_kill`, which Airflow calls after a timeout, need not do the same
 
 
 class DeleteRayClusterOperator(BaseOperator):

@@ -43,6 +43,7 @@ def write_submission(runs: Iterable[str], output: str) -> int:
                 f"{location} asked {own.rows:,} of {own.of:,} rows; the server wants all of them: "
                 "evaluate without a limit"
             )
+        _require_whole(location, own)
         forms.append(form)
         answers.append({_key(row, form): {form.answer: _answer(row, form)} for row in rows})
         if len(answers[-1]) < len(rows):
@@ -93,6 +94,22 @@ def _submitted(summary: EvaluateSummary) -> tuple[str, SetSummary, Submission]:
         there = ", ".join(form.splits) if form else "none"
         raise SpecError(f"{summary.location} is of split {own.split!r}; a server scores: {there}")
     return name, own, form
+
+
+def _require_whole(location: str, own: SetSummary) -> None:
+    """
+    Raises:
+        SpecError: the data lacks rows of the split, as a prepared folder may, whose builder left
+            out what had no image.
+    """
+    assert own.benchmark
+    known = benchmark(own.benchmark)
+    if own.split == known.published_split and own.rows != (known.published_rows or own.rows):
+        raise SpecError(
+            f"{location} asked {own.rows:,} rows of {own.split}, which has "
+            f"{known.published_rows:,}; the server wants all of them: evaluate the official files, "
+            "whose rows without an image are answered with nothing"
+        )
 
 
 def _key(row: Row, form: Submission) -> int | str:

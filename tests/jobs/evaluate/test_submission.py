@@ -25,23 +25,25 @@ Details = dict[str, Any]
 Rows = list[tuple[str | None, Details]]
 
 
-def answered(folder: Path, name: str, rows: Rows, split: str, **fields: Any) -> str:
-    """A finished evaluation: what was answered, and the details of each row."""
+def answered(folder: Path, name: str, asked: Rows, split: str, **fields: Any) -> str:
+    """A finished evaluation of a whole split: what was answered, and the details of some rows."""
     location = folder / f"run_id={name}"
     location.mkdir(parents=True)
     known = [
         {"set": name, "id": str(n), "text": text, "details": json.dumps(details)}
-        for n, (text, details) in enumerate(rows)
+        for n, (text, details) in enumerate(asked)
     ]
     table = pa.Table.from_pylist(known, pa.schema(PREDICTIONS))
     pq.write_table(table, location / "predictions.parquet")
-    counts = {"rows": len(rows), "of": len(rows), "broken": 0, "answered": len(rows), "scored": 0}
+    of_card = split == benchmark(name).published_split
+    count = benchmark(name).published_rows if of_card else len(asked)
+    counts = {"rows": count, "of": count, "broken": 0, "answered": count, "scored": 0}
     own = {"benchmark": name, "split": split, **counts, **fields}
     now = datetime.now(UTC)
     summary = {
         "run_id": name, "location": str(location), "spec": {}, "started": now, "finished": now,
         "seconds": 1.0, "versions": {}, "checkpoint": "a.npz", "checkpoint_sha256": "a",
-        "examples": len(rows), "errors": 0, "examples_sha256": "e", "figures": {},
+        "examples": len(asked), "errors": 0, "examples_sha256": "e", "figures": {},
         "sets": {name: own}, "image_size": 224,
     }  # fmt: skip
     write_manifest(EvaluateSummary.parse(summary))
@@ -98,7 +100,9 @@ def test_both_tasks_of_a_okvqa_are_one_file_and_choices_are_snapped_to(tmp_path:
     [
         ([("a", {"key": "7"})], {}, "question_id='7' has to be a number"),
         ([("a", {"key": 7}), ("b", {"key": 7})], {}, "two rows have the same id"),
-        ([("a", {"key": 7})], {"of": 9}, "asked 1 of 9 rows; the server wants all"),
+        ([("a", {"key": 7})], {"rows": 1, "of": 9}, "asked 1 of 9 rows; the server wants all"),
+        # As a prepared folder, whose builder left out what had no image.
+        ([("a", {"key": 7})], {"rows": 9, "of": 9}, "asked 9 rows of test-std, which has 447,793"),
         ([("a", {"key": 7})], {"split": "val"}, "is of split 'val'; a server scores: test-std"),
     ],
 )
@@ -112,7 +116,7 @@ def test_what_a_server_would_refuse_is_not_written(
 
 
 def test_the_score_of_a_server_stands_in_the_scoreboard(tmp_path: Path) -> None:
-    run = answered(tmp_path, "vqav2", [("a", {"key": 7})], "test-std")
+    run = answered(tmp_path, "vqav2", [("a", {"key": 7})], "test-std", rows=1)
     record_score(run, "accuracy", 83.0)
     (entry,) = entries_of(read_evaluation(run).summary)
     assert said(entry) == "83.00 by the server -0.19 (of 1 rows, published of 447,793)"

@@ -51,7 +51,8 @@ class Run:
 
     def log(self, attempt: int = 0) -> str:
         entries = self.task(f"/logs/{attempt or self.task()['try_number']}")["content"]
-        return "\n".join(str(entry.get("event", entry)) for entry in entries)
+        raised = [error["exc_value"] for e in entries for error in e.get("error_detail") or ()]
+        return "\n".join([*(str(entry.get("event", entry)) for entry in entries), *raised])
 
     def check_output(self) -> dict[str, Any]:
         """The task's summary, after a look at what is in the bucket."""

@@ -55,6 +55,16 @@ def until_running(services: Services, name: str) -> None:
     services.until(lambda: fake.rayjobs[name]["status"].get("jobStatus") == "RUNNING", PATIENCE_S)
 
 
+def until_polled(services: Services) -> None:
+    """Waits until the trigger has looked at the object: the triggerer has it, and not only a row.
+
+    Of a task that is marked before, Airflow runs no trigger, and calls nobody's `on_kill`.
+    """
+    fake = services.kubernetes
+    seen = fake.asked["GET"]
+    services.until(lambda: fake.asked["GET"] > seen + 1, PATIENCE_S)
+
+
 def rows(services: Services, dag: str) -> Counter[str]:
     """How often each image has an answer in what a DAG has written."""
     parts = (services.clusters / dag).glob("run_id=*/part-*.parquet")
@@ -123,6 +133,7 @@ def test_marking_a_deferred_task_as_failed_leaves_no_cluster(
     run = Run(services, "cluster_marked")
     run.until("deferred", "failed")
     until_made(services)
+    until_polled(services)
     services.airflow.patch(
         f"{run.url}/taskInstances/annotate", json={"new_state": "failed"}
     ).raise_for_status()
@@ -175,6 +186,7 @@ def test_marking_the_creation_as_failed_leaves_no_cluster(
     run = Run(services, "cluster_unwanted")
     until_made(services, "RayCluster")
     services.until(lambda: run.task(task="create")["state"] == "deferred", PATIENCE_S)
+    until_polled(services)
     services.airflow.patch(
         f"{run.url}/taskInstances/create", json={"new_state": "failed"}
     ).raise_for_status()

@@ -32,7 +32,7 @@ class Stop(UserCallback):
 
 
 class GiveUp(ControllerCallback):
-    """Ends a training that has waited for workers for too long at once.
+    """Ends a training that has waited for workers for too long at a stretch.
 
     Ray Train waits for ever, or as many turns as it is told in all of a training, however long it
     has trained between them; and where the number of workers may vary, it asks whether there is

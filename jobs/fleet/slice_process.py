@@ -17,13 +17,11 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from paliflow.configs.tpus import SLICE_LABEL, WORKER_LABEL, Slice
 from paliflow.jobs.fleet.cluster import whole_slices
 from paliflow.jobs.fleet.process import named
-from paliflow.jobs.fleet.scheduler import Heartbeat, ShardResult, WorkerLostError
+from paliflow.jobs.fleet.scheduler import MAX_DEATHS, Heartbeat, ShardResult, WorkerLostError
 
 _TURN_S = 30.0
 """How long hosts of a slice are awaited; then another slice may have all of its."""
 _TICK_S = 1.0
-_MAX_DEATHS = 3
-"""Of processes as they start, before somebody hears of it."""
 
 
 class Seat(NamedTuple):
@@ -185,7 +183,7 @@ class SliceProcess:
                 deaths = 0
             except RayActorError:
                 deaths += 1
-                if deaths == _MAX_DEATHS:
+                if deaths == MAX_DEATHS:
                     raise
             for member in members:  # another slice may have all of its hosts by now
                 ray.kill(member)

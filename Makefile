@@ -46,8 +46,7 @@ slow: $(INSTALLED)  ## Variations of the tests, and those that take minutes
 	$(BIN)/python -m pytest -m slow
 
 tpu-fakes: $(INSTALLED)  ## Runs over hosts of TPU slices, faked on a CPU, that are lost: minutes
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile tests/jobs/fleet/test_fake_slices.py \
-		tests/jobs/fleet/test_slices.py
+	$(BIN)/python -m pytest -m slow tests/jobs/fleet/test_slices.py
 
 chaos: $(INSTALLED)  ## Fifty runs in which whoever can be killed is killed: about half an hour
 	$(BIN)/python -m pytest -m chaos -s

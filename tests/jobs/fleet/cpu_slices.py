@@ -1,4 +1,4 @@
-"""Annotators and workers of a training that take a CPU's devices for the chips of a TPU host.
+"""Annotators that take a CPU's devices for the chips of a TPU host.
 
 Imported by their processes alone: whoever imports this accepts CPUs for TPUs.
 """
@@ -7,63 +7,38 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import jax
-from ray.train.v2.api.preemption import PreemptionInfo
-from ray.train.v2.api.train_fn_utils import get_preemption_info
+from jax._src import cache_key
 
 from paliflow.jobs.annotate import model
 from paliflow.jobs.annotate.actor import Annotator
 from paliflow.jobs.annotate.follower import Follower
-from paliflow.jobs.finetune import worker
-from paliflow.jobs.finetune.worker import Job
 from paliflow.jobs.fleet.scheduler import ShardResult
 
-for module in (model, worker):
-    vars(module).update(require_accelerators=lambda *_: None)
-vars(model).update(require_mesh=lambda *_: None)
-
-_PREEMPTED_AFTER = 5
-"""Steps of a training that may lose a worker: there it waits for the notice."""
+vars(model).update(require_accelerators=lambda *_: None, require_mesh=lambda *_: None)
+# A CPU's programs are kept under its process's number too, and JAX has the first process alone keep
+# programs: all others would compile theirs whenever they start. TPUs' are kept for all processes.
+vars(cache_key).update(_hash_accelerator_config=cache_key._hash_devices)
 
 
 class CpuAnnotator(Annotator):
-    """Waits before a shard while there is a file `pause`, and says so by another."""
+    """While there is a file `steps`, waits after a shard until somebody takes a file `pause` away.
+
+    It says by another file that it waits.
+    """
 
     FOLLOWER = "paliflow.tests.jobs.fleet.cpu_slices:CpuFollower"
 
     def process(self, shard: int, quarantined: Mapping[int, str] | None = None) -> ShardResult:
-        while Path(self._spec.output, "pause").exists():
-            Path(self._spec.output, f"paused {os.getpid()}").touch()
+        output = Path(self._spec.output)
+        steps, pause = output / "steps", output / "pause"
+        while steps.exists() and pause.exists():
+            (output / f"paused {os.getpid()}").touch()
             time.sleep(0.05)
-        return super().process(shard, quarantined)
+        done = super().process(shard, quarantined)
+        pause.touch()
+        return done
 
 
 class CpuFollower(Follower):
     """As its base."""
-
-
-def work(packed: dict[str, str]) -> dict[str, Any]:
-    """As `worker.work`; notes how many workers there are, and after how many steps they begin."""
-    spec, count, asked = Job.unpacked(packed).spec, jax.process_count(), 0
-    run = Path(spec.location)
-    if jax.process_index() == 0:
-        saved = [int(each.name) for each in run.glob("checkpoints/[0-9]*")]
-        with (run / "workers").open("a") as file:
-            file.write(f"{count} from {max(saved, default=0)}\n")
-
-    def preemption() -> PreemptionInfo | None:
-        """Asks as often in each worker, until there is one: then for long, for the node to go."""
-        nonlocal asked
-        info: PreemptionInfo | None = get_preemption_info()
-        asked += 1
-        if spec.min_workers and count == spec.workers:
-            while asked == _PREEMPTED_AFTER and info is None:
-                (run / "waits").touch()
-                time.sleep(0.2)
-                info = get_preemption_info()
-            time.sleep(4.0 if info else 0.0)
-        return info
-
-    return worker.work(packed, preemption)

@@ -1,7 +1,7 @@
 """Runs on two hosts of one TPU slice and two single hosts, faked on a CPU. A script.
 
 `python -m paliflow.tests.jobs.fleet.slice_runs PART FOLDER` annotates what is in FOLDER/images or
-in FOLDER/few and trains on FOLDER/train.jsonl, on single hosts and on the slice. Meanwhile it kills
+in FOLDER/few or trains on FOLDER/train.jsonl, on single hosts and on the slice. Meanwhile it kills
 and stops the slice's processes; or hosts are held by others and taken away. It prints what came of
 it as JSON, in the last line.
 """
@@ -24,6 +24,7 @@ from ray._private import state
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
+from paliflow.configs import FineTuneSpec
 from paliflow.jobs.finetune import worker_group
 from paliflow.jobs.finetune.job import finetune
 from paliflow.jobs.finetune.log import read_log
@@ -85,11 +86,10 @@ def members() -> dict[str, int]:
 
 def disturb(location: Path, seconds: list[float], seen: set[int]) -> None:
     """Kills or stops a process for each event, and takes the time until others have done a part."""
-    pause = location.parent / "pause"
-    pause.parent.mkdir(parents=True, exist_ok=True)
-    for number, event in enumerate(EVENTS):
-        while parts(location) < number:
-            time.sleep(0.1)
+    pause, steps = location.parent / "pause", location.parent / "steps"
+    steps.parent.mkdir(parents=True, exist_ok=True)
+    steps.touch()
+    for event in EVENTS:
         pause.touch()
         while not (location.parent / f"paused {members().get('0')}").exists():
             time.sleep(0.1)
@@ -113,6 +113,7 @@ def disturb(location: Path, seconds: list[float], seen: set[int]) -> None:
         busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         seconds.append((time.monotonic() - begun) / busy)
         print(f"{event}: {seconds[-1]:.1f} s, times {busy:.1f}", flush=True)
+    steps.unlink()
 
 
 def runs(pid: int) -> bool:
@@ -176,36 +177,28 @@ def preempt(cluster: Cluster, waits: Path) -> None:
     cluster.remove_node(host)
 
 
-def trainings(cluster: Cluster, folder: Path) -> dict[str, Any]:
-    """Trains on one host, on the two of a slice, and on two single ones of which one is lost."""
-    found: dict[str, Any] = {}
-    elastic = {"topology": "2x2x1", "workers": 2, "min_workers": 1, "save_every": {"steps": 12}}
-    for name, fields in (
-        ("one", {"topology": "2x2x1"}),
-        ("two", {"topology": "2x2x2", "workers": 2}),
-        ("elastic", elastic),
-    ):
-        spec = finetune_spec(
-            folder,
-            run_id=name,
-            accelerators_per_worker={"TPU": 4},
-            accelerator_type="v4",
-            cpus_per_worker=0.5,
-            batch_size=8,
-            validation={},
-            **fields,
-        )
-        if spec.min_workers:
-            for host in hosts(cluster, "slice-a"):  # Ray would take it for two single ones
-                cluster.remove_node(host)
-            arguments = cluster, Path(spec.location, "waits")
-            threading.Thread(target=preempt, args=arguments, daemon=True).start()
-        finetune(spec, Console(force_terminal=False))
-        found[name] = {
-            "losses": [line["loss"] for line in read_log(spec.location) if "loss" in line],
-            "workers": Path(spec.location, "workers").read_text().splitlines(),
-        }
-    return found
+def trained(folder: Path, run_id: str, **fields: Any) -> dict[str, Any]:
+    """What comes of a training on TPU hosts of four chips."""
+    spec = training(folder, run_id, **fields)
+    finetune(spec, Console(force_terminal=False))
+    return {
+        "losses": [line["loss"] for line in read_log(spec.location) if "loss" in line],
+        "workers": Path(spec.location, "workers").read_text().splitlines(),
+    }
+
+
+def training(folder: Path, run_id: str, **fields: Any) -> FineTuneSpec:
+    """A short one, on TPU hosts of four chips."""
+    common: dict[str, Any] = {
+        "run_id": run_id,
+        "topology": "2x2x1",
+        "accelerators_per_worker": {"TPU": 4},
+        "accelerator_type": "v4",
+        "cpus_per_worker": 0.5,
+        "batch_size": 8,
+        "validation": {},
+    }
+    return finetune_spec(folder, **common | fields)
 
 
 def annotated(
@@ -241,7 +234,7 @@ def disturbances(_: Cluster, folder: Path) -> dict[str, Any]:
 
 def losses_of_hosts(cluster: Cluster, folder: Path) -> dict[str, Any]:
     """Annotates on single hosts, and few images on two hosts, which others have, or of which one
-    goes; then trains."""
+    goes; then trains on one host and on the slice."""
     host: dict[str, Any] = {"placement": "host", "topology": "2x2x1", "model_parallel": 2}
     found = {"host": annotated(folder, "host", **host)}
     few: dict[str, Any] = {**SLICE, "input": str(folder / "few")}
@@ -253,11 +246,25 @@ def losses_of_hosts(cluster: Cluster, folder: Path) -> dict[str, Any]:
     found["copies"] = annotated(folder, "copies", **few | {"model_parallel": 2})  # one on each
     add(cluster, HOSTS[1])
     found["drained"] = annotated(folder, "drained", drain_second, **few)
-    return found | trainings(cluster, folder)
+    found["one"] = trained(folder, "one")
+    return found | {"two": trained(folder, "two", topology="2x2x2", workers=2)}
 
 
-PARTS = {"disturbances": (disturbances, HOSTS[:2]), "losses of hosts": (losses_of_hosts, HOSTS)}
-"""At the same time, each in a process and on a cluster of its own, of such hosts."""
+def lost_worker(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """Trains on one host, and on two single ones of which one is lost."""
+    found = {"one": trained(folder, "one")}
+    fields: dict[str, Any] = {"workers": 2, "min_workers": 1, "save_every": {"steps": 12}}
+    waits = Path(training(folder, "elastic", **fields).location, "waits")
+    threading.Thread(target=preempt, args=(cluster, waits), daemon=True).start()
+    return found | {"elastic": trained(folder, "elastic", **fields)}
+
+
+PARTS = {
+    "disturbances": (disturbances, HOSTS[:2]),
+    "losses of hosts": (losses_of_hosts, HOSTS),
+    "lost worker": (lost_worker, HOSTS[2:]),
+}
+"""Each in a process and on a cluster of its own, of such hosts."""
 
 
 def main(part: str, folder: Path) -> dict[str, Any]:
@@ -275,10 +282,10 @@ def main(part: str, folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     # Only here: whoever imports it accepts CPUs for TPUs.
     from paliflow.jobs.annotate import actor
-    from paliflow.tests.jobs.fleet import cpu_slices
+    from paliflow.tests.jobs.fleet import cpu_slices, cpu_training
 
     actor.Annotator = cpu_slices.CpuAnnotator  # type: ignore[misc]
-    vars(worker_group).update(work=cpu_slices.work)
+    vars(worker_group).update(work=cpu_training.work)
     vars(shards).update(SliceProcess=Impatient)
     from paliflow.jobs.annotate.job import annotate
 

@@ -69,17 +69,19 @@ _LONG_S = 60.0
 class StageSeconds:
     """Where the time of a run's actors went, in seconds, from when each had loaded.
 
-    Each moment of an actor counts once, in the first of `generate`, `vision`, `device`, `read`,
-    `parse` and `commit` that is under way: what goes on while the device works costs nothing.
+    Each moment of an actor counts once, in the first of `decode`, `prefill`, `vision`, `device`,
+    `read`, `parse` and `commit` that is under way: what goes on while the device works costs
+    nothing.
     """
 
     read: float = 0.0
     """The device was idle, and the next batch's inputs were awaited."""
     vision: float = 0.0
-    """The device encoded images, and no batch before them was unanswered."""
-    generate: float = 0.0
-    """The device answered prompts about encoded images: prefill and decoding, which are one
-    program."""
+    """The device encoded images."""
+    prefill: float = 0.0
+    """The device read prompts about encoded images, or scored their choices."""
+    decode: float = 0.0
+    """The device wrote answers."""
     device: float = 0.0
     """The device was used for another thing: a batch was handed to it, which has programs compiled
     where they are new; or it trained."""
@@ -87,13 +89,13 @@ class StageSeconds:
     """The device was idle, no input was awaited, and answers became rows."""
     commit: float = 0.0
     """None of these, and a part was being written."""
-    other: float = 0.0
-    """None of these, as where an actor has no shard."""
+    wait: float = 0.0
+    """None of these was under way, as where an actor has no shard."""
 
     @property
     def on_device(self) -> float:
         """All that the devices did."""
-        return self.vision + self.generate + self.device
+        return self.vision + self.prefill + self.decode + self.device
 
     def __add__(self, more: "StageSeconds") -> "StageSeconds":
         return StageSeconds(*map(sum, zip(astuple(self), astuple(more), strict=True)))

@@ -2,13 +2,14 @@
 
 import os
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 
 from paliflow.configs import AnnotateSpec, PromptSpec
 from paliflow.configs.base import SpecError
 from paliflow.model import PaliGemma, PaliGemmaConfig
-from paliflow.model.cost import Memory, Shape, largest_batch, memory
+from paliflow.model.cost import HEADROOM, Memory, Shape, largest_batch, memory
 
 _ON_A_CPU = 16
 """Rows at a time where nothing says how much memory there is; a CPU gains little from more."""
@@ -36,8 +37,20 @@ def largest_of(config: PaliGemmaConfig, spec: AnnotateSpec, shape: Shape, hbm_by
     return largest_batch(config, shape, hbm_bytes, at_most=spec.shard_size)
 
 
-def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> tuple[int, Memory]:
-    """Rows of a device batch, and what they are estimated to take of each device.
+class Fitting(NamedTuple):
+    """How a device is filled."""
+
+    rows: int
+    """Of a device batch, on all devices."""
+    memory: Memory
+    """What they are estimated to take of each device."""
+    caches: int
+    """Of so many batches there is room: as long as one is free, the host goes ahead of the device.
+    """
+
+
+def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> Fitting:
+    """As many rows as fit, or as the spec says.
 
     Args:
         model: as loaded.
@@ -72,7 +85,9 @@ def fitting_batch(model: PaliGemma, spec: AnnotateSpec, prompt_tokens: int) -> t
             f"{prompt_tokens} tokens takes {need.total / 2**30:.1f} GiB of each device, which has "
             f"{there / 2**30:.1f}; lower them"
         )
-    return width, need
+    # A CPU's memory is its other actors' too.
+    room = (HEADROOM if limit else 0.5) * there - need.total
+    return Fitting(width, need, 1 + max(0, int(room // need.cache)))
 
 
 def host_memory() -> int:

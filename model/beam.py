@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from paliflow.model.gemma import Caches, quantised
+from paliflow.model.gemma import Caches
 from paliflow.model.generate import Generation
 from paliflow.model.network import Network, apply
-from paliflow.model.shapes import Bool, Float, Float32, Int, Int32, Shaped
-from paliflow.model.slices import sliced
+from paliflow.model.shapes import Bool, Float32, Int, Int32
 
 _Token = Int[Array, ""] | int
 
@@ -43,20 +42,17 @@ class _State(NamedTuple):
     cache: Caches
 
 
-@partial(jax.jit, static_argnames=("network", "beams", "max_new_tokens", "int8_cache", "slices"))
+@partial(jax.jit, static_argnames=("network", "max_new_tokens"), donate_argnames="cache")
 def beam_search(
     network: Network,
     params: Any,
-    image_tokens: Float[Array, "B P D"],
-    prompt: Int[Array, "B T"],
-    prompt_mask: Bool[Array, "B T"],
+    logits: Float32[Array, "B V"],
+    cache: Caches,
+    seen: Bool[Array, "rows S"],
     *,
-    beams: int,
     max_new_tokens: int,
     eos_id: _Token,
-    int8_cache: bool = False,
-    slices: int = 1,
-) -> Generation:
+) -> tuple[Generation, Caches]:
     """Continues each prompt with the likeliest ended answer that beam search finds.
 
     Each step every live hypothesis is also tried with the end token, and the likeliest ended one
@@ -68,33 +64,18 @@ def beam_search(
 
     Args:
         network, params: the model; params without the top-level `params` key.
-        image_tokens: as `Network.encode_images` gives them.
-        prompt: padded on the right.
-        prompt_mask: True where `prompt` holds a token.
-        beams: N, live hypotheses of each row.
-        max_new_tokens: M, at least 1, the end token included.
+        logits, cache, seen: as `Prefilled`, with N copies of each row, its live hypotheses; the
+            cache is used up.
+        max_new_tokens: M, as `prefill` was told, the end token included.
         eos_id: the end token.
-        int8_cache: as in `generate`.
-        slices: as in `generate`.
+
+    Returns:
+        As `decode`.
     """
-    rows = prompt.shape[0]
-
-    def prefill(*own: Shaped[Array, "b ..."]) -> tuple[Float32[Array, "b V"], Caches]:
-        logits, cache = apply(network, params, "prefill", *own)
-        return logits, quantised(cache) if int8_cache else cache
-
-    logits, cache = sliced(prefill, slices, image_tokens, prompt, prompt_mask)
-    seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
-    start = seen.shape[1]
-
-    def spread(x: Shaped[Array, "*L B T K H"]) -> Shaped[Array, "*L rows S K H"]:
-        """A cache of one hypothesis a row as one of N, with slots for the new tokens."""
-        widths = [(0, 0)] * x.ndim
-        widths[-3] = (0, max_new_tokens - 1)
-        return jnp.repeat(jnp.pad(x, widths), beams, axis=-4)
-
-    seen = jnp.repeat(jnp.pad(seen, [(0, 0), (0, max_new_tokens - 1)]), beams, axis=0)
+    rows = len(logits)
+    beams = len(seen) // rows
     slots = jnp.arange(seen.shape[1])
+    start = len(slots) - (max_new_tokens - 1)
     nothing = _Best(
         jnp.zeros((rows, max_new_tokens), jnp.int32),
         jnp.zeros((rows, max_new_tokens), jnp.float32),
@@ -123,11 +104,12 @@ def beam_search(
         return (state.step < max_new_tokens) & ~done.all()
 
     best, live, _ = _step(nothing, one, logits, jnp.int32(0), beams, eos_id)
-    first = _State(jnp.int32(1), best, live, jax.tree.map(spread, cache))
-    found = jax.lax.while_loop(unfinished, advance, first).best
+    last = jax.lax.while_loop(unfinished, advance, _State(jnp.int32(1), best, live, cache))
+    found = last.best
     # Beams keep no neighbours' probabilities: a location's own stands for that of those around it.
     finished = jnp.ones((rows,), bool)
-    return Generation(found.tokens, found.logprobs, found.lengths, finished, found.logprobs)
+    answers = Generation(found.tokens, found.logprobs, found.lengths, finished, found.logprobs)
+    return answers, last.cache
 
 
 def _step(

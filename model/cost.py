@@ -21,7 +21,7 @@ from paliflow.model.xla import ANY, Backend
 
 _LOGITS = 3
 """Copies of the logits: as they come, as log-probabilities, and what chooses among them."""
-_HEADROOM = 0.9
+HEADROOM = 0.9
 """Of its memory, what a device is filled to: these are estimates, programs take room themselves,
 and what is free is in pieces."""
 
@@ -197,7 +197,7 @@ def largest_batch(
     """
     batch, larger = 0, shape.data_parallel
     while larger <= max(at_most, shape.data_parallel):
-        if memory(config, shape, larger).total > _HEADROOM * hbm_bytes:
+        if memory(config, shape, larger).total > HEADROOM * hbm_bytes:
             break
         batch, larger = larger, 2 * larger
     return batch

@@ -1,4 +1,7 @@
-"""Generation: prefill, then one `while_loop` that stops when every row has ended."""
+"""Generation: prefill, then one `while_loop` that stops when every row has ended.
+
+They are two programs, so that a host sees how long each takes.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -46,10 +49,17 @@ class _State(NamedTuple):
     place: Int32[Array, " B"] | None  # the grammar's state, if there is one
 
 
-@partial(
-    jax.jit,
-    static_argnames=("network", "max_new_tokens", "sampler", "eos_id", "int8_cache", "slices"),
-)
+class Prefilled(NamedTuple):
+    """Prompts that were read, whose answers have room behind them. S is P + T + M - 1."""
+
+    logits: Float32[Array, "B V"]
+    """Of the first new token."""
+    cache: Caches
+    """Of N x B rows, S slots each, where each row has N copies."""
+    seen: Bool[Array, "rows S"]
+    """True where a slot holds an image's or a prompt's token."""
+
+
 def generate(
     network: Network,
     params: Any,
@@ -63,37 +73,102 @@ def generate(
     eos_id: int | None,
     int8_cache: bool = False,
     slices: int = 1,
-    grammar: Grammar | None = None,
-    begins: Int[Array, " B"] | None = None,
 ) -> Generation:
-    """Continues each prompt.
+    """Continues each prompt: `prefill`, then `decode`, which say what the arguments are."""
+    prefilled = prefill(
+        *(network, params, image_tokens, prompt, prompt_mask),
+        max_new_tokens=max_new_tokens,
+        int8_cache=int8_cache,
+        slices=slices,
+    )
+    generation: Generation
+    generation, _ = decode(
+        *(network, params, *prefilled, seed),
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        eos_id=eos_id,
+    )
+    return generation
 
-    Prompts stay padded on the right: every row's t-th new token takes slot P + T + t of the cache,
-    while its position follows the row's own prompt, so ragged prompts need no realignment.
+
+@partial(jax.jit, static_argnames=("network", "max_new_tokens", "copies", "int8_cache", "slices"))
+def prefill(
+    network: Network,
+    params: Any,
+    image_tokens: Float[Array, "B P D"],
+    prompt: Int[Array, "B T"],
+    prompt_mask: Bool[Array, "B T"],
+    *,
+    max_new_tokens: int,
+    copies: int = 1,
+    int8_cache: bool = False,
+    slices: int = 1,
+) -> Prefilled:
+    """Reads each prompt.
 
     Args:
         network, params: the model; params without the top-level `params` key.
         image_tokens: as `Network.encode_images` gives them.
         prompt: padded on the right.
         prompt_mask: True where `prompt` holds a token.
-        seed: decides every random choice.
         max_new_tokens: M, at least 1.
-        sampler: chooses each token.
-        eos_id: ends a row; None never ends one early.
+        copies: N, answers of each row.
         int8_cache: keep keys and values in int8; for weights that `layout.pack_weights` has laid.
-        slices: of the batch, which prefill takes one after the other, as `sliced`.
-        grammar: allows some tokens only; the sampler chooses among them, and an answer ends whole
-            within `max_new_tokens`. Log-probabilities stay those among all tokens.
-        begins: the grammar's state that each row's answer begins in.
+        slices: of the batch, which are taken one after the other, as `sliced`.
     """
-    key = jax.random.key(seed)
     read = partial(_read_prompts, network, params, int8_cache)
     logits, cache = sliced(read, slices, image_tokens, prompt, prompt_mask)
     seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
-    start = seen.shape[1]
-    cache = jax.tree.map(lambda x: _grown(x, max_new_tokens - 1, axis=-3), cache)
-    seen = _grown(seen, max_new_tokens - 1, axis=1)
+
+    def spread(x: Shaped[Array, "..."], slots: int) -> Shaped[Array, "..."]:
+        grown = _grown(x, max_new_tokens - 1, axis=slots)
+        return jnp.repeat(grown, copies, axis=slots - 1) if copies > 1 else grown
+
+    cache = jax.tree.map(partial(spread, slots=-3), cache)
+    return Prefilled(logits, cache, spread(seen, slots=-1))
+
+
+@partial(
+    jax.jit,
+    static_argnames=("network", "max_new_tokens", "sampler", "eos_id"),
+    donate_argnames="cache",
+)
+def decode(
+    network: Network,
+    params: Any,
+    logits: Float32[Array, "B V"],
+    cache: Caches,
+    seen: Bool[Array, "B S"],
+    seed: Int[Array, ""] | int,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    eos_id: int | None,
+    grammar: Grammar | None = None,
+    begins: Int[Array, " B"] | None = None,
+) -> tuple[Generation, Caches]:
+    """Continues prompts that were read.
+
+    Prompts stay padded on the right: every row's t-th new token takes slot P + T + t of the cache,
+    while its position follows the row's own prompt, so ragged prompts need no realignment.
+
+    Args:
+        network, params: the model; params without the top-level `params` key.
+        logits, cache, seen: as `Prefilled`, of one copy of each row; the cache is used up.
+        seed: decides every random choice.
+        max_new_tokens: M, as `prefill` was told.
+        sampler: chooses each token.
+        eos_id: ends a row; None never ends one early.
+        grammar: allows some tokens only; the sampler chooses among them, and an answer ends whole
+            within `max_new_tokens`. Log-probabilities stay those among all tokens.
+        begins: the grammar's state that each row's answer begins in.
+
+    Returns:
+        What was generated; and the cache's memory, in which the loop has worked.
+    """
+    key = jax.random.key(seed)
     slots = jnp.arange(seen.shape[1])
+    start = len(slots) - (max_new_tokens - 1)
 
     def choose(
         step: Int32[Array, ""],
@@ -124,10 +199,11 @@ def generate(
         token, result, place = choose(state.step, logits, state.result, state.place)
         return _State(state.step + 1, token, cache, result, place)
 
-    empty = _nothing_yet(prompt.shape[0], max_new_tokens)
+    empty = _nothing_yet(len(seen), max_new_tokens)
     token, first, place = choose(jnp.int32(0), logits, empty, begins)
     state = _State(jnp.int32(1), token, cache, first, place)
-    return jax.lax.while_loop(unfinished, advance, state).result
+    last = jax.lax.while_loop(unfinished, advance, state)
+    return last.result, last.cache
 
 
 def _read_prompts(

@@ -19,7 +19,7 @@ from paliflow.model.choices import ChoiceScores, ChoiceTable, score_choices
 from paliflow.model.closed import Grammar
 from paliflow.model.config import PaliGemmaConfig
 from paliflow.model.files import local_copy
-from paliflow.model.generate import Generation, generate
+from paliflow.model.generate import Generation, Prefilled, decode, prefill
 from paliflow.model.network import Network, apply
 from paliflow.model.sampling import Greedy, Sampler
 from paliflow.model.shapes import Float, Float32, Int, Shaped
@@ -146,61 +146,94 @@ class PaliGemma:
         prompt_mask: ArrayLike,
         *,
         max_new_tokens: int,
-        sampler: Sampler = Greedy(),  # noqa: B008, frozen
-        seed: int = 0,
-        eos_id: int | None = 1,
         int8_cache: bool = False,
         beams: int = 1,
-        grammar: Grammar | None = None,
-        begins: ArrayLike | None = None,
+        **options: Any,
     ) -> Generation:
-        """Continues each prompt.
+        """Continues prompts: `prefill`, then `decode`, which has the other options."""
+        prefilled = self.prefill(
+            *(image_tokens, prompt, prompt_mask),
+            max_new_tokens=max_new_tokens,
+            int8_cache=int8_cache,
+            beams=beams,
+        )
+        return self.decode(prefilled, max_new_tokens=max_new_tokens, **options)
+
+    def prefill(
+        self,
+        image_tokens: Float[Array | np.ndarray, "B P D"],
+        prompt: ArrayLike,
+        prompt_mask: ArrayLike,
+        *,
+        max_new_tokens: int,
+        int8_cache: bool = False,
+        beams: int = 1,
+    ) -> Prefilled:
+        """Reads each prompt.
 
         Args:
             image_tokens: from `encode_images`.
             prompt: int32 [B, T], padded on the right.
             prompt_mask: bool [B, T]; True where `prompt` holds a token.
             max_new_tokens: M.
-            sampler: how each token is chosen.
+            int8_cache: keep keys and values in int8, in half the memory of bfloat16.
+            beams: above 1, `decode` answers by `beam_search` with so many live hypotheses.
+        """
+        prompt = np.asarray(prompt, np.int32)
+        rows, length = prompt.shape
+        prefilled: Prefilled = prefill(
+            self.network,
+            self.params,
+            *self._place(image_tokens, prompt, np.asarray(prompt_mask, bool)),
+            max_new_tokens=max_new_tokens,
+            copies=beams,
+            int8_cache=int8_cache,
+            slices=self.slices(rows, image_tokens.shape[1] + length),
+        )
+        return prefilled
+
+    def decode(
+        self,
+        prefilled: Prefilled,
+        *,
+        max_new_tokens: int,
+        sampler: Sampler = Greedy(),  # noqa: B008, frozen
+        seed: int = 0,
+        eos_id: int | None = 1,
+        grammar: Grammar | None = None,
+        begins: ArrayLike | None = None,
+    ) -> Generation:
+        """Continues each prompt.
+
+        Args:
+            prefilled: from `prefill`; it is used up.
+            max_new_tokens: M, as `prefill` was told.
+            sampler: how each token is chosen; a beam search does not ask it.
             seed: decides every random choice.
             eos_id: the token that ends a row; None never stops early.
-            int8_cache: keep keys and values in int8, in half the memory of bfloat16.
             grammar: allows some tokens only, from `closed.closed_boxes`; None allows all.
             begins: int32 [B], with a grammar, the state that each row's answer begins in.
-            beams: above 1, the answer is that of `beam_search` with so many live hypotheses, and
-                the sampler is not asked.
 
         Raises:
             ValueError: beams without a token that ends a row, or with a grammar.
         """
-        prompt = np.asarray(prompt, np.int32)
-        rows, length = prompt.shape
-        if beams > 1:
+        generation: Generation
+        if (beams := len(prefilled.seen) // len(prefilled.logits)) > 1:
             if eos_id is None:
                 raise ValueError(f"beams={beams}: a beam search needs eos_id, which ends answers")
             if grammar is not None:
                 raise ValueError(f"beams={beams}: a grammar allows no beam search; take 1")
-            found: Generation = beam_search(
-                self.network,
-                self.params,
-                *self._place(image_tokens, prompt, np.asarray(prompt_mask, bool)),
-                beams=beams,
+            generation, _ = beam_search(
+                *(self.network, self.params, *prefilled),
                 max_new_tokens=max_new_tokens,
                 eos_id=eos_id,
-                int8_cache=int8_cache,
-                slices=self.slices(rows, image_tokens.shape[1] + length),
             )
-            return readable(found, self.mesh)
-        generation: Generation = generate(
-            self.network,
-            self.params,
-            *self._place(image_tokens, prompt, np.asarray(prompt_mask, bool)),
-            seed,
+            return readable(generation, self.mesh)
+        generation, _ = decode(
+            *(self.network, self.params, *prefilled, seed),
             max_new_tokens=max_new_tokens,
             sampler=sampler,
             eos_id=eos_id,
-            int8_cache=int8_cache,
-            slices=self.slices(rows, image_tokens.shape[1] + length),
             grammar=None if grammar is None else placed(grammar, replicated(self.mesh)),
             begins=None if begins is None else self._place(np.asarray(begins, np.int32))[0],
         )

@@ -94,7 +94,8 @@ class Annotator:
             precision = spec.accept.precision if spec.accept else None
             confidences = Confidences(known, precision) if known else None
             self._predictor = Predictor(
-                model, files.tokenizer, mask_decoder, spec, confidences, self._repeat
+                *(model, files.tokenizer, mask_decoder, spec, confidences),
+                *(self._repeat, self._watch),
             )
         self._image_size, self._cores = model.config.image_size, core_share(spec)
         self._about = {
@@ -189,8 +190,6 @@ class Annotator:
                     break
                 with self._clock.stage("device"):
                     pending.append(self._predictor.ask(batch, (shard, number)))
-                    self._clock.begin("vision")  # until its images are encoded
-                self._watcher.submit(self._watch, pending[-1])
                 if len(pending) > 1:  # the device has the next batch while this one is parsed
                     self._collect(pending.popleft(), rows)
         while pending:  # and the first of the next shard while the last of this one is
@@ -227,18 +226,13 @@ class Annotator:
             return source
         return source._replace(thumbnail=self._faces.redact(source.thumbnail))
 
-    def _watch(self, pending: PendingBatch) -> None:
-        """Notices when the device is done with a batch: who wants its rows may ask later."""
-        at: Stage = "vision"
-        try:
-            with suppress(JaxRuntimeError):  # which `collect` raises again
-                pending.wait_for_images()
-                self._clock.begin("generate")
-                self._clock.end(at)
-                at = "generate"
-                pending.wait()
-        finally:
-            self._clock.end(at)
+    def _watch(self, stage: Stage, results: Any) -> None:
+        """Has a thread wait for what the device was given; it works in the order of these calls."""
+        self._watcher.submit(self._timed, stage, results)
+
+    def _timed(self, stage: Stage, results: Any) -> None:
+        with self._clock.stage(stage), suppress(JaxRuntimeError):  # which `collect` raises again
+            jax.block_until_ready(results)
 
     def _collect(self, pending: PendingBatch, rows: ShardRows) -> None:
         """Waits for a batch and adds its rows."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from paliflow.configs.prompts import task_of
@@ -50,25 +49,6 @@ class PendingBatch:
     batch_size: int
     """Rows of each device batch."""
     device_batches: list[DeviceBatch]
-    images: list[jax.Array]
-    """What the vision tower makes of them, until somebody has waited for it: it takes memory."""
-
-    def wait_for_images(self) -> None:
-        """Waits until the device has encoded the images.
-
-        Raises:
-            JaxRuntimeError: the device failed.
-        """
-        jax.block_until_ready(self.images)
-        self.images.clear()
-
-    def wait(self) -> None:
-        """Waits until the device is done with it.
-
-        Raises:
-            JaxRuntimeError: the device failed, as `AnswerReader.rows` finds out again.
-        """
-        jax.block_until_ready([batch.answers for batch in self.device_batches])
 
 
 class AnswerReader:

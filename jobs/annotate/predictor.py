@@ -1,7 +1,9 @@
 """Asks a batch of inputs its prompts: dispatched at once, answered as rows when wanted."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ from paliflow.jobs.annotate.prompts import PromptEncoder
 from paliflow.jobs.annotate.questions import Question, questions
 from paliflow.jobs.confidence.filling import Confidences
 from paliflow.jobs.fleet.accelerators import out_of_memory
+from paliflow.jobs.fleet.stages import Stage
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
 from paliflow.model import (
@@ -35,6 +38,8 @@ from paliflow.model.batch_size import fitting_batch
 _ImageTokens = jax.Array  # [N, tokens of an image or clip, D]
 Repeat = Callable[[Sequence[Input], tuple[int, ...], int], None]
 """Has other processes call `dispatch` with the same arguments."""
+Watch = Callable[[Stage, Any], None]
+"""Is told of each program that the device was given, in its order: the stage, and the results."""
 
 
 class Predictor:
@@ -48,6 +53,7 @@ class Predictor:
         spec: AnnotateSpec,
         confidences: Confidences | None = None,
         repeat: Repeat | None = None,
+        watch: Watch = lambda stage, results: None,
     ) -> None:
         """
         Args:
@@ -56,6 +62,7 @@ class Predictor:
             confidences: fill the columns of confidence; without them, they are null.
             repeat: where the model's devices are of several processes, tells the others what is
                 dispatched, in its order.
+            watch: may wait for what the device does.
 
         Raises:
             ValueError: one of the spec's prompts is too long, its choices or labels cannot be
@@ -63,7 +70,8 @@ class Predictor:
         """
         self._model, self._eos_id = model, tokenizer.eos_id
         self._spec, self._sampler = spec, _sampler(spec.sampling)
-        self._repeat, self._order = repeat, threading.Lock()
+        self._repeat, self._watch, self._order = repeat, watch, threading.Lock()
+        self._decoding = deque[Generation]()
         self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
         self._answers = AnswerReader(tokenizer, mask_decoder, confidences)
         self._chooser = Chooser(model, tokenizer)
@@ -71,7 +79,8 @@ class Predictor:
         for question in questions(Item(""), spec):
             if "{" not in question.prompt:  # of a manifest's rows, each is known when it comes
                 self._require(question)
-        self.batch_size, self.memory = fitting_batch(model, spec, self._prompts.length)
+        fitting = fitting_batch(model, spec, self._prompts.length)
+        self.batch_size, self.memory, self._caches = fitting
         self._notes: list[tuple[str, str]] = []
 
     @property
@@ -157,8 +166,7 @@ class Predictor:
                         )
                         answers = self._generate(images, tokens, seed, **closed)
                 batches.append(DeviceBatch(places, asked, tokens, answers))
-        encoded = [] if image_tokens is None else [image_tokens]
-        return PendingBatch(inputs, place, batch_size, batches, encoded)
+        return PendingBatch(inputs, place, batch_size, batches)
 
     def _encode(self, question: Question) -> list[int] | ValueError:
         """The tokens of a question's prompt, or why it cannot be asked."""
@@ -192,6 +200,7 @@ class Predictor:
             if source.pixels is not None:
                 np.copyto(image, source.pixels)
         encoded = [self._model.encode_images(piece) for piece in np.split(images, pieces)]
+        self._watch("vision", encoded)
         return encoded[0] if pieces == 1 else jnp.concatenate(encoded)
 
     def _generate(
@@ -201,7 +210,7 @@ class Predictor:
         seed: int,
         **closed: Any,
     ) -> Generation:
-        """Dispatches a device batch, a row for each image.
+        """Dispatches a device batch, a row for each image, as soon as there is room for its cache.
 
         Args:
             image_tokens: of each row.
@@ -210,16 +219,34 @@ class Predictor:
             seed: of what is sampled.
             closed: from `Grammars.options`, if the answers are closed detections.
         """
-        return self._model.generate_from_tokens(
+        self._make_room()
+        new_tokens = self._spec.max_new_tokens
+        prefilled = self._model.prefill(
             *(image_tokens, *self._prompts.pad(prompts, len(image_tokens))),
-            max_new_tokens=self._spec.max_new_tokens,
+            max_new_tokens=new_tokens,
+            int8_cache=self._spec.int8_cache,
+            beams=self._spec.sampling.beams,
+        )
+        self._watch("prefill", prefilled.logits)
+        answers = self._model.decode(
+            prefilled,
+            max_new_tokens=new_tokens,
             sampler=self._sampler,
             seed=seed,
             eos_id=self._eos_id,
-            int8_cache=self._spec.int8_cache,
-            beams=self._spec.sampling.beams,
             **closed,
         )
+        self._decoding.append(answers)
+        self._watch("decode", answers)
+        return answers
+
+    def _make_room(self) -> None:
+        """Waits until there is room for a cache; what went wrong with another's batch is raised
+        where that is collected."""
+        waiting = self._decoding
+        while waiting and (len(waiting) >= self._caches or waiting[0].tokens.is_ready()):
+            with suppress(JaxRuntimeError):
+                jax.block_until_ready(waiting.popleft())
 
     def _choose(
         self,
@@ -234,7 +261,9 @@ class Predictor:
         ]
         some = next(filter(None, lists))  # stands where a question is not asked
         ids, mask = self._prompts.pad(prompts, len(image_tokens))
-        return self._chooser.ask(image_tokens, ids, mask, [own or some for own in lists])
+        pending = self._chooser.ask(image_tokens, ids, mask, [own or some for own in lists])
+        self._watch("prefill", pending.scores)
+        return pending
 
 
 def _kind(question: Question) -> str:

@@ -10,10 +10,9 @@ from typing import Literal, get_args
 
 from paliflow.configs.summary import StageSeconds
 
-Stage = Literal["generate", "vision", "device", "read", "parse", "commit"]
+Stage = Literal["decode", "prefill", "vision", "device", "read", "parse", "commit"]
 _FIRST_TO_LAST: tuple[Stage, ...] = get_args(Stage)
-"""Of stages that are under way at once the first counts: what overlaps costs nothing. A device
-works in the order in which it was asked, so that images wait while it generates."""
+"""Of stages that are under way at once the first counts: what overlaps costs nothing."""
 
 
 class StageClock:
@@ -59,7 +58,7 @@ class StageClock:
 
     def _advance(self) -> None:
         now = self._now()
-        counts = next((stage for stage in _FIRST_TO_LAST if self._under_way[stage]), "other")
+        counts = next((stage for stage in _FIRST_TO_LAST if self._under_way[stage]), "wait")
         self._seconds[counts] += now - self._at
         self._at = now
 

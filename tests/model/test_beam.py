@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from paliflow.model.beam import beam_search
+from paliflow.model.generate import prefill
 from paliflow.tests.model.conftest import REFERENCE, load_reference
 
 
@@ -32,11 +33,13 @@ def test_beam_search_finds_what_big_vision_finds(name: str, beams: int, length: 
     assert cases
     for sharpen, eos in cases:
         params = jax.tree_util.tree_map_with_path(partial(_sharpened, int(sharpen)), model.params)
-        found = beam_search(
+        prefilled = prefill(
             *(model.network, params, tokens, want["prompt"], want["prompt_mask"]),
-            beams=beams,
             max_new_tokens=length,
-            eos_id=int(eos),
+            copies=beams,
+        )
+        found, _ = beam_search(
+            model.network, params, *prefilled, max_new_tokens=length, eos_id=int(eos)
         )
         own = f"x{sharpen}/eos{eos}/beam{beams}/max{length}"
         np.testing.assert_array_equal(found.tokens, want[f"{own}/tokens"], own)

@@ -65,7 +65,8 @@ def test_layers_apart_compute_what_stacked_ones_do(name: str, dtype: str) -> Non
         rest: dict[str, Any] = {"max_new_tokens": 16, "sampler": Greedy(), "eos_id": None}
         prompt = want["prompt"], want["prompt_mask"]
         tokens = model.encode_images(want["image"])
-        slow = generate(network, stacked, tokens, *map(jnp.asarray, prompt), 0, **rest)
+        ids, mask = map(jnp.asarray, prompt)
+        slow = generate(network, stacked, tokens, ids, mask, 0, **rest)
         np.testing.assert_array_equal(
             model.generate_from_tokens(tokens, *prompt, max_new_tokens=16, eos_id=None).tokens,
             slow.tokens,
@@ -77,13 +78,15 @@ def test_layers_apart_compute_what_stacked_ones_do(name: str, dtype: str) -> Non
 def test_a_batch_in_slices_is_the_batch(count: int, int8_cache: bool) -> None:
     model, want = load_reference("pg2"), expected("pg2")
     rows = np.arange(6) % 3
-    images, *prompt = (jnp.asarray(want[x][rows]) for x in ("image", "prompt", "prompt_mask"))
+    images, prompt, mask = (jnp.asarray(want[x][rows]) for x in ("image", "prompt", "prompt_mask"))
 
     def answers(count: int) -> tuple[Any, Any]:
         tokens = encode_images(model.network, model.params, images, count)
         return tokens, generate(
-            *(model.network, model.params, tokens, *prompt, 0),
-            **{"max_new_tokens": 8, "sampler": Greedy(), "eos_id": None},
+            *(model.network, model.params, tokens, prompt, mask, 0),
+            max_new_tokens=8,
+            sampler=Greedy(),
+            eos_id=None,
             int8_cache=int8_cache,
             slices=count,
         )

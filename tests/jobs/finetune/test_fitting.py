@@ -7,11 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma
+from paliflow.jobs.annotate.predictor import Predictor
+from paliflow.jobs.fleet.stages import Stage
+from paliflow.jobs.media.reading import Input
+from paliflow.jobs.runs.plan import Item
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
 from paliflow.model.batch_size import fitting_batch, shape_of
 from paliflow.model.cost import memory
 
@@ -22,7 +27,8 @@ from paliflow.configs import AnnotateSpec
 from paliflow.jobs.annotate.predictor import Predictor
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.media.reading import Input
-from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer, preprocess
+from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
+from paliflow.model.images import resize
 from paliflow.benchmarks.digits.measure import held_out_scenes
 
 def asked(batch_size):
@@ -36,7 +42,7 @@ def asked(batch_size):
 
 model = PaliGemma.from_checkpoint(BUNDLED_CHECKPOINT, dtype="float32")
 tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
-scenes = [preprocess(scene.image, 56) for scene in held_out_scenes(16)]
+scenes = [resize(scene.image, 56) for scene in held_out_scenes(16)]
 inputs = [Input(Item(str(n)), "", 224, 224, pixels) for n, pixels in enumerate(scenes)]
 want, _ = asked(16)
 room = psutil.Process().memory_info().vms + 900 * 2**20
@@ -74,8 +80,8 @@ def _spec(**fields: Any) -> AnnotateSpec:
 
 
 def test_a_cpu_is_given_sixteen_rows_and_whoever_asks_for_more_gets_them(model: PaliGemma) -> None:
-    assert fitting_batch(model, _spec(), 8)[0] == 16
-    assert fitting_batch(model, _spec(batch_size=40), 8)[0] == 40
+    assert fitting_batch(model, _spec(), 8).rows == 16
+    assert fitting_batch(model, _spec(batch_size=40), 8).rows == 40
 
 
 class _Chip:
@@ -94,8 +100,12 @@ def test_a_chip_is_given_the_largest_batch_that_it_is_reckoned_to_hold(
     shape = replace(shape_of(_spec(), 8), backend=model.backend)
     limit = memory(model.config, shape, 64).total / 0.9
     monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(int(limit) + 1)])
-    assert fitting_batch(model, _spec(), 8)[0] == 64
-    assert fitting_batch(model, _spec(shard_size=40), 8)[0] == 32  # and no more than a shard has
+    fitting = fitting_batch(model, _spec(), 8)
+    assert (fitting.rows, fitting.caches) == (64, 1)
+    less = fitting_batch(model, _spec(shard_size=40), 8)
+    assert less.rows == 32  # and no more than a shard has
+    assert less.memory.total + less.memory.cache * (less.caches - 1) <= 0.9 * limit
+    assert less.memory.total + less.memory.cache * less.caches > 0.9 * limit
     monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(2**10)])
     with pytest.raises(ValueError, match=r"8 tokens takes .* of each chip, which has 0\.0; low"):
         fitting_batch(model, _spec(), 8)
@@ -114,3 +124,31 @@ def test_a_batch_that_no_device_holds_is_refused_before_memory_is_asked_for(
 def test_a_thousand_million_of_anything_is_refused_when_a_spec_is_read(field: str) -> None:
     with pytest.raises(SpecError, match=f"{field}=1000000000: Input should be less than or equal"):
         AnnotateSpec.parse({**_spec().model_dump(), field: 10**9})
+
+
+@pytest.mark.parametrize("caches", [1, 2])
+def test_prompts_are_read_as_soon_as_there_is_room_for_their_cache(
+    model: PaliGemma, monkeypatch: pytest.MonkeyPatch, caches: int
+) -> None:
+    fitting = fitting_batch(model, _spec(batch_size=2), 8)
+    assert fitting.caches > 2
+    alike = lambda *_: fitting._replace(caches=caches)  # noqa: E731
+    monkeypatch.setattr("paliflow.jobs.annotate.predictor.fitting_batch", alike)
+    tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
+    told, given = list[tuple[Stage, bool]](), list[Any]()
+
+    def watch(stage: Stage, results: Any) -> None:
+        """Notes whether all but the last of the earlier answers must be there."""
+        answers = [each for kind, each in given if kind == "decode"]
+        there = all(each.tokens.is_ready() for each in answers[: len(answers) + 1 - caches])
+        told.append((stage, there))
+        given.append((stage, results))
+
+    predictor = Predictor(model, tokenizer, None, _spec(batch_size=2), watch=watch)
+    pixels = np.zeros((2, 56, 56, 3), np.uint8)
+    inputs = [Input(Item(str(n)), "", 56, 56, each) for n, each in enumerate(pixels)]
+    pending = [predictor.ask(inputs, (0, number)) for number in range(4)]
+    rows = [predictor.collect(each) for each in pending]
+    assert [stage for stage, _ in told] == ["vision", "prefill", "decode"] * 4
+    assert all(there for stage, there in told if stage == "prefill")
+    assert rows == [rows[0]] * 4

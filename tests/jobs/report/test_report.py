@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from paliflow import storage
+from paliflow.configs.summary import StageSeconds
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.report.page import write_report
 from paliflow.jobs.runs.compact import compact
@@ -296,10 +298,11 @@ def test_a_run_without_inputs_has_a_report_too(make_spec: SpecFactory) -> None:
 
 
 def test_report_shows_where_time_went_and_who_waited(make_spec: SpecFactory) -> None:
-    summary = finish(make_spec(input="x"), [], stages={"read": 30, "device": 60, "other": 10})
+    stages = asdict(StageSeconds(30, 10, 20, 15, 10, 5, 4, 6))
+    summary = finish(make_spec(input="x"), [], stages=stages)
     (panel,) = re.findall(r"<h2>Time .*?</section>", read(write_report(summary)), re.DOTALL)
-    assert re.findall(r"(\w+)</span>", panel) == ["read", "device", "other"]
-    assert re.findall(r"(\d+) %</span>", panel) == ["30", "60", "10"]
+    assert re.findall(r"(\w+)</span>", panel) == [*stages]
+    assert re.findall(r"(\d+) %</span>", panel) == [str(each) for each in stages.values()]
     assert "idle 30% of the time" in panel
 
 

@@ -71,7 +71,7 @@ class Predictor:
         self._model, self._eos_id = model, tokenizer.eos_id
         self._spec, self._sampler = spec, _sampler(spec.sampling)
         self._repeat, self._watch, self._order = repeat, watch, threading.Lock()
-        self._decoding = deque[Generation]()
+        self._decoding = deque[Any]()  # `Generation`s; the stubs of arrays know no `is_ready`
         self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
         self._answers = AnswerReader(tokenizer, mask_decoder, confidences)
         self._chooser = Chooser(model, tokenizer)

@@ -75,7 +75,7 @@ def slice_devices(topology: str) -> list[Any]:
 def compile_inference(
     config: PaliGemmaConfig, shape: Shape, topology: str, batch: int
 ) -> list[Program]:
-    """Compiles vision tower with prefill, and a step of decoding, as `generate` runs them.
+    """Compiles vision tower with prefill, which a run has apart, and a step of decoding.
 
     The compiler counts a loop once: where rows are cut to slices, what it says of one counts for
     each.
@@ -114,7 +114,7 @@ def compile_inference(
 
 
 def _read(network: Network, int8_cache: bool, cut: int, params: Any, *rows: jax.Array) -> Any:
-    """Vision tower and prefill as `generate` runs them, in `cut` slices of the rows."""
+    """Vision tower and prefill, in `cut` slices of the rows."""
 
     def answer(images: jax.Array, prompt: jax.Array, mask: jax.Array) -> Any:
         tokens = apply(network, params, "encode_images", images)

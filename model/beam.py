@@ -14,8 +14,7 @@ from paliflow.model.shapes import Bool, Float32, Int, Int32
 
 _Token = Int[Array, ""] | int
 
-# Axes: B batch, N live hypotheses of a row, P image token, T prompt, M new token, S slot of the
-# cache, V vocabulary.
+# Axes: B batch, N live hypotheses of a row, M new token, S slot of the cache, V vocabulary.
 
 
 class _Best(NamedTuple):

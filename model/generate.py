@@ -251,7 +251,7 @@ def _append(
         step: how many tokens that has.
         token: as chosen from the logits.
         logits: of all tokens.
-        eos_id: as `generate`.
+        eos_id: as `decode`.
     """
     logprobs = jax.nn.log_softmax(logits)
     logprob, nearby = logprobs[jnp.arange(len(token)), token], _nearby(logprobs, token)

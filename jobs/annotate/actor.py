@@ -233,6 +233,7 @@ class Annotator:
     def _timed(self, stage: Stage, results: Any) -> None:
         with self._clock.stage(stage), suppress(JaxRuntimeError):  # which `collect` raises again
             jax.block_until_ready(results)
+        self._progress.move()
 
     def _collect(self, pending: PendingBatch, rows: ShardRows) -> None:
         """Waits for a batch and adds its rows."""

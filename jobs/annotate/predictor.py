@@ -71,7 +71,7 @@ class Predictor:
         self._model, self._eos_id = model, tokenizer.eos_id
         self._spec, self._sampler = spec, _sampler(spec.sampling)
         self._repeat, self._watch, self._order = repeat, watch, threading.Lock()
-        self._decoding = deque[Any]()  # `Generation`s; the stubs of arrays know no `is_ready`
+        self._under_way = deque[Any]()  # arrays; their stubs know no `is_ready`
         self._prompts = PromptEncoder(tokenizer, spec.texts, spec.max_prompt_tokens)
         self._answers = AnswerReader(tokenizer, mask_decoder, confidences)
         self._chooser = Chooser(model, tokenizer)
@@ -130,7 +130,7 @@ class Predictor:
         if not out_of_memory(error) or batch_size == 1:
             raise error
         if batch_size == self.batch_size:
-            self.batch_size = batch_size // 2
+            self.batch_size, self._caches = batch_size // 2, 1
             said = f"the device's memory ran out with {batch_size} rows at a time"
             self._notes.append((f"batch {self.batch_size}", f"{said}; now {self.batch_size}"))
 
@@ -236,17 +236,17 @@ class Predictor:
             eos_id=self._eos_id,
             **closed,
         )
-        self._decoding.append(answers)
+        self._under_way.append(answers.tokens)
         self._watch("decode", answers)
         return answers
 
     def _make_room(self) -> None:
         """Waits until there is room for a cache; what went wrong with another's batch is raised
         where that is collected."""
-        waiting = self._decoding
-        while waiting and (len(waiting) >= self._caches or waiting[0].tokens.is_ready()):
+        answers = self._under_way
+        while answers and (len(answers) >= self._caches or answers[0].is_ready()):
             with suppress(JaxRuntimeError):
-                jax.block_until_ready(waiting.popleft())
+                jax.block_until_ready(answers.popleft())
 
     def _choose(
         self,
@@ -261,7 +261,9 @@ class Predictor:
         ]
         some = next(filter(None, lists))  # stands where a question is not asked
         ids, mask = self._prompts.pad(prompts, len(image_tokens))
+        self._make_room()
         pending = self._chooser.ask(image_tokens, ids, mask, [own or some for own in lists])
+        self._under_way.append(pending.scores.logprob)
         self._watch("prefill", pending.scores)
         return pending
 

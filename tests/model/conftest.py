@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,6 +54,11 @@ def config_of(params: dict[str, Any]) -> PaliGemmaConfig:
     """The configuration of weights as `reference_params` gives them."""
     flat = traverse_util.flatten_dict(params, sep="/")
     return infer_config({path: leaf.shape for path, leaf in flat.items()})
+
+
+def held_bytes(arrays: Any) -> int:
+    """What a tree of arrays takes of each device."""
+    return sum(each.addressable_shards[0].data.nbytes for each in jax.tree.leaves(arrays))
 
 
 def expected(name: str) -> dict[str, Any]:

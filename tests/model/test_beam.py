@@ -10,7 +10,7 @@ import pytest
 
 from paliflow.model.beam import beam_search
 from paliflow.model.generate import prefill
-from paliflow.tests.model.conftest import REFERENCE, load_reference
+from paliflow.tests.model.conftest import REFERENCE, held_bytes, load_reference
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,12 @@ def test_beam_search_finds_what_big_vision_finds(name: str, beams: int, length: 
             max_new_tokens=length,
             copies=beams,
         )
-        found, _ = beam_search(
+        program = beam_search.lower(
             model.network, params, *prefilled, max_new_tokens=length, eos_id=int(eos)
-        )
+        ).compile()
+        memory: Any = program.memory_analysis()
+        assert memory.alias_size_in_bytes == held_bytes(prefilled.cache)
+        found, _ = program(params, *prefilled, eos_id=int(eos))
         own = f"x{sharpen}/eos{eos}/beam{beams}/max{length}"
         np.testing.assert_array_equal(found.tokens, want[f"{own}/tokens"], own)
         np.testing.assert_array_equal(found.lengths, want[f"{own}/lengths"], own)

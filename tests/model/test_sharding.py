@@ -11,8 +11,10 @@ from paliflow.model.sharding import local_mesh
 GENERATION = """
 import jax, numpy as np
 from dataclasses import replace
+from paliflow.model import Greedy
+from paliflow.model.generate import decode
 from paliflow.model.xla import Backend
-from paliflow.tests.model.conftest import expected, load_reference
+from paliflow.tests.model.conftest import expected, held_bytes, load_reference
 want = expected("pg2")
 assert len(jax.devices()) == 8
 
@@ -30,7 +32,11 @@ def compare(batch, model_parallel):
             node = node[name]
         held = node.weight.addressable_shards[0].data.size
         assert held * model_parallel == node.weight.size, shared
-    result = model.generate_from_tokens(tokens, prompt, mask, max_new_tokens=16, eos_id=None)
+    prefilled = model.prefill(tokens, prompt, mask, max_new_tokens=16)
+    options = {{"max_new_tokens": 16, "sampler": Greedy(), "eos_id": None}}
+    program = decode.lower(model.network, model.params, *prefilled, 0, **options).compile()
+    assert program.memory_analysis().alias_size_in_bytes == held_bytes(prefilled.cache)
+    result, _ = program(model.params, *prefilled, 0)
     np.testing.assert_array_equal(result.tokens, want["decoded"][rows])
 
 for case in {cases}:

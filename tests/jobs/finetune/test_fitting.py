@@ -12,7 +12,7 @@ import pytest
 
 from paliflow.configs import AnnotateSpec
 from paliflow.configs.base import SpecError
-from paliflow.jobs.annotate.predictor import Predictor
+from paliflow.jobs.annotate import predictor as predictors
 from paliflow.jobs.fleet.stages import Stage
 from paliflow.jobs.media.reading import Input
 from paliflow.jobs.runs.plan import Item
@@ -24,7 +24,7 @@ OUT_OF_MEMORY = """
 import resource
 import numpy as np, psutil
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.annotate.predictor import Predictor
+from paliflow.jobs.annotate import predictor as predictors
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.media.reading import Input
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer
@@ -104,8 +104,9 @@ def test_a_chip_is_given_the_largest_batch_that_it_is_reckoned_to_hold(
     assert (fitting.rows, fitting.caches) == (64, 1)
     less = fitting_batch(model, _spec(shard_size=40), 8)
     assert less.rows == 32  # and no more than a shard has
-    assert less.memory.total + less.memory.cache * (less.caches - 1) <= 0.9 * limit
-    assert less.memory.total + less.memory.cache * less.caches > 0.9 * limit
+    further = less.memory.cache + less.memory.logits
+    assert less.memory.total + further * (less.caches - 1) <= 0.9 * limit
+    assert less.memory.total + further * less.caches > 0.9 * limit
     monkeypatch.setattr(jax, "local_devices", lambda: [_Chip(2**10)])
     with pytest.raises(ValueError, match=r"8 tokens takes .* of each chip, which has 0\.0; low"):
         fitting_batch(model, _spec(), 8)
@@ -126,29 +127,41 @@ def test_a_thousand_million_of_anything_is_refused_when_a_spec_is_read(field: st
         AnnotateSpec.parse({**_spec().model_dump(), field: 10**9})
 
 
+class _Answers:
+    """Of a device batch, which the device has not begun."""
+
+    ready = False
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def block_until_ready(self) -> None:
+        self.ready = True
+
+
 @pytest.mark.parametrize("caches", [1, 2])
 def test_prompts_are_read_as_soon_as_there_is_room_for_their_cache(
     model: PaliGemma, monkeypatch: pytest.MonkeyPatch, caches: int
 ) -> None:
     fitting = fitting_batch(model, _spec(batch_size=2), 8)
-    assert fitting.caches > 2
-    alike = lambda *_: fitting._replace(caches=caches)  # noqa: E731
-    monkeypatch.setattr("paliflow.jobs.annotate.predictor.fitting_batch", alike)
+    assert fitting.caches == 8
+    monkeypatch.setattr(predictors, "fitting_batch", lambda *_: fitting._replace(caches=caches))
     tokenizer = Tokenizer.from_file(BUNDLED_CHECKPOINT.with_name("tokenizer.model"))
-    told, given = list[tuple[Stage, bool]](), list[Any]()
-
-    def watch(stage: Stage, results: Any) -> None:
-        """Notes whether all but the last of the earlier answers must be there."""
-        answers = [each for kind, each in given if kind == "decode"]
-        there = all(each.tokens.is_ready() for each in answers[: len(answers) + 1 - caches])
-        told.append((stage, there))
-        given.append((stage, results))
-
-    predictor = Predictor(model, tokenizer, None, _spec(batch_size=2), watch=watch)
+    told = list[Stage]()
+    choice = {"ask": "caption en", "choices": ["1", "2"]}
+    spec = AnnotateSpec.parse(_spec(batch_size=2).model_dump() | {"prompts": ["ocr", choice]})
+    watch = lambda stage, _: told.append(stage)  # noqa: E731
+    predictor = predictors.Predictor(model, tokenizer, None, spec, watch=watch)
     pixels = np.zeros((2, 56, 56, 3), np.uint8)
     inputs = [Input(Item(str(n)), "", 56, 56, each) for n, each in enumerate(pixels)]
-    pending = [predictor.ask(inputs, (0, number)) for number in range(4)]
-    rows = [predictor.collect(each) for each in pending]
-    assert [stage for stage, _ in told] == ["vision", "prefill", "decode"] * 4
-    assert all(there for stage, there in told if stage == "prefill")
-    assert rows == [rows[0]] * 4
+    earlier = _Answers()
+    predictor._under_way.append(earlier)
+    pending = predictor.ask(inputs, (0, 0))  # two device batches: of words, and of choices
+    assert earlier.ready
+    assert told == ["vision", "prefill", "decode", "prefill"]
+    rows = predictor.collect(pending)
+    other = spec.model_copy(update={"prompts": spec.prompts[:1]})
+    last = predictors.Predictor(model, tokenizer, None, other)
+    last._under_way.append(earlier := _Answers())
+    assert last.collect(last.ask(inputs, (0, 0))) == [own[:1] for own in rows]
+    assert earlier.ready == (caches == 1)

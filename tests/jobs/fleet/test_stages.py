@@ -15,16 +15,16 @@ def test_stage_clock_counts_each_second_once_and_the_device_first() -> None:
     clock.begin("vision")
     clock.begin("decode")
     clock.end("vision")
-    clock.begin("vision")  # of the next batch, which waits while the first is answered
+    clock.begin("prefill")  # of the next batch, which waits while the first is answered
     clock.begin("parse")
     clock.begin("commit")
     clock.end("decode")
-    clock.end("vision")  # now inputs are awaited again
+    clock.end("prefill")  # now inputs are awaited again
     clock.end("read")
     clock.end("parse")
     clock.end("commit")
     assert clock.take() == StageSeconds(
-        read=2.0, vision=2.0, decode=5.0, parse=1.0, commit=1.0, wait=2.0
+        read=2.0, vision=1.0, prefill=1.0, decode=5.0, parse=1.0, commit=1.0, wait=2.0
     )
     assert clock.take() == StageSeconds(wait=1.0)
     with clock.stage("device"):
@@ -36,10 +36,10 @@ def test_progress_shows_the_shares_of_all_actors() -> None:
     with Progress(4, 0, Console(force_terminal=False)) as progress:
         assert "device" not in str(progress)
         first = StageSeconds(read=1, vision=2, decode=3, device=1, parse=1, wait=2)
-        for seconds in (first, StageSeconds(read=3, decode=6, commit=1)):
+        for seconds in (first, StageSeconds(read=3, prefill=4, decode=2, commit=1)):
             progress.add(ShardResult(2, stages=seconds), FleetStatus(2, 0))
         assert ", 20% read, 60% device, 5% parse, 5% commit, " in str(progress)
-        assert progress.stages == StageSeconds(4, 2, 0, 9, 1, 1, 1, 2)
+        assert progress.stages == StageSeconds(4, 2, 4, 5, 1, 1, 1, 2)
 
 
 def test_host_bound_run_says_what_to_do_and_another_nothing() -> None:

@@ -229,7 +229,7 @@ def test_a_run_from_bucket_to_bucket_keeps_its_compiled_programs_there(
         assert pq.read_table(file).num_rows == 10
     assert annotate(spec) == summary
     kept = [entry.uri for entry in storage.list_files("gs://images/compiled")]
-    assert any("/jit_generate-" in uri for uri in kept), kept
+    assert all(any(f"/jit_{name}-" in uri for uri in kept) for name in ("prefill", "decode")), kept
 
 
 @pytest.mark.parametrize(

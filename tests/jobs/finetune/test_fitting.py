@@ -24,7 +24,7 @@ OUT_OF_MEMORY = """
 import resource
 import numpy as np, psutil
 from paliflow.configs import AnnotateSpec
-from paliflow.jobs.annotate import predictor as predictors
+from paliflow.jobs.annotate.predictor import Predictor
 from paliflow.jobs.runs.plan import Item
 from paliflow.jobs.media.reading import Input
 from paliflow.model import BUNDLED_CHECKPOINT, PaliGemma, Tokenizer

@@ -17,7 +17,7 @@ from paliflow.jobs.fleet.scheduler import ShardResult
 
 vars(model).update(require_accelerators=lambda *_: None, require_mesh=lambda *_: None)
 # A CPU's programs are kept under its process's number too, and JAX has the first process alone keep
-# programs: all others would compile theirs whenever they start. TPUs' are kept for all processes.
+# programs: all others would compile theirs whenever they start.
 vars(cache_key).update(_hash_accelerator_config=cache_key._hash_devices)
 
 

@@ -167,10 +167,7 @@ class Compiled:
             slices=model.slices(rows, patches + PROMPT_TOKENS),
         )
         decoded = decode.lower(
-            *(model.network, model.params, *prefilled.out_info, 0),
-            max_new_tokens=new_tokens,
-            sampler=Greedy(),
-            eos_id=None,
+            *(model.network, model.params, *prefilled.out_info, 0), sampler=Greedy(), eos_id=None
         )
         self._programs = [each.compile() for each in (encoded, prefilled, decoded)]
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from paliflow.model.gemma import Caches
-from paliflow.model.generate import Generation
+from paliflow.model.generate import Generation, grown, room
 from paliflow.model.network import Network, apply
 from paliflow.model.shapes import Bool, Float32, Int, Int32
 
 _Token = Int[Array, ""] | int
 
-# Axes: B batch, N live hypotheses of a row, M new token, S slot of the cache, V vocabulary.
+# Axes: B batch, N live hypotheses of a row, C image and prompt, M new token, V vocabulary.
 
 
 class _Best(NamedTuple):
@@ -41,15 +41,14 @@ class _State(NamedTuple):
     cache: Caches
 
 
-@partial(jax.jit, static_argnames=("network", "max_new_tokens"), donate_argnames="cache")
+@partial(jax.jit, static_argnames="network", donate_argnames="cache")
 def beam_search(
     network: Network,
     params: Any,
     logits: Float32[Array, "B V"],
     cache: Caches,
-    seen: Bool[Array, "rows S"],
+    seen: Bool[Array, "rows C"],
     *,
-    max_new_tokens: int,
     eos_id: _Token,
 ) -> tuple[Generation, Caches]:
     """Continues each prompt with the likeliest ended answer that beam search finds.
@@ -57,7 +56,7 @@ def beam_search(
     Each step every live hypothesis is also tried with the end token, and the likeliest ended one
     is kept, the older at a tie; no length is preferred. The likeliest continuations of all live
     ones live on. A row is done when no live one is as likely as its ended one, or after
-    `max_new_tokens`. The answer is an ended one, always.
+    M tokens. The answer is an ended one, always.
 
     As big_vision's `_beam_decode` does it, trainers/proj/paligemma/predict_fns.py.
 
@@ -65,16 +64,16 @@ def beam_search(
         network, params: the model; params without the top-level `params` key.
         logits, cache, seen: as `Prefilled`, with N copies of each row, its live hypotheses; the
             cache is used up.
-        max_new_tokens: M, as `prefill` was told, the end token included.
         eos_id: the end token.
 
     Returns:
         As `decode`.
     """
     rows = len(logits)
-    beams = len(seen) // rows
+    beams, start = len(seen) // rows, seen.shape[1]
+    max_new_tokens = room(cache, start)
+    seen = grown(seen, max_new_tokens - 1, axis=1)
     slots = jnp.arange(seen.shape[1])
-    start = len(slots) - (max_new_tokens - 1)
     nothing = _Best(
         jnp.zeros((rows, max_new_tokens), jnp.int32),
         jnp.zeros((rows, max_new_tokens), jnp.float32),

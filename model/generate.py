@@ -18,7 +18,8 @@ from paliflow.model.shapes import Bool, Float, Float32, Int, Int32, Key, Shaped
 from paliflow.model.slices import sliced
 from paliflow.model.tokenizer import LOC_PIECES, SEG_PIECES
 
-# Axes: B batch, P image token, T prompt, M new token, S slot of the cache, V vocabulary, D width.
+# Axes: B batch, P image token, T prompt, C both, M new token, S slot of the cache, V vocabulary,
+# D width.
 
 
 NEARBY = 8
@@ -50,14 +51,19 @@ class _State(NamedTuple):
 
 
 class Prefilled(NamedTuple):
-    """Prompts that were read, whose answers have room behind them. S is P + T + M - 1."""
+    """Prompts that were read, in a cache that has room for their answers: S is P + T + M - 1."""
 
     logits: Float32[Array, "B V"]
     """Of the first new token."""
     cache: Caches
     """Of N x B rows, S slots each, where each row has N copies."""
-    seen: Bool[Array, "rows S"]
+    seen: Bool[Array, "rows C"]
     """True where a slot holds an image's or a prompt's token."""
+
+    @property
+    def copies(self) -> int:
+        """N."""
+        return len(self.seen) // len(self.logits)
 
 
 def generate(
@@ -82,12 +88,7 @@ def generate(
         slices=slices,
     )
     generation: Generation
-    generation, _ = decode(
-        *(network, params, *prefilled, seed),
-        max_new_tokens=max_new_tokens,
-        sampler=sampler,
-        eos_id=eos_id,
-    )
+    generation, _ = decode(*(network, params, *prefilled, seed), sampler=sampler, eos_id=eos_id)
     return generation
 
 
@@ -120,17 +121,15 @@ def prefill(
     logits, cache = sliced(read, slices, image_tokens, prompt, prompt_mask)
     seen = jnp.concatenate([jnp.ones(image_tokens.shape[:2], bool), prompt_mask], axis=1)
 
-    def spread(x: Shaped[Array, "..."], slots: int) -> Shaped[Array, "..."]:
-        grown = _grown(x, max_new_tokens - 1, axis=slots)
-        return jnp.repeat(grown, copies, axis=slots - 1) if copies > 1 else grown
+    def spread(x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        return jnp.repeat(grown(x, max_new_tokens - 1, axis=-3), copies, axis=-4)
 
-    cache = jax.tree.map(partial(spread, slots=-3), cache)
-    return Prefilled(logits, cache, spread(seen, slots=-1))
+    return Prefilled(logits, jax.tree.map(spread, cache), jnp.repeat(seen, copies, axis=0))
 
 
 @partial(
     jax.jit,
-    static_argnames=("network", "max_new_tokens", "sampler", "eos_id"),
+    static_argnames=("network", "sampler", "eos_id"),
     donate_argnames="cache",
 )
 def decode(
@@ -138,10 +137,9 @@ def decode(
     params: Any,
     logits: Float32[Array, "B V"],
     cache: Caches,
-    seen: Bool[Array, "B S"],
+    seen: Bool[Array, "B C"],
     seed: Int[Array, ""] | int,
     *,
-    max_new_tokens: int,
     sampler: Sampler,
     eos_id: int | None,
     grammar: Grammar | None = None,
@@ -156,19 +154,20 @@ def decode(
         network, params: the model; params without the top-level `params` key.
         logits, cache, seen: as `Prefilled`, of one copy of each row; the cache is used up.
         seed: decides every random choice.
-        max_new_tokens: M, as `prefill` was told.
         sampler: chooses each token.
         eos_id: ends a row; None never ends one early.
         grammar: allows some tokens only; the sampler chooses among them, and an answer ends whole
-            within `max_new_tokens`. Log-probabilities stay those among all tokens.
+            within M. Log-probabilities stay those among all tokens.
         begins: the grammar's state that each row's answer begins in.
 
     Returns:
         What was generated; and the cache's memory, in which the loop has worked.
     """
     key = jax.random.key(seed)
+    start = seen.shape[1]
+    max_new_tokens = room(cache, start)
+    seen = grown(seen, max_new_tokens - 1, axis=1)
     slots = jnp.arange(seen.shape[1])
-    start = len(slots) - (max_new_tokens - 1)
 
     def choose(
         step: Int32[Array, ""],
@@ -206,6 +205,15 @@ def decode(
     return last.result, last.cache
 
 
+def room(cache: Caches, start: int) -> int:
+    """How many tokens an answer may have in a cache whose slots from `start` on are free.
+
+    The last token of an answer is never read, and needs no slot.
+    """
+    slots: int = jax.tree.leaves(cache)[0].shape[-3]
+    return slots - start + 1
+
+
 def _read_prompts(
     network: Network,
     params: Any,
@@ -219,7 +227,7 @@ def _read_prompts(
     return logits, quantised(cache) if int8_cache else cache
 
 
-def _grown(x: Shaped[Array, "..."], by: int, axis: int) -> Shaped[Array, "..."]:
+def grown(x: Shaped[Array, "..."], by: int, axis: int) -> Shaped[Array, "..."]:
     """With zeros behind along an axis."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, by)

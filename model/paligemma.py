@@ -157,7 +157,7 @@ class PaliGemma:
             int8_cache=int8_cache,
             beams=beams,
         )
-        return self.decode(prefilled, max_new_tokens=max_new_tokens, **options)
+        return self.decode(prefilled, **options)
 
     def prefill(
         self,
@@ -196,7 +196,6 @@ class PaliGemma:
         self,
         prefilled: Prefilled,
         *,
-        max_new_tokens: int,
         sampler: Sampler = Greedy(),  # noqa: B008, frozen
         seed: int = 0,
         eos_id: int | None = 1,
@@ -207,7 +206,6 @@ class PaliGemma:
 
         Args:
             prefilled: from `prefill`; it is used up.
-            max_new_tokens: M, as `prefill` was told.
             sampler: how each token is chosen; a beam search does not ask it.
             seed: decides every random choice.
             eos_id: the token that ends a row; None never stops early.
@@ -218,20 +216,15 @@ class PaliGemma:
             ValueError: beams without a token that ends a row, or with a grammar.
         """
         generation: Generation
-        if (beams := len(prefilled.seen) // len(prefilled.logits)) > 1:
+        if (beams := prefilled.copies) > 1:
             if eos_id is None:
                 raise ValueError(f"beams={beams}: a beam search needs eos_id, which ends answers")
             if grammar is not None:
                 raise ValueError(f"beams={beams}: a grammar allows no beam search; take 1")
-            generation, _ = beam_search(
-                *(self.network, self.params, *prefilled),
-                max_new_tokens=max_new_tokens,
-                eos_id=eos_id,
-            )
+            generation, _ = beam_search(*(self.network, self.params, *prefilled), eos_id=eos_id)
             return readable(generation, self.mesh)
         generation, _ = decode(
             *(self.network, self.params, *prefilled, seed),
-            max_new_tokens=max_new_tokens,
             sampler=sampler,
             eos_id=eos_id,
             grammar=None if grammar is None else placed(grammar, replicated(self.mesh)),

@@ -220,17 +220,15 @@ class Predictor:
             closed: from `Grammars.options`, if the answers are closed detections.
         """
         self._make_room()
-        new_tokens = self._spec.max_new_tokens
         prefilled = self._model.prefill(
             *(image_tokens, *self._prompts.pad(prompts, len(image_tokens))),
-            max_new_tokens=new_tokens,
+            max_new_tokens=self._spec.max_new_tokens,
             int8_cache=self._spec.int8_cache,
             beams=self._spec.sampling.beams,
         )
         self._watch("prefill", prefilled.logits)
         answers = self._model.decode(
             prefilled,
-            max_new_tokens=new_tokens,
             sampler=self._sampler,
             seed=seed,
             eos_id=self._eos_id,

@@ -38,9 +38,7 @@ def test_beam_search_finds_what_big_vision_finds(name: str, beams: int, length: 
             max_new_tokens=length,
             copies=beams,
         )
-        program = beam_search.lower(
-            model.network, params, *prefilled, max_new_tokens=length, eos_id=int(eos)
-        ).compile()
+        program = beam_search.lower(model.network, params, *prefilled, eos_id=int(eos)).compile()
         memory: Any = program.memory_analysis()
         assert memory.alias_size_in_bytes == held_bytes(prefilled.cache)
         found, _ = program(params, *prefilled, eos_id=int(eos))

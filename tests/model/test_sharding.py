@@ -33,7 +33,7 @@ def compare(batch, model_parallel):
         held = node.weight.addressable_shards[0].data.size
         assert held * model_parallel == node.weight.size, shared
     prefilled = model.prefill(tokens, prompt, mask, max_new_tokens=16)
-    options = {{"max_new_tokens": 16, "sampler": Greedy(), "eos_id": None}}
+    options = {{"sampler": Greedy(), "eos_id": None}}
     program = decode.lower(model.network, model.params, *prefilled, 0, **options).compile()
     assert program.memory_analysis().alias_size_in_bytes == held_bytes(prefilled.cache)
     result, _ = program(model.params, *prefilled, 0)
